@@ -1,0 +1,215 @@
+//! What policy sees of a call: one value from which Cedar, the record and `policy explain` all work.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::{AgentId, Autonomy, Class, Consequence, Effect, Integrity};
+
+/// One question to policy: may this agent do this to that, now?
+///
+/// Everything that a policy can look at is here, so that a recorded input is enough to ask again.
+#[derive(Clone, Debug)]
+pub struct PolicyInput {
+    /// Who asks.
+    pub agent: Arc<AgentProfile>,
+    /// What they want to do.
+    pub action: PolicyAction,
+    /// To what.
+    pub resource: Arc<ResourceProfile>,
+    /// The class of this very call: the catalogue's `when` may have changed it from the tool's own.
+    pub class: Class,
+    /// The consequence of this very call.
+    pub consequence: Consequence,
+    /// The effects of this very call.
+    pub effects: Vec<Effect>,
+    /// Labels of the run, sorted.
+    pub labels: Vec<Arc<str>>,
+    /// Flow findings about this call, sorted.
+    pub findings: Vec<Arc<str>>,
+    /// Calls of this run so far.
+    pub calls: u64,
+    /// The task, when an orchestrator named one.
+    pub task: Option<Task>,
+    /// Values that the catalogue lifts out of the arguments.
+    pub facts: BTreeMap<Arc<str>, Lifted>,
+    /// The tiers of this call's destinations (`internal`, `known`, `party`, `new`, `planted`), sorted.
+    pub tiers: Vec<Arc<str>>,
+    /// Whether there is at least one destination and every one is internal.
+    pub destinations_internal: bool,
+    /// The person or system on whose behalf the agent acts.
+    pub on_behalf_of: Option<Arc<str>>,
+    /// How the agent proved who it is.
+    pub auth: Auth,
+    /// When.
+    pub now: SystemTime,
+    /// From where.
+    pub source_ip: IpAddr,
+    /// People's approval of exactly this call; never present before a hold.
+    pub approval: Option<Approval>,
+    /// A break-glass grant in force for this agent.
+    pub break_glass: Option<BreakGlass>,
+}
+
+/// An agent as the registry knows it, with what is in force today.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AgentProfile {
+    /// The verified id.
+    pub id: AgentId,
+    /// The accountable business owner, by e-mail; empty when there is none.
+    pub owner: Arc<str>,
+    /// Whether all three owners are named.
+    pub owned: bool,
+    /// The owning team.
+    pub team: Arc<str>,
+    /// Groups for policy and limits.
+    pub groups: Vec<Arc<str>>,
+    /// What the agent is for.
+    pub purpose: Arc<str>,
+    /// The autonomy in force: never more than registered, less without owners or review.
+    pub autonomy: Autonomy,
+    /// 0 to 4.
+    pub risk: u8,
+    /// Where the agent runs.
+    pub region: Arc<str>,
+    /// The vendor that manages the agent; `None` for our own.
+    pub vendor: Option<Arc<str>>,
+}
+
+/// What kind of thing is acted on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ResourceKind {
+    /// An operation of an HTTP API, or an MCP method that is no tool call.
+    Operation,
+    /// An MCP tool.
+    Tool,
+    /// The upstream itself: handshakes and lists.
+    Upstream,
+}
+
+/// A tool or operation as catalogue and configuration know it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ResourceProfile {
+    /// What kind of thing it is.
+    pub kind: ResourceKind,
+    /// The upstream's configured name.
+    pub upstream: Arc<str>,
+    /// The tool or operation: a catalogued name, or `*unlisted*`; empty for an upstream itself.
+    pub name: Arc<str>,
+    /// Whether the catalogue names it.
+    pub listed: bool,
+    /// The tool's own class, before `when`.
+    pub class: Class,
+    /// The tool's own consequence, before `when`.
+    pub consequence: Consequence,
+    /// Whether what it does can be undone.
+    pub reversible: bool,
+    /// Whether doing it twice is doing it once.
+    pub idempotent: bool,
+    /// Who may have written what it returns.
+    pub integrity: Integrity,
+    /// The upstream's environment (`production`, …); empty when not said.
+    pub environment: Arc<str>,
+    /// The upstream's region; empty when not said.
+    pub region: Arc<str>,
+    /// The upstream's data domain; empty when not said.
+    pub data_domain: Arc<str>,
+    /// Whether the upstream is inside the organization's boundary.
+    pub inside: bool,
+    /// Whether the upstream's own texts are trusted.
+    pub trusted: bool,
+}
+
+/// What is asked: the Cedar action.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PolicyAction {
+    /// See that it exists: handshakes and lists.
+    Discover,
+    /// Invoke something that leaves.
+    External,
+    /// Invoke a read.
+    Read,
+    /// Invoke a write.
+    Write,
+}
+
+impl PolicyAction {
+    /// The Cedar action's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            PolicyAction::Discover => "discover",
+            PolicyAction::External => "external",
+            PolicyAction::Read => "read",
+            PolicyAction::Write => "write",
+        }
+    }
+
+    /// The action that invokes a call of this class.
+    pub fn of(class: Class) -> PolicyAction {
+        match class {
+            Class::Read => PolicyAction::Read,
+            Class::Write => PolicyAction::Write,
+            Class::External => PolicyAction::External,
+        }
+    }
+}
+
+/// A value lifted out of the arguments by the catalogue, so that policy need not see raw model text.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Lifted {
+    /// True or false.
+    Bool(bool),
+    /// A decimal with up to four digits after the point, as Cedar's `decimal` takes it.
+    Decimal(String),
+    /// A whole number.
+    Long(i64),
+    /// A short identifier, at most 256 bytes.
+    Text(String),
+}
+
+/// A task, as an orchestrator named it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Task {
+    /// The gateway's id for it.
+    pub id: Arc<str>,
+    /// What it is for.
+    pub purpose: Arc<str>,
+}
+
+/// How the agent proved who it is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Auth {
+    /// `mtls`.
+    pub method: &'static str,
+    /// Whether what it presented is bound to its connection.
+    pub bound: bool,
+    /// The certificate's serial number, in hexadecimal.
+    pub instance: Arc<str>,
+}
+
+/// People's approval of exactly one call.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Approval {
+    /// The hold that was approved.
+    pub id: Arc<str>,
+    /// Whether the approved digest is this call's.
+    pub digest_ok: bool,
+    /// How many people approved.
+    pub count: u32,
+    /// The union of their roles, sorted.
+    pub roles: Vec<Arc<str>>,
+}
+
+/// An emergency lift, granted by a person and limited in time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BreakGlass {
+    /// The grant's id.
+    pub grant: Arc<str>,
+    /// Who granted it.
+    pub by: Arc<str>,
+    /// When it ends.
+    pub until: SystemTime,
+    /// The roles it stands in for, sorted.
+    pub roles: Vec<Arc<str>>,
+}

@@ -1,0 +1,3 @@
+//! Configuration: YAML becomes each stage's own typed `Config` once, and every mistake is reported together.
+
+pub mod read;
