@@ -7,7 +7,7 @@ pub use input::{
     AgentProfile, Approval, Auth, BreakGlass, Lifted, PolicyAction, PolicyInput, ResourceKind,
     ResourceProfile, Task,
 };
-pub use stop::{Stage, Stop, StopKind};
+pub use stop::{Limited, Stage, Stop, StopKind};
 
 use std::fmt;
 use std::sync::Arc;

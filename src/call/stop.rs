@@ -93,6 +93,19 @@ pub struct Stop {
     pub retry_after: Option<Duration>,
     /// The hold that now waits.
     pub hold: Option<Arc<str>>,
+    /// The limit that was exceeded.
+    pub limit: Option<Limited>,
+}
+
+/// A limit as agents are told of it [draft-ietf-httpapi-ratelimit-headers].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limited {
+    /// The limit's name.
+    pub name: String,
+    /// How many it allows.
+    pub quota: u32,
+    /// In how long.
+    pub window: Duration,
 }
 
 impl Stop {
@@ -108,12 +121,19 @@ impl Stop {
             rule: Arc::from(""),
             retry_after: None,
             hold: None,
+            limit: None,
         })
     }
 
     /// Adds what only the operator may read.
     pub fn operator(mut self: Box<Stop>, text: impl Into<String>) -> Box<Stop> {
         self.operator = text.into();
+        self
+    }
+
+    /// Says which limit was exceeded.
+    pub fn limited(mut self: Box<Stop>, name: &str, quota: u32, window: Duration) -> Box<Stop> {
+        self.limit = Some(Limited { name: name.to_owned(), quota, window });
         self
     }
 

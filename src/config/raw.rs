@@ -1,0 +1,296 @@
+//! The configuration file exactly as written: the source of the JSON Schema, and of nothing else.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::Value;
+
+/// The configuration of one gateway.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// Who runs this gateway, and what counts as inside.
+    pub organization: Option<Organization>,
+    /// The gateway's own identity, and whose certificates are believed.
+    pub trust: Option<Trust>,
+    /// Where the gateway listens.
+    #[serde(default)]
+    pub listeners: Vec<Listener>,
+    /// The registry of agents: a file or a directory.
+    pub agents: Option<String>,
+    /// The MCP servers and HTTP APIs behind the gateway.
+    #[serde(default)]
+    pub upstreams: Vec<Upstream>,
+    /// What a connection and a call may be at most.
+    #[serde(default)]
+    pub bounds: Bounds,
+    /// Policies.
+    pub policy: Option<Policy>,
+    /// Rates and concurrency.
+    #[serde(default)]
+    pub limits: Vec<Limit>,
+    /// Flow control.
+    #[serde(default)]
+    pub flow: Flow,
+    /// The audit.
+    pub audit: Option<Audit>,
+    /// The gateway's own keys.
+    pub keys: Option<Keys>,
+    /// Traces.
+    #[serde(default)]
+    pub telemetry: Telemetry,
+    /// Not supported yet.
+    pub people: Option<Value>,
+    /// Not supported yet.
+    pub store: Option<Value>,
+    /// Not supported yet.
+    pub holds: Option<Value>,
+    /// Not supported yet.
+    pub oidc: Option<Value>,
+    /// Not supported yet.
+    pub notify: Option<Value>,
+    /// Not supported yet.
+    pub credentials: Option<Value>,
+    /// Not supported yet.
+    pub tasks: Option<Value>,
+    /// Not supported yet.
+    pub connect: Option<Value>,
+    /// Not supported yet.
+    pub egress: Option<Value>,
+}
+
+/// Who runs this gateway.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Organization {
+    /// The organization's name.
+    pub name: String,
+    /// Addresses (`*@example.org`) and hosts (`*.example.org`) that are inside.
+    #[serde(default)]
+    pub internal: Vec<String>,
+}
+
+/// Identity and trust.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Trust {
+    /// The gateway's certificate and key.
+    pub identity: Option<Identity>,
+    /// Trust domains by name.
+    #[serde(default)]
+    pub domains: BTreeMap<String, Domain>,
+}
+
+/// The gateway's certificate and key, PEM.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    /// Certificate chain, leaf first.
+    pub cert: Option<String>,
+    /// Private key.
+    pub key: Option<String>,
+    /// Not supported yet.
+    pub workload_api: Option<Value>,
+}
+
+/// One trust domain.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Domain {
+    /// The domain's root certificates, PEM.
+    pub bundle: Option<String>,
+    /// What certificates of this domain are for: `agents` (more later).
+    #[serde(default)]
+    pub roles: Vec<String>,
+    /// Certificate revocation lists, PEM.
+    pub crl: Option<String>,
+    /// Not supported yet.
+    pub bundle_endpoint: Option<Value>,
+}
+
+/// One listening address.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Listener {
+    /// Its name in records.
+    pub name: String,
+    /// `agents` (mTLS) or `health` (plain); `admin` and `tasks` later.
+    pub kind: String,
+    /// Address and port.
+    pub address: String,
+}
+
+/// One MCP server or HTTP API.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Upstream {
+    /// The first segment of the agents' path.
+    pub name: String,
+    /// `mcp` or `http`.
+    pub kind: String,
+    /// `http://` or `https://`; for `mcp` the endpoint itself.
+    pub url: Option<String>,
+    /// The catalogue file; without one everything is unlisted.
+    pub catalog: Option<String>,
+    /// A host name under which agents reach this upstream as well.
+    pub host: Option<String>,
+    /// `production`, `staging`, …
+    pub environment: Option<String>,
+    /// Where the data is.
+    pub region: Option<String>,
+    /// Whose data it is.
+    pub data_domain: Option<String>,
+    /// `inside` or `outside` (the default).
+    pub boundary: Option<String>,
+    /// Whether the upstream's own texts are believed; `false` by default.
+    pub trusted: Option<bool>,
+    /// Whether what the catalogue does not name is refused; `false` by default.
+    pub strict: Option<bool>,
+    /// TLS to the upstream.
+    pub tls: Option<UpstreamTls>,
+    /// How long a reply may take to begin; `30s` by default.
+    pub timeout: Option<String>,
+    /// What becomes of the agent's own `Authorization`: `strip` (the default) or `pass`.
+    pub authorization: Option<String>,
+    /// A static credential that the agent never sees.
+    pub credential: Option<StaticCredential>,
+    /// Not supported yet.
+    pub openapi: Option<Value>,
+    /// Not supported yet.
+    pub enforcement: Option<Value>,
+    /// Not supported yet.
+    pub stdio: Option<Value>,
+}
+
+/// TLS to an upstream.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UpstreamTls {
+    /// Root certificates, PEM; the system's by default.
+    pub bundle: Option<String>,
+    /// The SPIFFE ID that the upstream must prove, instead of its host name.
+    pub spiffe_id: Option<String>,
+}
+
+/// A credential read from a file.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StaticCredential {
+    /// The file that holds the secret; only its owner may read it.
+    pub file: String,
+    /// The header to set; `Authorization` by default.
+    pub header: Option<String>,
+    /// What stands before the secret; `Bearer ` by default for `Authorization`.
+    pub prefix: Option<String>,
+}
+
+/// What a connection and a call may be at most.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Bounds {
+    /// A body that is decided on; `4MiB` by default.
+    pub body_bytes_max: Option<String>,
+    /// A request's head; `64KiB` by default.
+    pub headers_bytes_max: Option<String>,
+    /// JSON nesting; 64 by default.
+    pub json_depth_max: Option<usize>,
+    /// Connections at once; 10000 by default.
+    pub connections_max: Option<usize>,
+    /// How long a body may take to arrive; `30s` by default.
+    pub body_time_max: Option<String>,
+}
+
+/// Policies.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Policy {
+    /// A directory of Cedar policies.
+    pub cedar: Option<String>,
+    /// Not supported yet.
+    pub rego: Option<Value>,
+}
+
+/// One limit.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Limit {
+    /// What shares the limit: `certificate`, or one or several of `agent`, `tool`, `class`, `upstream`.
+    pub per: OneOrMany,
+    /// Only calls of this class.
+    pub class: Option<String>,
+    /// Calls per time, as in `50/s` or `10/1m`.
+    pub rate: Option<String>,
+    /// How many at once after a pause; the rate's count by default.
+    pub burst: Option<u32>,
+    /// How many may be under way.
+    pub concurrency: Option<u32>,
+}
+
+/// A word or a list of words.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum OneOrMany {
+    /// A single word.
+    One(String),
+    /// Several words.
+    Many(Vec<String>),
+}
+
+/// Flow control.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Flow {
+    /// How long what a run has read is remembered; `30m` by default.
+    pub window: Option<String>,
+    /// Not supported yet.
+    pub profile: Option<Value>,
+    /// Not supported yet.
+    pub chains: Option<Value>,
+}
+
+/// The audit.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Audit {
+    /// Where the records are.
+    pub dir: String,
+    /// `digest`: no payload is kept, only its digest.
+    pub capture: Option<String>,
+    /// Not supported yet.
+    pub retain: Option<Value>,
+    /// Not supported yet.
+    pub free_bytes_min: Option<Value>,
+    /// Not supported yet.
+    pub checkpoints: Option<Value>,
+}
+
+/// The gateway's own keys.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Keys {
+    /// Where they are; made when absent.
+    pub dir: String,
+}
+
+/// Traces.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Telemetry {
+    /// The collector.
+    pub otlp: Option<Otlp>,
+    /// The share of allowed calls whose trace is exported, 0 to 1; 1 by default. Refusals always are.
+    pub sample: Option<f64>,
+    /// `spans` (the default): one span a stage; `events`: events on the server span.
+    pub stages: Option<String>,
+}
+
+/// The collector.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Otlp {
+    /// Base URL, as in `http://127.0.0.1:4318`.
+    pub endpoint: String,
+    /// `http/protobuf`.
+    pub protocol: Option<String>,
+}

@@ -1,0 +1,70 @@
+//! Durations, sizes and rates as operators write them.
+
+use std::time::Duration;
+
+/// `30s`, `30m`, `1h30m`, `2d`, `500ms`; at least one part, each unit at most once, largest first.
+pub fn duration(text: &str) -> Option<Duration> {
+    const UNITS: [(&str, u64); 5] =
+        [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+    let mut rest = text;
+    let mut next = 0;
+    let mut total: u64 = 0;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+        let (number, tail) = rest.split_at(digits);
+        let letters = tail.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(letters);
+        let at = UNITS.iter().position(|(name, _)| *name == unit)?;
+        if at < next {
+            return None;
+        }
+        let (_, millis) = UNITS.get(at)?;
+        total = total.checked_add(number.parse::<u64>().ok()?.checked_mul(*millis)?)?;
+        next = at + 1;
+        rest = tail;
+    }
+    (next > 0).then(|| Duration::from_millis(total))
+}
+
+/// `4MiB`, `64KiB`, `1GiB`, `512B`.
+pub fn bytes(text: &str) -> Option<usize> {
+    let digits = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(digits);
+    let factor: usize = match unit {
+        "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return None,
+    };
+    number.parse::<usize>().ok()?.checked_mul(factor)
+}
+
+/// `50/s`, `10/1m`, `100/30s`: how many in how long.
+pub fn rate(text: &str) -> Option<(u32, Duration)> {
+    let (count, period) = text.split_once('/')?;
+    let period = duration(period).or_else(|| duration(&format!("1{period}")))?;
+    let count: u32 = count.parse().ok()?;
+    (count > 0 && !period.is_zero()).then_some((count, period))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_are_read_as_written() {
+        assert_eq!(duration("1h30m"), Some(Duration::from_secs(5400)));
+        assert_eq!(duration("500ms"), Some(Duration::from_millis(500)));
+        assert_eq!(duration("30"), None);
+        assert_eq!(duration("m"), None);
+        assert_eq!(duration("1m1h"), None);
+        assert_eq!(duration(""), None);
+        assert_eq!(bytes("4MiB"), Some(4 << 20));
+        assert_eq!(bytes("4MB"), None);
+        assert_eq!(rate("50/s"), Some((50, Duration::from_secs(1))));
+        assert_eq!(rate("10/1m"), Some((10, Duration::from_secs(60))));
+        assert_eq!(rate("0/s"), None);
+        assert_eq!(rate("5"), None);
+    }
+}

@@ -1,0 +1,315 @@
+//! Limit: how many calls in how long, and how many at once, before a call is decided.
+//!
+//! A call is counted twice: once by its certificate before its body is read, so that nobody makes the gateway parse
+//! for free, and once by what it is (agent, tool, class, upstream and combinations). Rates are GCRA (`governor`).
+//! The narrowest limit is asked first, so that what it refuses does not eat from the wider ones. A [`Slot`] holds the
+//! call's places under concurrency limits until the end of its reply.
+
+use std::hash::Hash;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use dashmap::DashMap;
+use governor::clock::{Clock, DefaultClock};
+use governor::{Quota, RateLimiter};
+
+use crate::call::{AgentId, Class, Stage, Stop, StopKind};
+
+/// What shares a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Dimension {
+    /// The agent's concrete id.
+    Agent,
+    /// The class of the call.
+    Class,
+    /// The tool or operation of an upstream.
+    Tool,
+    /// The upstream.
+    Upstream,
+}
+
+/// One configured limit.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// What agents are told it is called, as in `agent-tool`.
+    pub name: String,
+    /// What shares it, sorted.
+    pub per: Vec<Dimension>,
+    /// Only calls of this class.
+    pub class: Option<Class>,
+    /// How many in how long, and how many at once after a pause.
+    pub rate: Option<Rate>,
+    /// How many may be under way.
+    pub concurrency: Option<u32>,
+}
+
+/// So many calls in so long, and so many in a burst.
+#[derive(Clone, Copy, Debug)]
+pub struct Rate {
+    /// Calls, at least one.
+    pub count: NonZeroU32,
+    /// The period they are counted over, not zero.
+    pub period: Duration,
+    /// Calls at once after a pause, at least one.
+    pub burst: NonZeroU32,
+}
+
+/// The configured limits.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// By certificate, before the body is read.
+    pub certificate: Rate,
+    /// By what the call is.
+    pub rules: Vec<Rule>,
+}
+
+/// How many keys one limit remembers at most. Beyond it a new key is refused: forgetting would be a way around.
+const KEYS_MAX: usize = 200_000;
+/// After how many calls the forgotten keys are swept.
+const SWEEP_CALLS: u32 = 4096;
+
+/// The state of every limit.
+pub struct Meters {
+    certificates: Meter<[u8; 32]>,
+    rules: Vec<(Rule, Option<Meter<Key>>, Arc<DashMap<Key, u32>>)>,
+    clock: DefaultClock,
+}
+
+/// The places a call holds under concurrency limits; dropping it gives them back.
+#[derive(Default)]
+pub struct Slot {
+    places: Vec<(Arc<DashMap<Key, u32>>, Key)>,
+}
+
+/// What a call is, as limits see it.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// The agent.
+    pub agent: &'a AgentId,
+    /// The upstream's name.
+    pub upstream: &'a Arc<str>,
+    /// The catalogued tool, or `*unlisted*`: never a name that the agent made up.
+    pub tool: &'a Arc<str>,
+    /// The class of the call.
+    pub class: Class,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Key {
+    agent: Option<AgentId>,
+    upstream: Option<Arc<str>>,
+    tool: Option<Arc<str>>,
+    class: Option<Class>,
+}
+
+/// Counts a request against its certificate, before its body is read.
+pub fn admit(meters: &Meters, fingerprint: &[u8; 32]) -> Result<(), Box<Stop>> {
+    meters
+        .certificates
+        .check(fingerprint, &meters.clock)
+        .map_err(|wait| limited("certificate", meters.certificates.rate, wait))
+}
+
+/// Counts a call against every limit that it falls under, and takes its places.
+pub fn acquire(meters: &Meters, subject: Subject<'_>) -> Result<Slot, Box<Stop>> {
+    let mut slot = Slot::default();
+    for (rule, meter, places) in &meters.rules {
+        if rule.class.is_some_and(|class| class != subject.class) {
+            continue;
+        }
+        let key = Key::of(&rule.per, subject);
+        if let Some(most) = rule.concurrency {
+            if !take(places, &key, most) {
+                let stop = Stop::new(
+                    Stage::Limit,
+                    StopKind::Limited,
+                    "concurrency",
+                    format!(
+                        "{most} calls are already under way (limit `{}`): wait for one to end, then try again",
+                        rule.name
+                    ),
+                );
+                return Err(stop
+                    .limited(&rule.name, most, Duration::from_secs(1))
+                    .retry_after(Duration::from_secs(1)));
+            }
+            slot.places.push((Arc::clone(places), key.clone()));
+        }
+        if let Some(meter) = meter {
+            meter.check(&key, &meters.clock).map_err(|wait| limited(&rule.name, meter.rate, wait))?;
+        }
+    }
+    Ok(slot)
+}
+
+fn limited(name: &str, rate: Rate, wait: Duration) -> Box<Stop> {
+    let text = format!(
+        "over the limit `{name}` of {} calls in {} s: try again in {:.1} s",
+        rate.count,
+        rate.period.as_secs_f64(),
+        wait.as_secs_f64()
+    );
+    Stop::new(Stage::Limit, StopKind::Limited, "rate", text)
+        .limited(name, rate.count.get(), rate.period)
+        .retry_after(wait)
+}
+
+fn take(places: &DashMap<Key, u32>, key: &Key, most: u32) -> bool {
+    let mut taken = places.entry(key.clone()).or_insert(0);
+    if *taken >= most {
+        return false;
+    }
+    *taken += 1;
+    true
+}
+
+// === impl Meters ===
+
+impl Meters {
+    /// Meters at rest.
+    pub fn new(config: Config) -> Meters {
+        let mut rules = config.rules;
+        rules.sort_by_key(|rule| std::cmp::Reverse(rule.per.len()));
+        let rules =
+            rules.into_iter().map(|rule| (rule.clone(), rule.rate.map(Meter::new), Arc::default())).collect();
+        Meters { certificates: Meter::new(config.certificate), rules, clock: DefaultClock::default() }
+    }
+}
+
+// === impl Slot ===
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        for (places, key) in self.places.drain(..) {
+            places.alter(&key, |_, taken| taken.saturating_sub(1));
+            places.remove_if(&key, |_, taken| *taken == 0);
+        }
+    }
+}
+
+// === impl Key ===
+
+impl Key {
+    fn of(per: &[Dimension], subject: Subject<'_>) -> Key {
+        let mut key = Key::default();
+        for dimension in per {
+            match dimension {
+                Dimension::Agent => key.agent = Some(subject.agent.clone()),
+                Dimension::Class => key.class = Some(subject.class),
+                Dimension::Tool => {
+                    key.tool = Some(Arc::clone(subject.tool));
+                    key.upstream = Some(Arc::clone(subject.upstream));
+                }
+                Dimension::Upstream => key.upstream = Some(Arc::clone(subject.upstream)),
+            }
+        }
+        key
+    }
+}
+
+/// One rate, kept for each key.
+struct Meter<K: Hash + Eq + Clone> {
+    limiter: RateLimiter<K, governor::state::keyed::DashMapStateStore<K>, DefaultClock>,
+    rate: Rate,
+    calls: AtomicU32,
+}
+
+impl<K: Hash + Eq + Clone> Meter<K> {
+    fn new(rate: Rate) -> Meter<K> {
+        let each = rate.period / rate.count.get();
+        let quota = Quota::with_period(each.max(Duration::from_nanos(1)))
+            .unwrap_or(Quota::per_second(rate.count))
+            .allow_burst(rate.burst);
+        Meter { limiter: RateLimiter::keyed(quota), rate, calls: AtomicU32::new(0) }
+    }
+
+    /// Counts one call; the wait until the next is allowed when there is no room.
+    fn check(&self, key: &K, clock: &DefaultClock) -> Result<(), Duration> {
+        if self.calls.fetch_add(1, Ordering::Relaxed) % SWEEP_CALLS == SWEEP_CALLS - 1 {
+            self.limiter.retain_recent();
+            if self.limiter.len() > KEYS_MAX {
+                return Err(self.rate.period);
+            }
+        }
+        self.limiter.check_key(key).map_err(|not_until| not_until.wait_time_from(clock.now()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rate(count: u32, seconds: u64, burst: u32) -> Rate {
+        Rate {
+            count: NonZeroU32::new(count).unwrap(),
+            period: Duration::from_secs(seconds),
+            burst: NonZeroU32::new(burst).unwrap(),
+        }
+    }
+
+    fn meters(rules: Vec<Rule>) -> Meters {
+        Meters::new(Config { certificate: rate(1000, 1, 1000), rules })
+    }
+
+    fn rule(per: Vec<Dimension>, rate: Option<Rate>, concurrency: Option<u32>) -> Rule {
+        Rule { name: "test".to_owned(), per, class: None, rate, concurrency }
+    }
+
+    fn ask(meters: &Meters, agent: &str, tool: &str, class: Class) -> Result<Slot, Box<Stop>> {
+        let agent = AgentId::from_normalised(agent);
+        acquire(
+            meters,
+            Subject { agent: &agent, upstream: &Arc::from("mail"), tool: &Arc::from(tool), class },
+        )
+    }
+
+    #[test]
+    fn each_agent_has_its_own_burst_and_an_exact_wait() {
+        let meters = meters(vec![rule(vec![Dimension::Agent], Some(rate(1, 10, 2)), None)]);
+        assert!(ask(&meters, "a", "x", Class::Read).is_ok());
+        assert!(ask(&meters, "a", "y", Class::Read).is_ok());
+        let stop = ask(&meters, "a", "x", Class::Read).err().unwrap();
+        let wait = stop.retry_after.unwrap();
+        assert!(wait > Duration::from_secs(9) && wait <= Duration::from_secs(10), "{wait:?}");
+        assert!(ask(&meters, "b", "x", Class::Read).is_ok());
+    }
+
+    #[test]
+    fn what_a_narrow_limit_refuses_costs_the_wide_one_nothing() {
+        let narrow = rule(vec![Dimension::Agent, Dimension::Tool], Some(rate(1, 60, 1)), None);
+        let wide = rule(vec![Dimension::Agent], Some(rate(1, 60, 3)), None);
+        let meters = meters(vec![wide, narrow]);
+        assert!(ask(&meters, "a", "x", Class::Read).is_ok());
+        for _ in 0..10 {
+            assert!(ask(&meters, "a", "x", Class::Read).is_err());
+        }
+        assert!(ask(&meters, "a", "y", Class::Read).is_ok());
+        assert!(ask(&meters, "a", "z", Class::Read).is_ok());
+        assert!(ask(&meters, "a", "w", Class::Read).is_err());
+    }
+
+    #[test]
+    fn places_are_given_back_when_the_slot_goes() {
+        let mut limit = rule(vec![Dimension::Agent], None, Some(2));
+        limit.class = Some(Class::External);
+        let meters = meters(vec![limit]);
+        let first = ask(&meters, "a", "x", Class::External).unwrap();
+        let _second = ask(&meters, "a", "y", Class::External).unwrap();
+        assert_eq!(ask(&meters, "a", "z", Class::External).err().unwrap().reason, "concurrency");
+        assert!(ask(&meters, "a", "z", Class::Read).is_ok());
+        drop(first);
+        assert!(ask(&meters, "a", "z", Class::External).is_ok());
+        let left: usize = meters.rules.iter().map(|(_, _, places)| places.len()).sum();
+        assert_eq!(left, 1);
+    }
+
+    #[test]
+    fn a_certificate_is_counted_before_anything_is_read() {
+        let meters = Meters::new(Config { certificate: rate(1, 60, 1), rules: vec![] });
+        assert!(admit(&meters, &[1; 32]).is_ok());
+        assert_eq!(admit(&meters, &[1; 32]).err().unwrap().kind, StopKind::Limited);
+        assert!(admit(&meters, &[2; 32]).is_ok());
+    }
+}
