@@ -241,6 +241,33 @@ pub enum Protocol {
     Mcp(Era),
 }
 
+/// What an answer must fit, as far as decoding got.
+#[derive(Clone, Debug)]
+pub struct Shape {
+    /// The protocol in which to answer.
+    pub protocol: Protocol,
+    /// What is being answered.
+    pub asked: Asked,
+}
+
+impl Shape {
+    /// Plain HTTP: what every request is until its route is known.
+    pub const HTTP: Shape = Shape { protocol: Protocol::Http, asked: Asked::Exchange };
+}
+
+/// What is being answered.
+#[derive(Clone, Debug)]
+pub enum Asked {
+    /// An HTTP exchange without a JSON-RPC id: plain HTTP, a stream, the end of a session, an unreadable message.
+    Exchange,
+    /// A notification or a reply: nobody waits for an answer.
+    Notification,
+    /// A JSON-RPC request other than a tool call, with its id as it was written.
+    Request(String),
+    /// A tool call, with its id as it was written.
+    ToolCall(String),
+}
+
 /// W3C trace context of a hop [W3C Trace Context §3.2].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TraceContext {

@@ -1,6 +1,10 @@
 //! Holdpoint: a transparent gateway between agents and the tools and APIs they call. Read `pipeline` first.
 
+pub mod answer;
 pub mod call;
 pub mod config;
+pub mod flow;
+pub mod forward;
 pub mod json;
 pub mod limit;
+pub mod secret;

@@ -1,0 +1,331 @@
+//! Answer: the one place that turns an ending into bytes, in the shape that its protocol can bear.
+//!
+//! A legacy MCP client takes a bare 4xx or 5xx as the end of its whole session, so what policy, limits and people
+//! say reaches it as a result or an error inside HTTP 200. Plain HTTP gets a problem [RFC 9457]. Both carry the same
+//! decision object, and none says which evidence matched.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
+use serde_json::{Value, json};
+
+use crate::call::{Asked, Era, Protocol, RecordId, Shape, Stop, StopKind};
+
+/// The header that names a call's record, on every reply and on the request upstream.
+pub const RECORD_HEADER: HeaderName = HeaderName::from_static("holdpoint-record");
+
+/// The key of the decision object in results that the gateway makes.
+pub const DECISION_META: &str = "dev.holdpoint/decision";
+
+/// Renders a stop as the agent must see it.
+pub fn refusal(stop: &Stop, shape: &Shape, record: RecordId) -> Response<Bytes> {
+    let decision = decision(stop, record);
+    let mut response = match (shape.protocol, &shape.asked) {
+        (Protocol::Mcp(_), _) if before_mcp(stop.kind) => problem(stop, &decision),
+        (Protocol::Mcp(_), Asked::Notification) => dropped(),
+        (Protocol::Mcp(era), Asked::ToolCall(id)) if is_verdict(stop.kind) => {
+            tool_result(stop, era, id, &decision)
+        }
+        (Protocol::Mcp(era), Asked::Request(id) | Asked::ToolCall(id)) => {
+            rpc_error(stop, era, Some(id), &decision)
+        }
+        (Protocol::Mcp(era), Asked::Exchange) if is_message_fault(stop.kind) => {
+            rpc_error(stop, era, None, &decision)
+        }
+        (Protocol::Mcp(_), Asked::Exchange) | (Protocol::Http, _) => problem(stop, &decision),
+    };
+    let headers = response.headers_mut();
+    if let Ok(value) = HeaderValue::from_str(&record.to_string()) {
+        headers.insert(RECORD_HEADER, value);
+    }
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if stop.reason == "method-not-allowed" {
+        headers.insert(ALLOW, HeaderValue::from_static("POST"));
+    }
+    response
+}
+
+/// The word that agents and records share for an ending.
+pub fn outcome(kind: StopKind) -> &'static str {
+    match kind {
+        StopKind::Denied | StopKind::NotFound | StopKind::SessionUnknown | StopKind::Unidentified => "denied",
+        StopKind::Held => "pending",
+        StopKind::Limited => "limited",
+        StopKind::Ambiguous
+        | StopKind::HeaderMismatch
+        | StopKind::Malformed
+        | StopKind::MethodUnknown
+        | StopKind::Oversize => "malformed",
+        StopKind::Unavailable | StopKind::UpstreamFailed => "unavailable",
+    }
+}
+
+/// The HTTP status of an ending, where HTTP is what carries it.
+pub fn status(stop: &Stop) -> StatusCode {
+    match stop.kind {
+        StopKind::Ambiguous | StopKind::HeaderMismatch | StopKind::Malformed => StatusCode::BAD_REQUEST,
+        StopKind::Denied | StopKind::Unidentified => StatusCode::FORBIDDEN,
+        StopKind::Held | StopKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        StopKind::Limited => StatusCode::TOO_MANY_REQUESTS,
+        StopKind::NotFound if stop.reason == "method-not-allowed" => StatusCode::METHOD_NOT_ALLOWED,
+        StopKind::MethodUnknown | StopKind::NotFound | StopKind::SessionUnknown => StatusCode::NOT_FOUND,
+        StopKind::Oversize => StatusCode::PAYLOAD_TOO_LARGE,
+        StopKind::UpstreamFailed if stop.reason == "upstream-timeout" => StatusCode::GATEWAY_TIMEOUT,
+        StopKind::UpstreamFailed => StatusCode::BAD_GATEWAY,
+    }
+}
+
+/// What the agent may know of a decision.
+fn decision(stop: &Stop, record: RecordId) -> Value {
+    let mut decision = json!({
+        "outcome": outcome(stop.kind),
+        "rule": &*stop.rule,
+        "reason": stop.public,
+        "record": record.to_string(),
+    });
+    if let Some(members) = decision.as_object_mut() {
+        if let Some(hold) = &stop.hold {
+            members.insert("hold".to_owned(), json!(&**hold));
+        }
+        if let Some(wait) = stop.retry_after {
+            members.insert(
+                "retry_after_ms".to_owned(),
+                json!(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
+            );
+        }
+    }
+    decision
+}
+
+/// Endings that come before MCP is reached: the transport's own statuses are the right ones.
+fn before_mcp(kind: StopKind) -> bool {
+    matches!(kind, StopKind::NotFound | StopKind::SessionUnknown | StopKind::Unidentified)
+}
+
+/// Endings that a model should read as the result of its tool call.
+fn is_verdict(kind: StopKind) -> bool {
+    matches!(kind, StopKind::Denied | StopKind::Held | StopKind::Limited)
+}
+
+/// Endings that are about the message itself, for which JSON-RPC has codes even without an id.
+fn is_message_fault(kind: StopKind) -> bool {
+    matches!(
+        kind,
+        StopKind::Ambiguous
+            | StopKind::HeaderMismatch
+            | StopKind::Malformed
+            | StopKind::MethodUnknown
+            | StopKind::Oversize
+    )
+}
+
+fn dropped() -> Response<Bytes> {
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = StatusCode::ACCEPTED;
+    response
+}
+
+fn tool_result(stop: &Stop, era: Era, id: &str, decision: &Value) -> Response<Bytes> {
+    let mut result = json!({
+        "content": [{"type": "text", "text": text(stop)}],
+        "isError": true,
+        "_meta": {DECISION_META: decision},
+    });
+    if let (Era::Modern, Some(members)) = (era, result.as_object_mut()) {
+        members.insert("resultType".to_owned(), json!("complete"));
+    }
+    json_response(
+        StatusCode::OK,
+        "application/json",
+        format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{result}}}"),
+    )
+}
+
+fn rpc_error(stop: &Stop, era: Era, id: Option<&str>, decision: &Value) -> Response<Bytes> {
+    let status = match (era, stop.kind) {
+        (_, kind) if is_message_fault(kind) && kind != StopKind::MethodUnknown => status(stop),
+        (Era::Legacy, _) => StatusCode::OK,
+        (Era::Modern, _) => status(stop),
+    };
+    let error = json!({"code": code(stop), "message": text(stop), "data": {DECISION_META: decision}});
+    let id = id.unwrap_or("null");
+    let mut response = json_response(
+        status,
+        "application/json",
+        format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"error\":{error}}}"),
+    );
+    if status != StatusCode::OK {
+        wait_headers(&mut response, stop);
+    }
+    response
+}
+
+/// JSON-RPC codes: the specification's where it has one, our own outside its reserved range.
+fn code(stop: &Stop) -> i32 {
+    match stop.kind {
+        StopKind::Ambiguous => -31004,
+        StopKind::Denied | StopKind::NotFound | StopKind::SessionUnknown | StopKind::Unidentified => -31001,
+        StopKind::HeaderMismatch => -32020,
+        StopKind::Held => -31003,
+        StopKind::Limited => -31002,
+        StopKind::Malformed if stop.reason == "meta-missing" => -32602,
+        StopKind::Malformed if stop.reason == "params" => -32602,
+        StopKind::Malformed if stop.reason.starts_with("json") => -32700,
+        StopKind::Malformed | StopKind::Oversize => -32600,
+        StopKind::MethodUnknown => -32601,
+        StopKind::Unavailable | StopKind::UpstreamFailed => -31010,
+    }
+}
+
+/// One sentence that says what happened and what to do; the model reads it.
+fn text(stop: &Stop) -> String {
+    let rule = if stop.rule.is_empty() { String::new() } else { format!(" (rule `{}`)", stop.rule) };
+    match stop.kind {
+        StopKind::Denied => format!("Denied{rule}. Not executed. {}", stop.public),
+        StopKind::Held => format!("Approval pending{rule}. Not executed. {}", stop.public),
+        StopKind::Limited => format!("Limited. Not executed. {}", stop.public),
+        _ => stop.public.clone(),
+    }
+}
+
+fn problem(stop: &Stop, decision: &Value) -> Response<Bytes> {
+    let status = status(stop);
+    let kind = if stop.kind == StopKind::Held { "hold-pending" } else { stop.reason };
+    let body = json!({
+        "type": format!("urn:holdpoint:problem:{kind}"),
+        "title": title(stop.kind),
+        "status": status.as_u16(),
+        "detail": text(stop),
+        DECISION_META: decision,
+    });
+    let mut response = json_response(status, "application/problem+json", body.to_string());
+    wait_headers(&mut response, stop);
+    response
+}
+
+fn title(kind: StopKind) -> &'static str {
+    match kind {
+        StopKind::Ambiguous => "Ambiguous request",
+        StopKind::Denied => "Denied",
+        StopKind::HeaderMismatch => "Header and body disagree",
+        StopKind::Held => "Approval pending",
+        StopKind::Limited => "Limited",
+        StopKind::Malformed => "Malformed request",
+        StopKind::MethodUnknown => "Unknown method",
+        StopKind::NotFound => "Not found",
+        StopKind::Oversize => "Too large",
+        StopKind::SessionUnknown => "Unknown session",
+        StopKind::Unavailable => "Unavailable",
+        StopKind::Unidentified => "Agent not admitted",
+        StopKind::UpstreamFailed => "Upstream failed",
+    }
+}
+
+fn wait_headers(response: &mut Response<Bytes>, stop: &Stop) {
+    let headers = response.headers_mut();
+    if let Some(wait) = stop.retry_after {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds_up(wait)));
+        if let Some(limit) = &stop.limit {
+            let policy = format!("\"{}\";q={};w={}", limit.name, limit.quota, seconds_up(limit.window));
+            let left = format!("\"{}\";r=0;t={}", limit.name, seconds_up(wait));
+            for (name, value) in [("ratelimit-policy", policy), ("ratelimit", left)] {
+                if let Ok(value) = HeaderValue::from_str(&value) {
+                    headers.insert(HeaderName::from_static(name), value);
+                }
+            }
+        }
+    }
+}
+
+/// Whole seconds, rounded up: an agent that waits as told is never too early.
+fn seconds_up(wait: Duration) -> u64 {
+    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
+}
+
+fn json_response(status: StatusCode, content_type: &'static str, body: String) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::call::Stage;
+
+    fn shape(era: Era, asked: Asked) -> Shape {
+        Shape { protocol: Protocol::Mcp(era), asked }
+    }
+
+    fn body(response: &Response<Bytes>) -> Value {
+        serde_json::from_slice(response.body()).unwrap()
+    }
+
+    #[test]
+    fn a_denied_tool_call_is_a_result_that_the_model_reads() {
+        let stop = Stop::new(Stage::Decide, StopKind::Denied, "policy", "Ask for a wider scope.");
+        for era in [Era::Legacy, Era::Modern] {
+            let id = RecordId::new();
+            let response = refusal(&stop, &shape(era, Asked::ToolCall("\"a\"".to_owned())), id);
+            assert_eq!(response.status(), StatusCode::OK);
+            let body = body(&response);
+            assert_eq!(body["id"], "a");
+            assert_eq!(body["result"]["isError"], true);
+            assert_eq!(body["result"]["_meta"][DECISION_META]["outcome"], "denied");
+            assert_eq!(body["result"]["_meta"][DECISION_META]["record"], id.to_string());
+            assert_eq!(body["result"].get("resultType").is_some(), era == Era::Modern);
+            assert_eq!(response.headers()[RECORD_HEADER], id.to_string());
+        }
+    }
+
+    #[test]
+    fn other_requests_get_an_error_in_the_status_of_their_era() {
+        let stop = Stop::new(Stage::Limit, StopKind::Limited, "rate", "later")
+            .retry_after(Duration::from_millis(1500));
+        let legacy = refusal(&stop, &shape(Era::Legacy, Asked::Request("7".to_owned())), RecordId::new());
+        assert_eq!(
+            (legacy.status(), body(&legacy)["error"]["code"].as_i64()),
+            (StatusCode::OK, Some(-31002))
+        );
+        let modern = refusal(&stop, &shape(Era::Modern, Asked::Request("7".to_owned())), RecordId::new());
+        assert_eq!(modern.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(modern.headers()[RETRY_AFTER], "2");
+        let http = refusal(&stop.limited("agent", 5, Duration::from_secs(10)), &Shape::HTTP, RecordId::new());
+        assert_eq!(http.headers()["ratelimit-policy"], "\"agent\";q=5;w=10");
+        assert_eq!(http.headers()["ratelimit"], "\"agent\";r=0;t=2");
+        assert_eq!(body(&http)[DECISION_META]["retry_after_ms"], 1500);
+    }
+
+    #[test]
+    fn a_held_http_call_never_looks_done_and_a_notification_is_dropped() {
+        let stop = Stop::new(Stage::Hold, StopKind::Held, "held", "Repeat the same call after approval.");
+        let http = refusal(&stop, &Shape::HTTP, RecordId::new());
+        assert_eq!(http.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(body(&http)["type"], "urn:holdpoint:problem:hold-pending");
+        let dropped = refusal(&stop, &shape(Era::Legacy, Asked::Notification), RecordId::new());
+        assert_eq!((dropped.status(), dropped.body().len()), (StatusCode::ACCEPTED, 0));
+    }
+
+    #[test]
+    fn what_cannot_be_read_gets_the_codes_of_json_rpc() {
+        let cases = [
+            (StopKind::Malformed, "json-syntax", -32700, 400),
+            (StopKind::Malformed, "meta-missing", -32602, 400),
+            (StopKind::Ambiguous, "duplicate-key", -31004, 400),
+            (StopKind::HeaderMismatch, "header-mismatch", -32020, 400),
+            (StopKind::MethodUnknown, "method", -32601, 404),
+        ];
+        for (kind, reason, code, status) in cases {
+            let stop = Stop::new(Stage::Decode, kind, reason, "no");
+            let response =
+                refusal(&stop, &shape(Era::Modern, Asked::Request("1".to_owned())), RecordId::new());
+            assert_eq!(
+                (body(&response)["error"]["code"].as_i64(), response.status().as_u16()),
+                (Some(code), status)
+            );
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Forward.
+pub mod outgoing;
+pub mod pool;

@@ -1,0 +1,190 @@
+//! Connections to one upstream: HTTP/1.1 ones are checked out and given back, an HTTP/2 one is shared.
+//!
+//! A request that hyper gives back unsent is tried once more on a new connection; anything that may have reached the
+//! upstream is never sent again.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls_pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::outgoing::Outgoing;
+
+/// How to reach an upstream.
+#[derive(Clone)]
+pub struct Dial {
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// TLS, when the upstream speaks it.
+    pub tls: Option<Arc<rustls::ClientConfig>>,
+}
+
+/// Why nothing came back.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// Nothing reached the upstream.
+    #[error("cannot connect to {0}")]
+    Connect(String),
+    /// The request may have reached the upstream.
+    #[error("the upstream broke off: {0}")]
+    Broken(#[source] hyper::Error),
+    /// The request reached the upstream, and no reply began in time.
+    #[error("the upstream did not reply in time")]
+    TimedOut,
+}
+
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
+const IDLE_TIME_MAX: Duration = Duration::from_secs(50);
+const IDLE_CONNECTIONS_MAX: usize = 256;
+
+type Http1 = http1::SendRequest<Outgoing>;
+type Http2 = http2::SendRequest<Outgoing>;
+
+/// The connections to one upstream.
+pub struct Pool {
+    dial: Dial,
+    idle: Arc<Mutex<Vec<(Http1, Instant)>>>,
+    shared: Mutex<Option<Http2>>,
+}
+
+enum Connection {
+    One(Http1),
+    Two(Http2),
+}
+
+/// An HTTP/1.1 connection in use; it goes back to the pool when its reply has been read to the end.
+pub struct Lent {
+    connection: Option<Http1>,
+    idle: Arc<Mutex<Vec<(Http1, Instant)>>>,
+}
+
+impl Pool {
+    /// A pool without connections.
+    pub fn new(dial: Dial) -> Pool {
+        Pool { dial, idle: Arc::default(), shared: Mutex::new(None) }
+    }
+
+    /// Where this pool connects to.
+    pub fn dial(&self) -> &Dial {
+        &self.dial
+    }
+
+    /// Sends one request and waits for the head of its reply.
+    pub async fn send(&self, request: Request<Outgoing>) -> Result<(Response<Incoming>, Lent), Failure> {
+        let reused = self.reuse();
+        let fresh = reused.is_none();
+        let connection = match reused {
+            Some(connection) => connection,
+            None => self.connect().await?,
+        };
+        match self.send_on(connection, request).await {
+            Ok(reply) => Ok(reply),
+            Err((_, Some(unsent))) if !fresh => {
+                let connection = self.connect().await?;
+                self.send_on(connection, *unsent).await.map_err(|(error, _)| Failure::Broken(error))
+            }
+            Err((error, _)) => Err(Failure::Broken(error)),
+        }
+    }
+
+    fn reuse(&self) -> Option<Connection> {
+        if let Some(shared) = self.shared.lock().ok()?.as_ref().filter(|shared| shared.is_ready()) {
+            return Some(Connection::Two(shared.clone()));
+        }
+        let mut idle = self.idle.lock().ok()?;
+        while let Some((connection, since)) = idle.pop() {
+            if connection.is_ready() && since.elapsed() < IDLE_TIME_MAX {
+                return Some(Connection::One(connection));
+            }
+        }
+        None
+    }
+
+    async fn send_on(
+        &self,
+        connection: Connection,
+        request: Request<Outgoing>,
+    ) -> Result<(Response<Incoming>, Lent), (hyper::Error, Option<Box<Request<Outgoing>>>)> {
+        let unsent = |mut error: TrySendError<Request<Outgoing>>| {
+            let request = error.take_message().map(Box::new);
+            (error.into_error(), request)
+        };
+        let mut lent = Lent { connection: None, idle: Arc::clone(&self.idle) };
+        let response = match connection {
+            Connection::One(mut connection) => {
+                let response = connection.try_send_request(request).await.map_err(unsent)?;
+                lent.connection = Some(connection);
+                response
+            }
+            Connection::Two(mut connection) => connection.try_send_request(request).await.map_err(unsent)?,
+        };
+        Ok((response, lent))
+    }
+
+    async fn connect(&self) -> Result<Connection, Failure> {
+        let connecting = tokio::time::timeout(CONNECT_TIME_MAX, self.connect_now());
+        match connecting.await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(error)) => {
+                Err(Failure::Connect(format!("{}:{}: {error}", self.dial.host, self.dial.port)))
+            }
+            Err(_) => Err(Failure::Connect(format!("{}:{}: timed out", self.dial.host, self.dial.port))),
+        }
+    }
+
+    async fn connect_now(&self) -> Result<Connection, Box<dyn std::error::Error + Send + Sync>> {
+        let stream = TcpStream::connect((self.dial.host.as_str(), self.dial.port)).await?;
+        stream.set_nodelay(true)?;
+        let Some(tls) = &self.dial.tls else {
+            return Ok(Connection::One(handshake1(TokioIo::new(stream)).await?));
+        };
+        let name = ServerName::try_from(self.dial.host.clone())?;
+        let stream = TlsConnector::from(Arc::clone(tls)).connect(name, stream).await?;
+        if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+            return Ok(Connection::One(handshake1(TokioIo::new(stream)).await?));
+        }
+        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(Duration::from_secs(30))
+            .keep_alive_timeout(Duration::from_secs(20))
+            .handshake(TokioIo::new(stream))
+            .await?;
+        tokio::spawn(connection);
+        if let Ok(mut shared) = self.shared.lock() {
+            *shared = Some(sender.clone());
+        }
+        Ok(Connection::Two(sender))
+    }
+}
+
+async fn handshake1<S>(io: TokioIo<S>) -> Result<Http1, hyper::Error>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, connection) = http1::Builder::new().handshake(io).await?;
+    tokio::spawn(connection);
+    Ok(sender)
+}
+
+impl Lent {
+    /// Gives the connection back; called when the reply has been read to its end.
+    pub fn give_back(&mut self) {
+        let Some(connection) = self.connection.take() else { return };
+        if connection.is_closed() {
+            return;
+        }
+        if let Ok(mut idle) = self.idle.lock()
+            && idle.len() < IDLE_CONNECTIONS_MAX
+        {
+            idle.push((connection, Instant::now()));
+        }
+    }
+}
