@@ -3,6 +3,7 @@
 pub mod answer;
 pub mod call;
 pub mod config;
+pub mod demo;
 pub mod flow;
 pub mod forward;
 pub mod json;

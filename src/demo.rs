@@ -1,0 +1,4 @@
+//! The demo: everything embedded, on real sockets.
+
+pub mod agent;
+pub mod sample;
