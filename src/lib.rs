@@ -2,4 +2,5 @@
 
 pub mod call;
 pub mod config;
+pub mod decode;
 pub mod json;
