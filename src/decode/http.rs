@@ -110,7 +110,9 @@ fn unescaped_path(path: &str) -> Result<(String, String), Box<Stop>> {
             b'\\' => return Err(ambiguous("path-backslash", "the path has a backslash")),
             b';' => return Err(ambiguous("path-parameter", "the path has a parameter")),
             b'#' => return Err(ambiguous("fragment", "the request target has a fragment")),
-            0x80.. => return Err(ambiguous("path-not-ascii", "the path has characters that must be escaped")),
+            0x80.. => {
+                return Err(ambiguous("path-not-ascii", "the path has characters that must be escaped"));
+            }
             b'/' | b':' | b'@' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b'=' => {
                 canonical.push(char::from(*byte));
                 decoded.push(*byte);
@@ -122,8 +124,8 @@ fn unescaped_path(path: &str) -> Result<(String, String), Box<Stop>> {
             _ => return Err(malformed("path-character", "the path has a character that must be escaped")),
         }
     }
-    let decoded =
-        String::from_utf8(decoded).map_err(|_| malformed("path-utf8", "the path does not decode to UTF-8"))?;
+    let decoded = String::from_utf8(decoded)
+        .map_err(|_| malformed("path-utf8", "the path does not decode to UTF-8"))?;
     if decoded.split('/').any(|segment| matches!(segment, "." | "..")) {
         return Err(ambiguous("dot-segment", "the path has a dot segment"));
     }
@@ -220,10 +222,20 @@ fn pairs(text: &str, place: Place) -> Result<Vec<(Cow<'_, str>, Cow<'_, str>)>, 
 fn decoded(text: &str) -> Result<Cow<'_, str>, Box<Stop>> {
     for byte in text.bytes() {
         match byte {
-            b';' => return Err(ambiguous("semicolon", "the query or form has a semicolon, which some read as a separator")),
+            b';' => {
+                return Err(ambiguous(
+                    "semicolon",
+                    "the query or form has a semicolon, which some read as a separator",
+                ));
+            }
             b'#' => return Err(ambiguous("fragment", "the request target has a fragment")),
             0x21..0x7f => {}
-            _ => return Err(malformed("query-character", "the query or form has a character that must be escaped")),
+            _ => {
+                return Err(malformed(
+                    "query-character",
+                    "the query or form has a character that must be escaped",
+                ));
+            }
         }
     }
     if !text.contains(['%', '+']) {
@@ -263,7 +275,10 @@ pub fn headers(headers: &HeaderMap) -> Result<(), Box<Stop>> {
             return Err(method_override());
         }
         if dashed != name && (DECIDING.contains(&&*dashed) || SINGLE.contains(&&*dashed)) {
-            return Err(ambiguous("header-underscore", "a header that decides is written with an underscore"));
+            return Err(ambiguous(
+                "header-underscore",
+                "a header that decides is written with an underscore",
+            ));
         }
     }
     if let Some(name) = SINGLE.iter().find(|name| headers.get_all(**name).iter().nth(1).is_some()) {

@@ -54,7 +54,8 @@ impl Id {
     }
 
     fn parse(value: Value<'_>) -> Result<Id, Box<Stop>> {
-        let refused = || malformed("id", "id must be a string of at most 256 bytes, or an integer within ±2^53");
+        let refused =
+            || malformed("id", "id must be a string of at most 256 bytes, or an integer within ±2^53");
         match value.kind() {
             Kind::String => {
                 let text = value.string().unwrap_or_default();
@@ -165,9 +166,12 @@ impl Message {
 pub fn refusal(fault: Fault) -> Box<Stop> {
     let text = format!("the body is not acceptable JSON: {fault}");
     match fault.reason {
-        "byte-order-mark" | "case-folded-key" | "duplicate-key" | "key-control-character" | "surrogate" | "utf8" => {
-            ambiguous(fault.reason, &text)
-        }
+        "byte-order-mark"
+        | "case-folded-key"
+        | "duplicate-key"
+        | "key-control-character"
+        | "surrogate"
+        | "utf8" => ambiguous(fault.reason, &text),
         _ => malformed(fault.reason, &text),
     }
 }
@@ -175,21 +179,28 @@ pub fn refusal(fault: Fault) -> Box<Stop> {
 fn form(root: Value<'_>) -> Result<Form, Box<Stop>> {
     match root.kind() {
         Kind::Object => {}
-        Kind::Array => return Err(malformed("batch", "JSON-RPC batches are not supported: send one message a request")),
+        Kind::Array => {
+            return Err(malformed("batch", "JSON-RPC batches are not supported: send one message a request"));
+        }
         Kind::Bool | Kind::Null | Kind::Number | Kind::String => {
             return Err(malformed("not-an-object", "a JSON-RPC message must be an object"));
         }
     }
     spelled(root, &TOP)?;
     if root.members().any(|(key, _)| !TOP.contains(&&*key)) {
-        return Err(malformed("unknown-member", "a JSON-RPC message has no members but jsonrpc, id, method, params, result, error"));
+        return Err(malformed(
+            "unknown-member",
+            "a JSON-RPC message has no members but jsonrpc, id, method, params, result, error",
+        ));
     }
     if root.get("jsonrpc").and_then(|version| version.string()).as_deref() != Some("2.0") {
         return Err(malformed("jsonrpc-version", "jsonrpc must be \"2.0\""));
     }
     let answer = root.get("result").is_some() || root.get("error").is_some();
     match root.get("method") {
-        Some(_) if answer => Err(ambiguous("request-and-response", "a message is a request or a response, not both")),
+        Some(_) if answer => {
+            Err(ambiguous("request-and-response", "a message is a request or a response, not both"))
+        }
         Some(method) => call(root, method),
         None => response(root),
     }
@@ -198,7 +209,9 @@ fn form(root: Value<'_>) -> Result<Form, Box<Stop>> {
 fn call(root: Value<'_>, method: Value<'_>) -> Result<Form, Box<Stop>> {
     let method = method
         .string()
-        .filter(|text| (1..=METHOD_BYTES_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()))
+        .filter(|text| {
+            (1..=METHOD_BYTES_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+        })
         .map(|text| Arc::<str>::from(&*text))
         .ok_or_else(|| malformed("method", "method must be 1 to 128 visible ASCII characters"))?;
     if let Some(params) = root.get("params") {
@@ -226,12 +239,16 @@ fn response(root: Value<'_>) -> Result<Form, Box<Stop>> {
     let id = root.get("id").ok_or_else(|| malformed("id", "a response needs the id of its request"))?;
     let id = Id::parse(id)?;
     match (root.get("result"), root.get("error")) {
-        (Some(_), Some(_)) => Err(ambiguous("result-and-error", "a response has a result or an error, not both")),
+        (Some(_), Some(_)) => {
+            Err(ambiguous("result-and-error", "a response has a result or an error, not both"))
+        }
         (Some(result), None) => {
             let empty = result.kind() == Kind::Object && result.members().next().is_none();
             Ok(Form::Response { id, is_error: false, empty })
         }
-        (None, Some(error)) if error.kind() == Kind::Object => Ok(Form::Response { id, is_error: true, empty: false }),
+        (None, Some(error)) if error.kind() == Kind::Object => {
+            Ok(Form::Response { id, is_error: true, empty: false })
+        }
         (None, Some(_)) => Err(malformed("error", "error must be an object")),
         (None, None) => Err(malformed("method", "a message needs a method, a result or an error")),
     }

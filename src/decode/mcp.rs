@@ -36,15 +36,22 @@ const VERSION_BYTES_MAX: usize = 64;
 
 /// Everything that an agent can ask of, or tell, an MCP upstream. What is not here is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "each is the MCP method of that name; names and addresses are exactly as sent")]
+#[expect(
+    missing_docs,
+    reason = "each is the MCP method of that name; names and addresses are exactly as sent"
+)]
 pub enum McpAction {
-    CallTool { name: Arc<str> },
+    CallTool {
+        name: Arc<str>,
+    },
     Cancelled,
     Complete,
     Discover,
     /// DELETE: ends a legacy session.
     EndSession,
-    GetPrompt { name: Arc<str> },
+    GetPrompt {
+        name: Arc<str>,
+    },
     Initialize,
     Initialized,
     ListPrompts,
@@ -56,14 +63,25 @@ pub enum McpAction {
     OpenStream,
     Ping,
     Progress,
-    ReadResource { uri: Arc<str> },
+    ReadResource {
+        uri: Arc<str>,
+    },
     /// An answer to a request of the upstream.
-    Reply { empty_or_error: bool },
+    Reply {
+        empty_or_error: bool,
+    },
     RootsChanged,
     SetLevel,
-    Subscribe { uri: Arc<str> },
-    Task { verb: TaskVerb, id: Arc<str> },
-    Unsubscribe { uri: Arc<str> },
+    Subscribe {
+        uri: Arc<str>,
+    },
+    Task {
+        verb: TaskVerb,
+        id: Arc<str>,
+    },
+    Unsubscribe {
+        uri: Arc<str>,
+    },
 }
 
 /// What is done with tasks.
@@ -113,7 +131,11 @@ pub struct Envelope {
 }
 
 /// Understands one request on an MCP endpoint; `message` is its body, when it has one.
-pub fn envelope(method: &Method, headers: &HeaderMap, message: Option<&Message>) -> Result<Envelope, Box<Stop>> {
+pub fn envelope(
+    method: &Method,
+    headers: &HeaderMap,
+    message: Option<&Message>,
+) -> Result<Envelope, Box<Stop>> {
     let routing = Routing::read(headers, message)?;
     match (method, message) {
         (&Method::POST, Some(message)) => {
@@ -132,13 +154,20 @@ pub fn envelope(method: &Method, headers: &HeaderMap, message: Option<&Message>)
             }
             Ok(stream)
         }
-        (&Method::DELETE | &Method::GET, Some(_)) => Err(malformed("body-unexpected", "only POST has a body")),
+        (&Method::DELETE | &Method::GET, Some(_)) => {
+            Err(malformed("body-unexpected", "only POST has a body"))
+        }
         _ => Err(method_not_allowed()),
     }
 }
 
 fn method_not_allowed() -> Box<Stop> {
-    Stop::new(Stage::Decode, StopKind::NotFound, "method-not-allowed", "this endpoint does not have that HTTP method")
+    Stop::new(
+        Stage::Decode,
+        StopKind::NotFound,
+        "method-not-allowed",
+        "this endpoint does not have that HTTP method",
+    )
 }
 
 fn content(headers: &HeaderMap) -> Result<(), Box<Stop>> {
@@ -173,15 +202,22 @@ struct Routing<'h> {
 
 impl<'h> Routing<'h> {
     fn read(headers: &'h HeaderMap, message: Option<&Message>) -> Result<Routing<'h>, Box<Stop>> {
-        let header_modern =
-            headers.get_all(VERSION).iter().any(|value| value.to_str().is_ok_and(|text| is_modern(text.trim())));
+        let header_modern = headers
+            .get_all(VERSION)
+            .iter()
+            .any(|value| value.to_str().is_ok_and(|text| is_modern(text.trim())));
         let kind = if header_modern || message.is_some_and(|message| meta(message, META_VERSION).is_some()) {
             StopKind::HeaderMismatch
         } else {
             StopKind::Ambiguous
         };
         let single = |name| single(headers, name, kind);
-        Ok(Routing { version: single(VERSION)?, method: single(METHOD)?, name: single(NAME)?, session: single(SESSION)? })
+        Ok(Routing {
+            version: single(VERSION)?,
+            method: single(METHOD)?,
+            name: single(NAME)?,
+            session: single(SESSION)?,
+        })
     }
 
     fn era(&self, message: &Message) -> Result<Era, Box<Stop>> {
@@ -225,15 +261,25 @@ impl<'h> Routing<'h> {
         let action = match message.form() {
             Form::Request { method, .. } => asked(Era::Legacy, method, message.params())?,
             Form::Notification { method } => told(Era::Legacy, method)?,
-            Form::Response { is_error, empty, .. } => McpAction::Reply { empty_or_error: *is_error || *empty },
+            Form::Response { is_error, empty, .. } => {
+                McpAction::Reply { empty_or_error: *is_error || *empty }
+            }
         };
         // Legacy clients send neither header; somebody on the way may still route by them.
-        let repeated = |header: Option<&str>, body: Option<&str>| header.is_none_or(|text| decoded(text).as_deref() == body);
-        if !repeated(self.method, message.method()) || self.name.is_some() && !repeated(self.name, action.mirrored()) {
+        let repeated = |header: Option<&str>, body: Option<&str>| {
+            header.is_none_or(|text| decoded(text).as_deref() == body)
+        };
+        if !repeated(self.method, message.method())
+            || self.name.is_some() && !repeated(self.name, action.mirrored())
+        {
             return Err(ambiguous("header-mismatch", "Mcp-Method or Mcp-Name differs from the body"));
         }
         let session = self.session()?;
-        Ok(Envelope { version: self.version.map(Arc::from), session, ..described(Era::Legacy, action, message) })
+        Ok(Envelope {
+            version: self.version.map(Arc::from),
+            session,
+            ..described(Era::Legacy, action, message)
+        })
     }
 
     fn modern(&self, headers: &HeaderMap, message: &Message) -> Result<Envelope, Box<Stop>> {
@@ -242,7 +288,10 @@ impl<'h> Routing<'h> {
             Form::Request { method, .. } => {
                 mirror("Mcp-Method", self.method, method)?;
                 if !meta(message, META_CAPABILITIES).is_some_and(|value| value.kind() == Kind::Object) {
-                    return Err(malformed("meta-missing", "_meta needs io.modelcontextprotocol/clientCapabilities"));
+                    return Err(malformed(
+                        "meta-missing",
+                        "_meta needs io.modelcontextprotocol/clientCapabilities",
+                    ));
                 }
                 asked(Era::Modern, method, message.params())?
             }
@@ -266,11 +315,15 @@ impl<'h> Routing<'h> {
     /// The version of a modern message, on which header and body agree.
     fn modern_version(&self, message: &Message) -> Result<Arc<str>, Box<Stop>> {
         let body = match (meta(message, META_VERSION), message.form()) {
-            (Some(value), _) => value.string().ok_or_else(|| malformed("meta", "the protocol version must be a string"))?,
+            (Some(value), _) => {
+                value.string().ok_or_else(|| malformed("meta", "the protocol version must be a string"))?
+            }
             (None, Form::Request { .. }) => {
                 return Err(malformed("meta-missing", "_meta needs io.modelcontextprotocol/protocolVersion"));
             }
-            (None, Form::Notification { .. } | Form::Response { .. }) => self.version.unwrap_or_default().into(),
+            (None, Form::Notification { .. } | Form::Response { .. }) => {
+                self.version.unwrap_or_default().into()
+            }
         };
         mirror("MCP-Protocol-Version", self.version, &body)?;
         // A version that the upstream does not speak is the upstream's to refuse, with the list of those it does.
@@ -292,7 +345,10 @@ impl<'h> Routing<'h> {
 
     fn session(&self) -> Result<Option<Arc<str>>, Box<Stop>> {
         let Some(text) = self.session else { return Ok(None) };
-        if text.is_empty() || text.len() > SESSION_BYTES_MAX || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        if text.is_empty()
+            || text.len() > SESSION_BYTES_MAX
+            || !text.bytes().all(|byte| byte.is_ascii_graphic())
+        {
             return Err(malformed("session-id", "Mcp-Session-Id must be 1 to 256 visible ASCII characters"));
         }
         Ok(Some(Arc::from(text)))
@@ -336,7 +392,10 @@ fn decoded(header: &str) -> Option<String> {
 
 fn is_date(text: &str) -> bool {
     text.len() == 10
-        && text.bytes().enumerate().all(|(at, byte)| if at == 4 || at == 7 { byte == b'-' } else { byte.is_ascii_digit() })
+        && text
+            .bytes()
+            .enumerate()
+            .all(|(at, byte)| if at == 4 || at == 7 { byte == b'-' } else { byte.is_ascii_digit() })
 }
 
 fn is_modern(text: &str) -> bool {
@@ -420,11 +479,13 @@ fn invoked(params: Option<Value<'_>>) -> Result<Arc<str>, Box<Stop>> {
     if arguments.is_some_and(|value| !matches!(value.kind(), Kind::Object | Kind::Null)) {
         return Err(malformed("arguments", "params.arguments must be an object"));
     }
-    text(params, "name", NAME_BYTES_MAX).ok_or_else(|| malformed("name", "params.name must be 1 to 256 printable bytes"))
+    text(params, "name", NAME_BYTES_MAX)
+        .ok_or_else(|| malformed("name", "params.name must be 1 to 256 printable bytes"))
 }
 
 fn uri(params: Option<Value<'_>>) -> Result<Arc<str>, Box<Stop>> {
-    text(params, "uri", URI_BYTES_MAX).ok_or_else(|| malformed("uri", "params.uri must be 1 to 8192 printable bytes"))
+    text(params, "uri", URI_BYTES_MAX)
+        .ok_or_else(|| malformed("uri", "params.uri must be 1 to 8192 printable bytes"))
 }
 
 fn task(verb: TaskVerb, params: Option<Value<'_>>) -> Result<McpAction, Box<Stop>> {

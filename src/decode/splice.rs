@@ -55,7 +55,8 @@ fn opening(object: Value<'_>, member: String) -> (Range<usize>, String) {
 
 /// `_meta` with the new context, every other member as it was written.
 fn rewritten(bytes: &[u8], meta: Value<'_>, traceparent: &str, tracestate: Option<&str>) -> String {
-    let text = |range: Range<usize>| std::str::from_utf8(bytes.get(range).unwrap_or_default()).unwrap_or_default();
+    let text =
+        |range: Range<usize>| std::str::from_utf8(bytes.get(range).unwrap_or_default()).unwrap_or_default();
     let before = meta.get("traceparent").and_then(|value| trace(&value.string()?));
     let keep_state = before.is_some() && before == trace(traceparent);
 
@@ -66,7 +67,11 @@ fn rewritten(bytes: &[u8], meta: Value<'_>, traceparent: &str, tracestate: Optio
         let value_range = value.range();
         // Between two members there is white space and one comma.
         let before = text(end..value_range.start);
-        let start = if pieces_precede(end, meta) { before.find(',').map_or(end, |comma| end + comma + 1) } else { end };
+        let start = if pieces_precede(end, meta) {
+            before.find(',').map_or(end, |comma| end + comma + 1)
+        } else {
+            end
+        };
         end = value_range.end;
         let prefix = text(start..value_range.start);
         match &*key {

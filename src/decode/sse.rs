@@ -237,6 +237,8 @@ fn same_id(raw: &RawValue, id: &Id) -> bool {
     match id {
         Id::Text(text) => serde_json::from_str::<String>(raw.get()).is_ok_and(|found| *found == **text),
         // A server that keeps numbers as doubles may answer `1.0`.
-        Id::Number(number) => serde_json::from_str::<f64>(raw.get()).is_ok_and(|found| found == *number as f64),
+        Id::Number(number) => {
+            serde_json::from_str::<f64>(raw.get()).is_ok_and(|found| found == *number as f64)
+        }
     }
 }
