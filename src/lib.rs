@@ -6,6 +6,7 @@ pub mod config;
 pub mod demo;
 pub mod flow;
 pub mod forward;
+pub mod decode;
 pub mod json;
 pub mod limit;
 pub mod secret;
