@@ -10,3 +10,4 @@ pub mod decode;
 pub mod json;
 pub mod limit;
 pub mod secret;
+pub mod telemetry;

@@ -1,0 +1,424 @@
+//! The gateway's own figures in Prometheus text. Labels come from closed sets or from configuration, never from an agent.
+
+use std::fmt::Debug;
+use std::hash::Hash;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::{Family, MetricConstructor};
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::export::Loss;
+use super::hop::{Hop, Outcome, status_label};
+use super::spans::http_method;
+use crate::call::{Class, Protocol};
+
+/// Series that one histogram may have before new label values become `other`.
+const SERIES_MAX: usize = 2048;
+
+/// The boundaries that the MCP conventions ask for, in seconds.
+const MCP_SECONDS: &[f64] = &[0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
+/// The boundaries that the HTTP conventions ask for, in seconds.
+const HTTP_SECONDS: &[f64] =
+    &[0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+/// Fine boundaries for what the gateway itself costs, in seconds.
+const OVERHEAD_SECONDS: &[f64] = &[
+    0.000_05, 0.000_1, 0.000_2, 0.000_3, 0.000_5, 0.000_75, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05,
+    0.1, 0.5, 1.0, 5.0,
+];
+/// How long people take, in seconds: half a minute to a week.
+const HOLD_SECONDS: &[f64] =
+    &[1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1_800.0, 3_600.0, 14_400.0, 86_400.0, 604_800.0];
+/// How long a commit takes, in seconds.
+const COMMIT_SECONDS: &[f64] =
+    &[0.000_02, 0.000_05, 0.000_1, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0];
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct McpLabels {
+    mcp_method_name: &'static str,
+    holdpoint_upstream: Arc<str>,
+    error_type: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HttpLabels {
+    http_request_method: &'static str,
+    http_response_status_code: &'static str,
+    holdpoint_upstream: Arc<str>,
+    error_type: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CallLabels {
+    class: &'static str,
+    decision: &'static str,
+    mode: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Named {
+    name: Arc<str>,
+}
+
+/// Makes the histograms of a family.
+#[derive(Clone, Copy, Debug)]
+struct Buckets(&'static [f64]);
+
+impl MetricConstructor<Histogram> for Buckets {
+    fn new_metric(&self) -> Histogram {
+        Histogram::new(self.0.iter().copied())
+    }
+}
+
+/// A family whose number of series is bounded.
+#[derive(Debug)]
+struct Capped<L> {
+    family: Histograms<L>,
+    series: AtomicUsize,
+}
+
+impl<L: Clone + Debug + Eq + Hash> Capped<L> {
+    fn new(buckets: &'static [f64]) -> Capped<L> {
+        Capped { family: Family::new_with_constructor(Buckets(buckets)), series: AtomicUsize::new(0) }
+    }
+
+    /// Observes under these labels, or under what they fold to once there are as many series as there may be.
+    fn observe(&self, labels: L, fold: fn(L) -> L, value: f64) {
+        // The guard must be gone before the family is asked to create, which takes the write lock.
+        let known = self.family.get(&labels).map(|histogram| histogram.observe(value)).is_some();
+        if !known {
+            let full = self.series.fetch_add(1, Ordering::Relaxed) >= SERIES_MAX;
+            let labels = if full { fold(labels) } else { labels };
+            self.family.get_or_create(&labels).observe(value);
+        }
+    }
+}
+
+type Histograms<L> = Family<L, Histogram, Buckets>;
+type Float = Gauge<f64, AtomicU64>;
+
+/// Every metric of the gateway.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    mcp_server: Capped<McpLabels>,
+    mcp_client: Capped<McpLabels>,
+    http_server: Capped<HttpLabels>,
+    calls: Family<CallLabels, Counter>,
+    overhead: Histogram,
+    hold: Histograms<OutcomeLabel>,
+    holds_pending: Gauge,
+    audit_commit: Histogram,
+    audit_bytes: Counter,
+    dropped: Family<Reason, Counter>,
+    exported: Counter,
+    refused: Family<Reason, Counter>,
+    reload_failures: Counter,
+    trust_expiry: Family<Named, Float>,
+    reviews_due: Gauge,
+    catalog_drift: Family<Named, Gauge>,
+}
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        Metrics::new()
+    }
+}
+
+impl Metrics {
+    /// Every metric, at zero.
+    pub fn new() -> Metrics {
+        let metrics = Metrics {
+            registry: Registry::default(),
+            mcp_server: Capped::new(MCP_SECONDS),
+            mcp_client: Capped::new(MCP_SECONDS),
+            http_server: Capped::new(HTTP_SECONDS),
+            calls: Family::default(),
+            overhead: Buckets(OVERHEAD_SECONDS).new_metric(),
+            hold: Family::new_with_constructor(Buckets(HOLD_SECONDS)),
+            holds_pending: Gauge::default(),
+            audit_commit: Buckets(COMMIT_SECONDS).new_metric(),
+            audit_bytes: Counter::default(),
+            dropped: Family::default(),
+            exported: Counter::default(),
+            refused: Family::default(),
+            reload_failures: Counter::default(),
+            trust_expiry: Family::default(),
+            reviews_due: Gauge::default(),
+            catalog_drift: Family::default(),
+        };
+        metrics.registered()
+    }
+
+    fn registered(mut self) -> Metrics {
+        let mut registry = Registry::default();
+        let seconds = || Unit::Seconds;
+        registry.register_with_unit(
+            "mcp_server_operation_duration",
+            "MCP requests as the agent saw them",
+            seconds(),
+            self.mcp_server.family.clone(),
+        );
+        registry.register_with_unit(
+            "mcp_client_operation_duration",
+            "MCP requests as the upstream answered them",
+            seconds(),
+            self.mcp_client.family.clone(),
+        );
+        registry.register_with_unit(
+            "http_server_request_duration",
+            "HTTP requests as the agent saw them",
+            seconds(),
+            self.http_server.family.clone(),
+        );
+        registry.register("holdpoint_calls", "Calls by class, decision and mode", self.calls.clone());
+        registry.register_with_unit(
+            "holdpoint_overhead_duration",
+            "Time in the gateway less waiting for upstream and people",
+            seconds(),
+            self.overhead.clone(),
+        );
+        registry.register_with_unit(
+            "holdpoint_hold_duration",
+            "From the opening of a hold to its end",
+            seconds(),
+            self.hold.clone(),
+        );
+        registry.register(
+            "holdpoint_holds_pending",
+            "Holds that wait for people",
+            self.holds_pending.clone(),
+        );
+        registry.register_with_unit(
+            "holdpoint_audit_commit_duration",
+            "Waiting for the audit to have a record",
+            seconds(),
+            self.audit_commit.clone(),
+        );
+        registry.register("holdpoint_audit_bytes", "Bytes written to the audit", self.audit_bytes.clone());
+        registry.register(
+            "holdpoint_telemetry_dropped",
+            "Spans that no collector confirmed, by reason",
+            self.dropped.clone(),
+        );
+        registry.register(
+            "holdpoint_telemetry_exported",
+            "Spans that the collector confirmed",
+            self.exported.clone(),
+        );
+        registry.register(
+            "holdpoint_refused_connections",
+            "Connections refused before any call, by reason",
+            self.refused.clone(),
+        );
+        registry.register(
+            "holdpoint_reload_failures",
+            "Reloads refused because of mistakes",
+            self.reload_failures.clone(),
+        );
+        registry.register_with_unit(
+            "holdpoint_trust_expiry",
+            "Time until a certificate or bundle expires",
+            seconds(),
+            self.trust_expiry.clone(),
+        );
+        registry.register("holdpoint_reviews_due", "Agents whose review is due", self.reviews_due.clone());
+        registry.register(
+            "holdpoint_catalog_drift",
+            "Tools that differ from their pins, by upstream",
+            self.catalog_drift.clone(),
+        );
+        // A loss that never happened is a zero, not an absence: alerts on rates need the first increase.
+        for loss in Loss::ALL {
+            drop(self.dropped.get_or_create(&Reason { reason: loss.as_str() }));
+        }
+        self.registry = registry;
+        self
+    }
+
+    /// Counts a call that ended.
+    pub(super) fn count(&self, hop: &Hop) {
+        let error_type = hop.error_type().map_or("", |error| error.label());
+        let upstream = || Arc::clone(&hop.upstream.name);
+        let total = hop.timing.total.as_secs_f64();
+        if matches!(hop.protocol, Protocol::Mcp(_)) {
+            let mcp_method_name = mcp_method(&hop.target.method);
+            let labels = McpLabels { mcp_method_name, holdpoint_upstream: upstream(), error_type };
+            self.mcp_server.observe(labels, McpLabels::folded, total);
+            if let Some((from, to)) = hop.timing.upstream {
+                let error_type =
+                    hop.error.filter(|error| error.is_upstream()).map_or("", |error| error.label());
+                let labels = McpLabels { mcp_method_name, holdpoint_upstream: upstream(), error_type };
+                self.mcp_client.observe(labels, McpLabels::folded, to.saturating_sub(from).as_secs_f64());
+            }
+        }
+        let labels = HttpLabels {
+            http_request_method: http_method(&hop.target.http_method).unwrap_or("other"),
+            http_response_status_code: hop.status.map_or("", status_label),
+            holdpoint_upstream: upstream(),
+            error_type,
+        };
+        self.http_server.observe(labels, HttpLabels::folded, total);
+        let labels = CallLabels {
+            class: hop.decision.class.map_or("unknown", Class::as_str),
+            decision: hop.decision.outcome.as_str(),
+            mode: if hop.decision.would_be.is_some() { "shadow" } else { "enforce" },
+        };
+        self.calls.get_or_create(&labels).inc();
+        self.overhead.observe(hop.timing.overhead().as_secs_f64());
+    }
+
+    /// Counts spans that will not be seen.
+    pub(super) fn lost(&self, loss: Loss, spans: u64) {
+        self.dropped.get_or_create(&Reason { reason: loss.as_str() }).inc_by(spans);
+    }
+
+    /// Counts spans that the collector confirmed.
+    pub(super) fn sent(&self, spans: u64) {
+        self.exported.inc_by(spans);
+    }
+
+    /// Spans lost so far, for every reason together.
+    pub fn dropped(&self) -> u64 {
+        Loss::ALL.into_iter().map(|loss| self.dropped_by(loss)).sum()
+    }
+
+    /// Spans lost so far for one reason.
+    pub fn dropped_by(&self, loss: Loss) -> u64 {
+        self.dropped.get_or_create(&Reason { reason: loss.as_str() }).get()
+    }
+
+    /// Spans that the collector confirmed so far.
+    pub fn exported(&self) -> u64 {
+        self.exported.get()
+    }
+
+    /// A hold ended, so long after it was opened.
+    pub fn hold_ended(&self, outcome: Outcome, waited: Duration) {
+        let labels = OutcomeLabel { outcome: outcome.as_str() };
+        self.hold.get_or_create(&labels).observe(waited.as_secs_f64());
+    }
+
+    /// So many holds wait for people.
+    pub fn holds_pending(&self, pending: usize) {
+        self.holds_pending.set(whole(pending));
+    }
+
+    /// The audit wrote so many bytes, and the caller waited so long for it.
+    pub fn audit_committed(&self, bytes: u64, waited: Duration) {
+        self.audit_bytes.inc_by(bytes);
+        self.audit_commit.observe(waited.as_secs_f64());
+    }
+
+    /// A connection was refused. The reason is a word of ours, never of theirs.
+    pub fn connection_refused(&self, reason: &'static str) {
+        self.refused.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// A reload was refused because of mistakes.
+    pub fn reload_failed(&self) {
+        self.reload_failures.inc();
+    }
+
+    /// What we present or trust, by its configured name, expires so many seconds from now (negative: expired).
+    pub fn trust_expiry(&self, name: &Arc<str>, seconds: f64) {
+        self.trust_expiry.get_or_create(&Named { name: Arc::clone(name) }).set(seconds);
+    }
+
+    /// So many agents' reviews are due.
+    pub fn reviews_due(&self, due: usize) {
+        self.reviews_due.set(whole(due));
+    }
+
+    /// So many tools of this upstream differ from their pins.
+    pub fn catalog_drift(&self, upstream: &Arc<str>, tools: usize) {
+        self.catalog_drift.get_or_create(&Named { name: Arc::clone(upstream) }).set(whole(tools));
+    }
+
+    /// Everything as OpenMetrics text, `application/openmetrics-text; version=1.0.0`.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let _ = text::encode(&mut text, &self.registry);
+        text
+    }
+}
+
+impl McpLabels {
+    fn folded(self) -> McpLabels {
+        McpLabels { holdpoint_upstream: Arc::from("other"), ..self }
+    }
+}
+
+impl HttpLabels {
+    fn folded(self) -> HttpLabels {
+        HttpLabels { holdpoint_upstream: Arc::from("other"), ..self }
+    }
+}
+
+fn whole(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// The method, when it is one of MCP's; else `other`.
+fn mcp_method(method: &str) -> &'static str {
+    const KNOWN: [&str; 41] = [
+        "tools/call",
+        "tools/list",
+        "initialize",
+        "ping",
+        "completion/complete",
+        "elicitation/create",
+        "logging/setLevel",
+        "notifications/cancelled",
+        "notifications/elicitation/complete",
+        "notifications/initialized",
+        "notifications/message",
+        "notifications/progress",
+        "notifications/prompts/list_changed",
+        "notifications/resources/list_changed",
+        "notifications/resources/updated",
+        "notifications/roots/list_changed",
+        "notifications/subscriptions/acknowledged",
+        "notifications/tasks/status",
+        "notifications/tools/list_changed",
+        "prompts/get",
+        "prompts/list",
+        "resources/list",
+        "resources/read",
+        "resources/subscribe",
+        "resources/templates/list",
+        "resources/unsubscribe",
+        "roots/list",
+        "sampling/createMessage",
+        "server/discover",
+        "subscriptions/listen",
+        "tasks/cancel",
+        "tasks/get",
+        "tasks/list",
+        "tasks/result",
+        "tasks/update",
+        "DELETE",
+        "GET",
+        "POST",
+        "response",
+        "batch",
+        "stream",
+    ];
+    KNOWN.into_iter().find(|known| *known == method).unwrap_or("other")
+}
