@@ -208,7 +208,7 @@ fn gather(first: Pending, entries: &Receiver<Pending>, room: u64) -> (Vec<Pendin
 
 fn commit(pen: &mut Pen, group: Vec<Pending>, syncs: &SyncSender<Written>, shared: &Shared) {
     let failed = shared.failure().map(str::to_owned);
-    let (first, before) = (pen.seq, pen.len);
+    let first = pen.seq;
     let put = match failed {
         Some(why) => Err(why),
         None => match pen.put(group.iter().map(|pending| (&pending.entry, pending.closes))) {
@@ -223,7 +223,6 @@ fn commit(pen: &mut Pen, group: Vec<Pending>, syncs: &SyncSender<Written>, share
     };
     match put {
         Ok(file) => {
-            let _ = before;
             shared.wrote(group.len() as u64, pen.buffer.len() as u64);
             for (pending, seq) in group.into_iter().zip(first..) {
                 match pending.durability {
