@@ -31,7 +31,11 @@ fn show(report: &Report, format: Format, out: &mut dyn Write) -> io::Result<()> 
         Status::Incomplete => "incomplete",
         Status::Tampered => "TAMPERED",
     };
-    writeln!(out, "{status}: {} records in {} segments, up to {}", report.records, report.segments, report.last_seq)?;
+    writeln!(
+        out,
+        "{status}: {} records in {} segments, up to {}",
+        report.records, report.segments, report.last_seq
+    )?;
     if let Some(bad) = &report.first_bad {
         writeln!(out, "  first: {bad}")?;
     }

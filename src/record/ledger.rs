@@ -174,7 +174,8 @@ impl Ledger {
         let (queue, entries) = std::sync::mpsc::sync_channel(config.queue_max);
         let done = writer::start(pen, lock, entries, shared.clone(), &config)
             .map_err(|source| LedgerError::Io { path: config.dir.clone(), source })?;
-        let inner = Inner { queue: Some(queue), shared, done: std::sync::Mutex::new(done), wait: config.wait };
+        let inner =
+            Inner { queue: Some(queue), shared, done: std::sync::Mutex::new(done), wait: config.wait };
         Ok((Ledger { inner: Arc::new(inner) }, recovered))
     }
 
@@ -309,8 +310,7 @@ impl Shared {
     fn hung(&self, durability: Durability) -> bool {
         let now = self.now_ms();
         let hangs = |until: &AtomicU64| now < until.load(Ordering::Relaxed);
-        hangs(&self.write_hung_until)
-            || (durability == Durability::Synced && hangs(&self.sync_hung_until))
+        hangs(&self.write_hung_until) || (durability == Durability::Synced && hangs(&self.sync_hung_until))
     }
 
     /// The mark runs out by itself, so that somebody tries again even if no progress clears it.

@@ -189,7 +189,9 @@ impl Check {
                 Err(fault) => return wrong(fault.to_string()),
             };
             self.records += 1;
-            if let Err(why) = self.pair(&header, || bad(line.number, seq, "an intent without outcome".to_owned())) {
+            if let Err(why) =
+                self.pair(&header, || bad(line.number, seq, "an intent without outcome".to_owned()))
+            {
                 return wrong(why.to_owned());
             }
         }

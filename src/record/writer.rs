@@ -227,7 +227,9 @@ fn commit(pen: &mut Pen, group: Vec<Pending>, syncs: &SyncSender<Written>, share
             for (pending, seq) in group.into_iter().zip(first..) {
                 match pending.durability {
                     Durability::Written => shared.accept(pending, seq),
-                    Durability::Synced => hand_over(syncs, Written { pending, seq, file: file.clone() }, shared),
+                    Durability::Synced => {
+                        hand_over(syncs, Written { pending, seq, file: file.clone() }, shared)
+                    }
                 }
             }
         }
