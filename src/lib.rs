@@ -2,6 +2,10 @@
 
 pub mod answer;
 pub mod call;
+/// The commands, as plain functions.
+pub mod cli {
+    pub mod audit;
+}
 pub mod config;
 pub mod demo;
 pub mod flow;
@@ -11,3 +15,4 @@ pub mod json;
 pub mod limit;
 pub mod secret;
 pub mod telemetry;
+pub mod record;

@@ -1,0 +1,411 @@
+//! The append-only log that a call must be in before it is forwarded.
+//!
+//! Callers put entries into one bounded queue. One thread owns the file: it numbers, chains and writes all that is
+//! queued with one `write`; a second one only syncs what was written, so that a read never waits for another's fsync.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
+use tokio::sync::oneshot;
+
+use super::chain::{Fault, Kind, RECORD_BYTES_MAX, quoted_id};
+use super::recover::{self, Recovered};
+use super::writer;
+use crate::call::RecordId;
+
+/// What the entries in the queue may weigh together.
+const QUEUE_BYTES_MAX: u64 = 64 << 20;
+
+/// Told how long each acknowledged append took, from the queue to the disk.
+pub type OnCommit = Arc<dyn Fn(Duration) + Send + Sync>;
+
+/// Where the ledger is and what it may take.
+#[derive(Clone)]
+pub struct Config {
+    /// The directory of the segments; made when it is missing.
+    pub dir: PathBuf,
+    /// A segment is closed before it would grow beyond this.
+    pub segment_bytes_max: u64,
+    /// How long a sync waits for company when there was company the last time.
+    pub linger: Duration,
+    /// How many entries may wait; more are refused.
+    pub queue_max: usize,
+    /// How long a caller waits for the disk before it takes it for hung.
+    pub wait: Duration,
+    /// The metric's hook.
+    pub on_commit: Option<OnCommit>,
+}
+
+impl Config {
+    /// The usual limits: segments of 64 MiB, 1 ms of linger, 4096 waiting, 5 s for the disk.
+    pub fn new(dir: impl Into<PathBuf>) -> Config {
+        Config {
+            dir: dir.into(),
+            segment_bytes_max: 64 << 20,
+            linger: Duration::from_millis(1),
+            queue_max: 4096,
+            wait: Duration::from_secs(5),
+            on_commit: None,
+        }
+    }
+}
+
+/// One record to be written. Its number, time and predecessor are given by the writer.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// What it is about.
+    pub kind: Kind,
+    /// Its own id; an intent's is the id of the call's record.
+    pub id: RecordId,
+    /// The trace it belongs to.
+    pub trace_id: Option<[u8; 16]>,
+    /// JSON members after the common ones, as in `"agent":{…},"class":"read"`, without a newline; may be empty.
+    pub body: String,
+}
+
+impl Entry {
+    /// An entry with a new id.
+    pub fn new(kind: Kind, trace_id: Option<[u8; 16]>, body: impl Into<String>) -> Entry {
+        Entry { kind, id: RecordId::new(), trace_id, body: body.into() }
+    }
+}
+
+/// What an entry must survive before its caller goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// The end of this process.
+    Written,
+    /// The loss of power.
+    Synced,
+}
+
+/// Where an entry went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// The record's number.
+    pub seq: u64,
+}
+
+/// Why the ledger took nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// Too many entries wait.
+    #[error("the audit's queue is full")]
+    Full,
+    /// The disk refused, now or for good.
+    #[error("the audit cannot be written: {0}")]
+    Failed(String),
+    /// The disk did not answer in time. The entry may still be written: after an intent that was not forwarded
+    /// because of this, append an outcome that says so with [`Ledger::append_detached`].
+    #[error("the audit's disk does not answer")]
+    Hung,
+    /// The entry's body is no list of JSON members, or names one of the common ones.
+    #[error("the record's body is malformed: {0}")]
+    Malformed(String),
+    /// The entry is too large to be read again.
+    #[error("the record is longer than {RECORD_BYTES_MAX} bytes")]
+    TooLarge,
+    /// Another process writes here.
+    #[error("{0} is in use by another gateway: every replica needs an audit directory of its own")]
+    Locked(PathBuf),
+    /// What is on the disk is not a chain.
+    #[error(
+        "{file}:{line}: record {seq}: {fault}. Nothing was changed. Keep the directory as evidence (run `holdpoint \
+         audit verify` on it, move it away) and start with an empty audit.dir, or restore it from a copy that verifies"
+    )]
+    Broken {
+        /// The segment's path.
+        file: String,
+        /// The line in it, from 1.
+        line: u64,
+        /// The number that this line should have.
+        seq: u64,
+        /// What is wrong with it.
+        fault: Fault,
+    },
+    /// The directory cannot be read or prepared.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// What was written since the ledger was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Records written.
+    pub records: u64,
+    /// Bytes written.
+    pub bytes: u64,
+    /// Calls of fsync; fewer than the records when they were committed together.
+    pub syncs: u64,
+    /// Detached entries that could not be written. Each is an intent without outcome, or worse: alert on it.
+    pub lost: u64,
+}
+
+/// The open log. Clones share it; when the last one goes, what is queued is written and synced.
+#[derive(Clone)]
+pub struct Ledger {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    queue: Option<SyncSender<Pending>>,
+    shared: Arc<Shared>,
+    done: std::sync::Mutex<Receiver<()>>,
+    wait: Duration,
+}
+
+impl Ledger {
+    /// Locks the directory, repairs what a crash left, and starts the writer. Blocks: call it before serving.
+    pub fn open(config: Config) -> Result<(Ledger, Recovered), LedgerError> {
+        let lock = recover::lock(&config.dir)?;
+        let (pen, recovered) = recover::recover(&config)?;
+        let shared = Arc::new(Shared::new(config.on_commit.clone()));
+        let (queue, entries) = std::sync::mpsc::sync_channel(config.queue_max);
+        let done = writer::start(pen, lock, entries, shared.clone(), &config)
+            .map_err(|source| LedgerError::Io { path: config.dir.clone(), source })?;
+        let inner =
+            Inner { queue: Some(queue), shared, done: std::sync::Mutex::new(done), wait: config.wait };
+        Ok((Ledger { inner: Arc::new(inner) }, recovered))
+    }
+
+    /// Writes an entry and waits until it is as durable as asked. Once polled, it is written even if the future is
+    /// dropped.
+    pub async fn append(&self, entry: Entry, durability: Durability) -> Result<Appended, LedgerError> {
+        let (shared, wait) = (&self.inner.shared, self.inner.wait);
+        if shared.hung(durability) {
+            return Err(LedgerError::Hung);
+        }
+        let (answer, written) = oneshot::channel();
+        self.push(entry, durability, Some(answer))?;
+        match tokio::time::timeout(wait, written).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(LedgerError::Failed("the writer stopped".to_owned())),
+            Err(_) => {
+                shared.hang(durability, wait);
+                Err(LedgerError::Hung)
+            }
+        }
+    }
+
+    /// Writes an entry without waiting, for where nobody can wait. What cannot be written is counted in
+    /// [`Stats::lost`], also when the disk fails later.
+    pub fn append_detached(&self, entry: Entry) {
+        if self.push(entry, Durability::Written, None).is_err() {
+            self.inner.shared.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// What was written since the ledger was opened.
+    pub fn stats(&self) -> Stats {
+        self.inner.shared.stats()
+    }
+
+    fn push(
+        &self,
+        entry: Entry,
+        durability: Durability,
+        answer: Option<oneshot::Sender<Result<Appended, LedgerError>>>,
+    ) -> Result<(), LedgerError> {
+        let shared = &self.inner.shared;
+        let closes = check(&entry)?;
+        if let Some(why) = shared.failed.get() {
+            return Err(LedgerError::Failed(why.clone()));
+        }
+        let bytes = entry.body.len() as u64;
+        if shared.queued_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > QUEUE_BYTES_MAX {
+            shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            return Err(LedgerError::Full);
+        }
+        let pending = Pending { entry, closes, durability, answer, since: Instant::now() };
+        let sent = match &self.inner.queue {
+            Some(queue) => queue.try_send(pending),
+            None => Err(TrySendError::Disconnected(pending)),
+        };
+        sent.map_err(|error| {
+            shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            match error {
+                TrySendError::Full(_) => LedgerError::Full,
+                TrySendError::Disconnected(_) => LedgerError::Failed("the writer stopped".to_owned()),
+            }
+        })
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.queue = None;
+        // A hung disk must not hang the program's end.
+        if let Ok(done) = self.done.get_mut() {
+            let _ = done.recv_timeout(self.wait);
+        }
+    }
+}
+
+/// An entry on its way to the disk.
+pub(super) struct Pending {
+    pub(super) entry: Entry,
+    /// The intent that this outcome closes.
+    pub(super) closes: Option<u128>,
+    pub(super) durability: Durability,
+    pub(super) answer: Option<oneshot::Sender<Result<Appended, LedgerError>>>,
+    pub(super) since: Instant,
+}
+
+/// What callers and threads both see.
+pub(super) struct Shared {
+    records: AtomicU64,
+    bytes: AtomicU64,
+    syncs: AtomicU64,
+    lost: AtomicU64,
+    queued_bytes: AtomicU64,
+    /// Why nothing more is taken until the ledger is opened again.
+    failed: OnceLock<String>,
+    started: Instant,
+    /// Until which millisecond since `started` callers are refused at once because the disk hangs; 0 when it does not.
+    write_hung_until: AtomicU64,
+    sync_hung_until: AtomicU64,
+    on_commit: Option<OnCommit>,
+}
+
+impl Shared {
+    fn new(on_commit: Option<OnCommit>) -> Shared {
+        Shared {
+            records: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            syncs: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+            queued_bytes: AtomicU64::new(0),
+            failed: OnceLock::new(),
+            started: Instant::now(),
+            write_hung_until: AtomicU64::new(0),
+            sync_hung_until: AtomicU64::new(0),
+            on_commit,
+        }
+    }
+
+    fn stats(&self) -> Stats {
+        Stats {
+            records: self.records.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+            syncs: self.syncs.load(Ordering::Relaxed),
+            lost: self.lost.load(Ordering::Relaxed),
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn hung(&self, durability: Durability) -> bool {
+        let now = self.now_ms();
+        let hangs = |until: &AtomicU64| now < until.load(Ordering::Relaxed);
+        hangs(&self.write_hung_until) || (durability == Durability::Synced && hangs(&self.sync_hung_until))
+    }
+
+    /// The mark runs out by itself, so that somebody tries again even if no progress clears it.
+    fn hang(&self, durability: Durability, wait: Duration) {
+        let until = self.now_ms().saturating_add(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+        match durability {
+            Durability::Written => self.write_hung_until.store(until, Ordering::Relaxed),
+            Durability::Synced => self.sync_hung_until.store(until, Ordering::Relaxed),
+        }
+    }
+
+    /// A write came back.
+    pub(super) fn wrote(&self, records: u64, bytes: u64) {
+        self.write_hung_until.store(0, Ordering::Relaxed);
+        self.records.fetch_add(records, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// A sync came back.
+    pub(super) fn synced(&self) {
+        self.sync_hung_until.store(0, Ordering::Relaxed);
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// An entry left the queue.
+    pub(super) fn taken(&self, pending: &Pending) {
+        self.queued_bytes.fetch_sub(pending.entry.body.len() as u64, Ordering::Relaxed);
+    }
+
+    /// Nothing more is taken until the ledger is opened again.
+    pub(super) fn fail(&self, why: String) {
+        let _ = self.failed.set(why);
+    }
+
+    /// Why nothing more is taken.
+    pub(super) fn failure(&self) -> Option<&str> {
+        self.failed.get().map(String::as_str)
+    }
+
+    /// Tells a caller that its entry is safe.
+    pub(super) fn accept(&self, pending: Pending, seq: u64) {
+        if let Some(on_commit) = &self.on_commit {
+            on_commit(pending.since.elapsed());
+        }
+        if let Some(answer) = pending.answer {
+            let _ = answer.send(Ok(Appended { seq }));
+        }
+    }
+
+    /// Tells a caller that its entry is not safe.
+    pub(super) fn refuse(&self, pending: Pending, why: &str) {
+        match pending.answer {
+            Some(answer) => {
+                let _ = answer.send(Err(LedgerError::Failed(why.to_owned())));
+            }
+            None => {
+                self.lost.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// The members that the writer looks at, or gives itself.
+#[derive(Deserialize)]
+struct Members<'a> {
+    v: Option<IgnoredAny>,
+    seq: Option<IgnoredAny>,
+    prev: Option<IgnoredAny>,
+    ts: Option<IgnoredAny>,
+    id: Option<IgnoredAny>,
+    r#type: Option<IgnoredAny>,
+    trace_id: Option<IgnoredAny>,
+    #[serde(default, borrow)]
+    intent: Option<&'a RawValue>,
+}
+
+/// Whether the entry's line can be read again, and the intent it closes. One bad line would break the whole log.
+fn check(entry: &Entry) -> Result<Option<u128>, LedgerError> {
+    const HEAD_BYTES_MAX: usize = 400;
+    if entry.body.len() + HEAD_BYTES_MAX > RECORD_BYTES_MAX {
+        return Err(LedgerError::TooLarge);
+    }
+    if entry.body.contains('\n') {
+        return Err(LedgerError::Malformed("a newline".to_owned()));
+    }
+    let whole = format!("{{{}}}", entry.body);
+    let members: Members<'_> =
+        serde_json::from_str(&whole).map_err(|error| LedgerError::Malformed(error.to_string()))?;
+    let Members { v, seq, prev, ts, id, r#type, trace_id, intent } = members;
+    if [v, seq, prev, ts, id, r#type, trace_id].iter().any(Option::is_some) {
+        return Err(LedgerError::Malformed("it names a member that the ledger writes".to_owned()));
+    }
+    let closes = intent.filter(|_| entry.kind == Kind::Outcome).and_then(|raw| quoted_id(raw.get()));
+    if entry.kind == Kind::Outcome && closes.is_none() {
+        return Err(LedgerError::Malformed("an outcome names its intent".to_owned()));
+    }
+    Ok(closes)
+}

@@ -1,0 +1,105 @@
+//! The files of the ledger: their names, their order, and reading their lines in bounded memory.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use super::chain::RECORD_BYTES_MAX;
+
+/// One file of the ledger.
+#[derive(Clone, Debug)]
+pub(super) struct Segment {
+    /// Where it is.
+    pub(super) path: PathBuf,
+    /// The number of its first record, by its name.
+    pub(super) first: u64,
+}
+
+/// The file name of the segment that begins with a record.
+pub(super) fn name(first: u64) -> String {
+    format!("audit-{first:020}.jsonl")
+}
+
+/// The number in a segment's file name.
+fn first(name: &str) -> Option<u64> {
+    let digits = name.strip_prefix("audit-")?.strip_suffix(".jsonl")?;
+    (digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit())).then(|| digits.parse().ok())?
+}
+
+/// Every segment of a directory, in order.
+pub(super) fn list(dir: &Path) -> io::Result<Vec<Segment>> {
+    let mut segments = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        if let Some(first) = entry.file_name().to_str().and_then(first) {
+            segments.push(Segment { path: entry.path(), first });
+        }
+    }
+    segments.sort_by_key(|segment| segment.first);
+    Ok(segments)
+}
+
+/// How a line ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// With its newline.
+    Newline,
+    /// With the file.
+    File,
+    /// Not within `RECORD_BYTES_MAX`.
+    TooLong,
+}
+
+/// One line of a segment.
+#[derive(Debug)]
+pub(super) struct Line<'a> {
+    /// The bytes without the newline.
+    pub(super) bytes: &'a [u8],
+    /// How it ended.
+    pub(super) end: End,
+    /// Its number in the file, from 1.
+    pub(super) number: u64,
+    /// Where it begins in the file.
+    pub(super) offset: u64,
+}
+
+/// Reads a segment line by line.
+#[derive(Debug)]
+pub(super) struct Lines {
+    reader: BufReader<File>,
+    buffer: Vec<u8>,
+    number: u64,
+    /// Where the next line begins.
+    pub(super) offset: u64,
+}
+
+impl Lines {
+    /// Reads from a place in the file on.
+    pub(super) fn open(path: &Path, offset: u64) -> io::Result<Lines> {
+        let mut file = File::open(path)?;
+        file.seek(SeekFrom::Start(offset))?;
+        Ok(Lines { reader: BufReader::with_capacity(256 << 10, file), buffer: Vec::new(), number: 0, offset })
+    }
+
+    /// The next line, whole or not; `None` at the end.
+    pub(super) fn read(&mut self) -> io::Result<Option<Line<'_>>> {
+        self.buffer.clear();
+        let limit = RECORD_BYTES_MAX as u64 + 1;
+        let read = self.reader.by_ref().take(limit).read_until(b'\n', &mut self.buffer)?;
+        if read == 0 {
+            return Ok(None);
+        }
+        let offset = self.offset;
+        self.offset += read as u64;
+        self.number += 1;
+        let end = if self.buffer.last() == Some(&b'\n') {
+            self.buffer.pop();
+            End::Newline
+        } else if read as u64 == limit {
+            End::TooLong
+        } else {
+            End::File
+        };
+        Ok(Some(Line { bytes: &self.buffer, end, number: self.number, offset }))
+    }
+}
