@@ -1,0 +1,35 @@
+# Each target says on one line what it shows, and exits non-zero when that does not hold.
+# `.ci/run` calls `make test`. A build cache outside the checkout is used where CARGO_TARGET_DIR names one.
+
+CARGO_TARGET_DIR ?= target
+export CARGO_TARGET_DIR
+BIN := $(abspath $(CARGO_TARGET_DIR))/release/holdpoint
+
+.PHONY: help build demo test lint unit integration
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST)
+
+build: ## the release binary
+	cargo build --release --locked
+
+demo: build ## everything embedded: CA, sample tools, gateway, a scripted agent
+	$(BIN) demo
+
+test: lint unit build integration ## everything CI runs
+	$(BIN) demo --once
+	@tail -n 1 $(CARGO_TARGET_DIR)/integration.txt
+
+lint: ## formatting and lints
+	cargo fmt --check
+	cargo clippy --all-targets --locked -- -D warnings
+
+unit: ## unit and crate tests
+	cargo test --locked
+
+integration: build ## real SDKs, servers, nginx, curl and the OpenTelemetry Collector around the gateway, short form
+	integration/setup.sh
+	@mkdir -p $(CARGO_TARGET_DIR)
+	set -o pipefail; HOLDPOINT_BIN=$(BIN) integration/run.sh quick 2>&1 | tee $(CARGO_TARGET_DIR)/integration.txt
+
+integration: SHELL := /bin/bash

@@ -1,0 +1,59 @@
+"""An agent on the Python MCP SDK 1.x: reads a plan on stdin, writes what came of it on stdout.
+
+A script of its own because each SDK lives in its own virtual environment, as agents do in the field.
+"""
+
+import asyncio
+import json
+import ssl
+import sys
+from contextlib import AsyncExitStack
+from typing import Any
+
+import httpx
+from mcp import ClientSession
+from mcp.client.streamable_http import streamable_http_client
+
+Json = dict[str, Any]
+
+
+def tls(plan: Json) -> ssl.SSLContext | bool:
+    """The agent's certificate, for which these SDKs have no option of their own: the HTTP client carries it."""
+    if "cert" not in plan:
+        return True
+    context = ssl.create_default_context(cafile=plan["ca"])
+    context.load_cert_chain(plan["cert"], plan["key"])
+    return context
+
+
+def plain(model: Any) -> Json:
+    """A result as it was on the wire."""
+    return model.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+async def step(session: ClientSession, what: Json) -> Json:
+    """Does one step; an error is an answer too, because a refusal must not end the session."""
+    try:
+        if what["op"] == "parallel":
+            return {"ok": list(await asyncio.gather(*(step(session, each) for each in what["steps"])))}
+        if what["op"] == "list":
+            return {"ok": plain(await session.list_tools())}
+        return {"ok": plain(await session.call_tool(what["name"], what.get("arguments", {}), meta=what.get("meta")))}
+    except Exception as error:  # whatever the SDK throws is what its host would see
+        return {"error": {"type": type(error).__name__, "message": str(error)}}
+
+
+async def run(plan: Json) -> Json:
+    """Connects as an agent would and walks the plan in one session."""
+    async with AsyncExitStack() as stack:
+        http = await stack.enter_async_context(
+            httpx.AsyncClient(verify=tls(plan), headers=plan.get("headers"), timeout=httpx.Timeout(30, read=300))
+        )
+        read, write, _ = await stack.enter_async_context(streamable_http_client(plan["url"], http_client=http))
+        session = await stack.enter_async_context(ClientSession(read, write))
+        hello = await session.initialize()
+        results = [await step(session, each) for each in plan["steps"]]
+        return {"initialize": plain(hello), "results": results}
+
+
+print(json.dumps(asyncio.run(run(json.load(sys.stdin)))))

@@ -1,0 +1,60 @@
+"""An agent on the Python MCP SDK 2.x, which speaks 2026-07-28 where the server does: plan on stdin, results on stdout."""
+
+import asyncio
+import json
+import ssl
+import sys
+from contextlib import AsyncExitStack
+from typing import Any
+
+import httpx2
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+
+Json = dict[str, Any]
+
+
+def tls(plan: Json) -> ssl.SSLContext | bool:
+    """The agent's certificate, for which these SDKs have no option of their own: the HTTP client carries it."""
+    if "cert" not in plan:
+        return True
+    context = ssl.create_default_context(cafile=plan["ca"])
+    context.load_cert_chain(plan["cert"], plan["key"])
+    return context
+
+
+def plain(model: Any) -> Any:
+    """A result as it was on the wire."""
+    return model.model_dump(mode="json", by_alias=True, exclude_none=True) if model is not None else None
+
+
+async def step(client: Client, what: Json) -> Json:
+    """Does one step; an error is an answer too, because a refusal must not end the session."""
+    try:
+        if what["op"] == "parallel":
+            return {"ok": list(await asyncio.gather(*(step(client, each) for each in what["steps"])))}
+        if what["op"] == "list":
+            return {"ok": plain(await client.list_tools())}
+        return {"ok": plain(await client.call_tool(what["name"], what.get("arguments", {}), meta=what.get("meta")))}
+    except Exception as error:  # whatever the SDK throws is what its host would see
+        return {"error": {"type": type(error).__name__, "message": str(error)}}
+
+
+async def run(plan: Json) -> Json:
+    """Connects as an agent would and walks the plan over one client."""
+    async with AsyncExitStack() as stack:
+        http = await stack.enter_async_context(
+            httpx2.AsyncClient(verify=tls(plan), headers=plan.get("headers"), timeout=httpx2.Timeout(30, read=300))
+        )
+        transport = streamable_http_client(plan["url"], http_client=http)
+        client = await stack.enter_async_context(Client(transport, mode=plan.get("mode", "auto")))
+        hello = {
+            "protocolVersion": client.protocol_version,
+            "serverInfo": plain(client.server_info),
+            "capabilities": plain(client.server_capabilities),
+        }
+        results = [await step(client, each) for each in plan["steps"]]
+        return {"initialize": hello, "results": results}
+
+
+print(json.dumps(asyncio.run(run(json.load(sys.stdin)))))

@@ -1,0 +1,9 @@
+// An agent on the TypeScript SDK 1.x: reads a plan on stdin, writes what came of it on stdout.
+const { packages, run } = require('./agent.cjs');
+const { Client } = packages('@modelcontextprotocol/sdk/client/index.js');
+const { StreamableHTTPClientTransport } = packages('@modelcontextprotocol/sdk/client/streamableHttp.js');
+
+run(() => new Client({ name: 'typescript1', version: '1.0.0' }), StreamableHTTPClientTransport).catch((error) => {
+  console.error(error);
+  process.exit(1);
+});

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Runs the integration tests: `run.sh` in full, `run.sh quick` with smaller counts, `run.sh direct` without the gateway.
+# Anything after the mode goes to pytest. The gateway is HOLDPOINT_BIN, else the release build, else the debug build.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+cache="${HOLDPOINT_CACHE:-$HOME/.cache/holdpoint}/integration"
+mode=full
+case "${1:-}" in full | quick | direct) mode=$1; shift ;; esac
+"$here/setup.sh"
+export HOLDPOINT_INTEGRATION_MODE=$mode PYTHONDONTWRITEBYTECODE=1
+tests=("$here")
+if [ "$mode" = direct ]; then tests=("$here/test_direct.py"); fi
+cd "$here"
+exec "$cache/runner/bin/python" -m pytest -p no:cacheprovider --rootdir "$here" -q -ra --durations=12 "${tests[@]}" "$@"

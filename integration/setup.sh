@@ -1,0 +1,88 @@
+#!/usr/bin/env bash
+# Installs the real clients, servers and collector that the integration tests run, outside the checkout.
+# A part is installed again only when its pins change: each has a marker named by a hash of what pins it.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+cache="${HOLDPOINT_CACHE:-$HOME/.cache/holdpoint}/integration"
+mkdir -p "$cache"
+exec 9>"$cache/.lock"
+flock 9 # two checkouts may set up at once
+
+# marker NAME FILE…: the file that exists when NAME is installed exactly as FILE… pin it.
+marker() {
+    local name=$1
+    shift
+    echo "$cache/.$name-$(cat "$@" | sha256sum | cut -c1-16)"
+}
+
+# part NAME FUNCTION FILE…: runs FUNCTION unless its marker is there.
+part() {
+    local name=$1 install=$2
+    shift 2
+    local done_file
+    done_file=$(marker "$name" "$@")
+    if [ -e "$done_file" ]; then return; fi
+    echo "setup: installing $name"
+    rm -f "$cache/.$name-"*
+    "$install" >"$cache/$name.log" 2>&1 || {
+        tail -n 40 "$cache/$name.log" >&2
+        echo "setup: $name could not be installed; the whole log is $cache/$name.log" >&2
+        exit 1
+    }
+    touch "$done_file"
+}
+
+# venv NAME: a virtual environment with exactly what pins/NAME.txt says.
+venv() {
+    rm -rf "${cache:?}/$1"
+    python3 -m venv "$cache/$1"
+    "$cache/$1/bin/pip" install --quiet --disable-pip-version-check --no-deps -r "$here/pins/$1.txt"
+    "$cache/$1/bin/pip" check
+}
+runner() { venv runner; }
+python1() { venv python1; }
+python2() { venv python2; }
+
+node_packages() {
+    rm -rf "$cache/node"
+    mkdir -p "$cache/node"
+    cp "$here/node/package.json" "$here/node/package-lock.json" "$cache/node/"
+    cd "$cache/node"
+    npm ci --no-fund --no-audit --ignore-scripts
+}
+
+# The official collector, put together by its own builder from modules of the Go proxy.
+collector() {
+    rm -rf "$cache/collector"
+    mkdir -p "$cache/collector"
+    cp "$here/collector/builder.yaml" "$cache/collector/"
+    cd "$cache/collector"
+    local version
+    version=$(sed -n 's/^# builder: //p' builder.yaml)
+    CGO_ENABLED=0 GOFLAGS= go run "go.opentelemetry.io/collector/cmd/builder@$version" --config builder.yaml
+    "$cache/collector/build/otelcol-holdpoint" --version
+}
+
+# Debian's nginx and curl. The package would start an nginx of its own: policy-rc.d forbids that for the moment.
+debian() {
+    local policy=/usr/sbin/policy-rc.d made=no
+    if [ ! -e $policy ]; then
+        printf '#!/bin/sh\nexit 101\n' >$policy
+        chmod +x $policy
+        made=yes
+    fi
+    apt-get update
+    DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends nginx-light curl
+    if [ $made = yes ]; then rm -f $policy; fi
+}
+
+if ! { command -v nginx || [ -x /usr/sbin/nginx ]; } >/dev/null || ! command -v curl >/dev/null; then
+    echo "setup: installing nginx and curl"
+    debian >"$cache/debian.log" 2>&1 || { tail -n 40 "$cache/debian.log" >&2; exit 1; }
+fi
+part runner runner "$here/pins/runner.txt"
+part python1 python1 "$here/pins/python1.txt"
+part python2 python2 "$here/pins/python2.txt"
+part node node_packages "$here/node/package.json" "$here/node/package-lock.json"
+part collector collector "$here/collector/builder.yaml"
+echo "setup: everything is in $cache"
