@@ -1,19 +1,397 @@
-//! Understands a request: bytes and headers become one closed action, and what could be read in two ways is refused.
+//! Decode: from a request to a [`Call`] with a closed [`Action`], or a refusal of what could be read in two ways.
+//!
+//! The route is found first, since it says which protocol the body must be in. A body is read whole up to
+//! `body_bytes_max`, parsed once and kept: what was decided on is what is forwarded. Only operations that the catalogue
+//! marks `body: opaque` are streamed unread.
 
 pub mod http;
 pub mod jsonrpc;
 pub mod mcp;
+pub mod session;
 pub mod splice;
 pub mod sse;
 
-use crate::call::{Stage, Stop, StopKind};
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
 
-/// A stop for what two readers could understand differently.
-fn ambiguous(reason: &'static str, text: &str) -> Box<Stop> {
-    Stop::new(Stage::Decode, StopKind::Ambiguous, reason, text)
+use ::http::request::Parts;
+use ::http::{HeaderMap, Method, Request};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as _, Incoming};
+
+use crate::call::{Asked, Era, Protocol, Shape, Stage, Stop, StopKind, TraceContext};
+use crate::identify::Agent;
+use crate::json::{Document, Limits};
+use jsonrpc::{Form, Message};
+use mcp::{Envelope, McpAction};
+use session::Sessions;
+
+/// Owned pairs of a query or a form.
+pub type Pairs = Vec<(Cow<'static, str>, Cow<'static, str>)>;
+
+/// What a body may be at most.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// A body that is read whole, in bytes.
+    pub body_bytes_max: usize,
+    /// How long it may take to arrive.
+    pub body_time_max: Duration,
+    /// What JSON may be.
+    pub json: Limits,
 }
 
-/// A stop for what is not what its protocol says it must be.
+/// Where requests may go, and what they may be.
+pub struct Decoder {
+    /// What a body may be.
+    pub bounds: Bounds,
+    /// Every upstream.
+    pub routes: Routes,
+    /// Legacy MCP sessions.
+    pub sessions: Arc<Sessions>,
+}
+
+/// The upstreams by name and by host.
+#[derive(Default)]
+pub struct Routes {
+    by_name: HashMap<Arc<str>, Arc<Route>>,
+    by_host: HashMap<String, Arc<Route>>,
+}
+
+/// One upstream as routing sees it.
+pub struct Route {
+    /// Its name: the first segment of the agents' path.
+    pub name: Arc<str>,
+    /// Its protocol.
+    pub kind: RouteKind,
+    /// The host under which agents may reach it as well.
+    pub host: Option<String>,
+}
+
+/// The protocol of an upstream, and what routing must know of it.
+pub enum RouteKind {
+    /// Plain HTTP; the function says which method and path stream their bodies unread.
+    Http(Box<dyn Fn(&str, &str) -> bool + Send + Sync>),
+    /// MCP.
+    Mcp,
+}
+
+/// A call, understood. It is moved, never cloned: what is decided on is what is sent.
+pub struct Call {
+    agent: Agent,
+    route: Arc<Route>,
+    action: Action,
+    head: Parts,
+    payload: Payload,
+    trace: Trace,
+}
+
+/// What a call wants.
+#[derive(Debug)]
+pub enum Action {
+    /// A plain HTTP request.
+    Http {
+        /// The canonical path at the upstream.
+        path: String,
+        /// The query as sent, without `?`.
+        raw_query: Option<String>,
+        /// The query, decoded.
+        query: Pairs,
+    },
+    /// An MCP message.
+    Mcp(Envelope),
+}
+
+/// The body of a call.
+pub enum Payload {
+    /// A form, and the bytes it was parsed from.
+    Form(Bytes, Pairs),
+    /// JSON.
+    Json(Document),
+    /// There is none.
+    None,
+    /// Not read: it streams.
+    Opaque(Incoming),
+    /// Read whole, and neither JSON nor a form.
+    Other(Bytes),
+    /// A JSON-RPC message.
+    Rpc(Message),
+}
+
+/// Where a call comes from in its trace.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Trace {
+    /// The caller's span: from `_meta`, else from the header.
+    pub parent: Option<TraceContext>,
+    /// The header's, when `_meta` gave the parent.
+    pub link: Option<TraceContext>,
+}
+
+/// Understands a request. `shape` is brought up to date as soon as more is known of how to answer.
+pub async fn call(
+    decoder: &Decoder,
+    agent: Agent,
+    request: Request<Incoming>,
+    shape: &mut Shape,
+) -> Result<Call, Box<Stop>> {
+    let (head, body) = request.into_parts();
+    let authority = http::authority(&head)?;
+    http::headers(&head.headers)?;
+    let (route, path) = decoder.routes.find(&authority, head.uri.path())?;
+    match &route.kind {
+        RouteKind::Http(opaque) => {
+            let action = http_action(&path, &head)?;
+            let payload = if opaque(head.method.as_str(), &path_of(&action)) {
+                Payload::Opaque(body)
+            } else {
+                http_payload(&decoder.bounds, &head.headers, body).await?
+            };
+            let trace = Trace { parent: header_context(&head.headers), link: None };
+            Ok(Call { agent, route, action, head, payload, trace })
+        }
+        RouteKind::Mcp => {
+            shape.protocol = Protocol::Mcp(Era::Legacy);
+            if path != "/mcp" {
+                return Err(not_found(&format!("the MCP endpoint of `{}` is /{}/mcp", route.name, route.name)));
+            }
+            let (envelope, payload) = mcp_payload(decoder, &agent, &route, &head, body, shape).await?;
+            let trace = mcp_trace(&envelope, &head.headers);
+            Ok(Call { agent, route, action: Action::Mcp(envelope), head, payload, trace })
+        }
+    }
+}
+
+fn path_of(action: &Action) -> Cow<'_, str> {
+    match action {
+        Action::Http { path, .. } => Cow::Borrowed(path),
+        Action::Mcp(_) => Cow::Borrowed("/mcp"),
+    }
+}
+
+fn http_action(path: &str, head: &Parts) -> Result<Action, Box<Stop>> {
+    let target = http::target(path, head.uri.query())?;
+    let query = target.query.into_iter().map(|(key, value)| (own(key), own(value))).collect();
+    Ok(Action::Http { path: target.path, raw_query: target.raw_query.map(str::to_owned), query })
+}
+
+fn own(text: Cow<'_, str>) -> Cow<'static, str> {
+    Cow::Owned(text.into_owned())
+}
+
+async fn http_payload(bounds: &Bounds, headers: &HeaderMap, body: Incoming) -> Result<Payload, Box<Stop>> {
+    let content = http::content(headers)?;
+    let bytes = read(bounds, body).await?;
+    if bytes.is_empty() {
+        return Ok(Payload::None);
+    }
+    match content {
+        http::Content::Json => {
+            Ok(Payload::Json(Document::parse(bytes, &bounds.json).map_err(jsonrpc::refusal)?))
+        }
+        http::Content::Form => {
+            let pairs = http::form(&bytes)?.into_iter().map(|(key, value)| (own(key), own(value))).collect();
+            Ok(Payload::Form(bytes, pairs))
+        }
+        http::Content::None | http::Content::Other(_) => Ok(Payload::Other(bytes)),
+    }
+}
+
+async fn mcp_payload(
+    decoder: &Decoder,
+    agent: &Agent,
+    route: &Route,
+    head: &Parts,
+    body: Incoming,
+    shape: &mut Shape,
+) -> Result<(Envelope, Payload), Box<Stop>> {
+    if head.uri.query().is_some() {
+        return Err(http::malformed_query());
+    }
+    let bytes = read(&decoder.bounds, body).await?;
+    let message = if head.method == Method::POST {
+        let message = Message::read(bytes, &decoder.bounds.json)?;
+        shape.asked = asked(&message);
+        Some(message)
+    } else if bytes.is_empty() {
+        None
+    } else {
+        return Err(Stop::new(Stage::Decode, StopKind::Malformed, "body", "only POST may have a body"));
+    };
+    if let Some(era) = mcp::looks_modern(&head.headers, message.as_ref()) {
+        shape.protocol = Protocol::Mcp(era);
+    }
+    let envelope = mcp::envelope(&head.method, &head.headers, message.as_ref())?;
+    shape.protocol = Protocol::Mcp(envelope.era);
+    if let Some(session) = &envelope.session
+        && !decoder.sessions.is_bound(&agent.profile().id, &route.name, session)
+    {
+        return Err(Stop::new(Stage::Decode, StopKind::SessionUnknown, "session", "no such session: initialize again"));
+    }
+    Ok((envelope, message.map_or(Payload::None, Payload::Rpc)))
+}
+
+fn asked(message: &Message) -> Asked {
+    match message.form() {
+        Form::Request { id, method } if &**method == "tools/call" => Asked::ToolCall(id.to_json().to_string()),
+        Form::Request { id, .. } => Asked::Request(id.to_json().to_string()),
+        Form::Notification { .. } | Form::Response { .. } => Asked::Notification,
+    }
+}
+
+fn header_context(headers: &HeaderMap) -> Option<TraceContext> {
+    let mut values = headers.get_all("traceparent").iter();
+    let first = values.next()?.to_str().ok()?;
+    values.next().is_none().then(|| TraceContext::parse(first)).flatten()
+}
+
+fn mcp_trace(envelope: &Envelope, headers: &HeaderMap) -> Trace {
+    let header = header_context(headers);
+    match envelope.traceparent.as_deref().and_then(TraceContext::parse) {
+        Some(parent) => Trace { parent: Some(parent), link: header },
+        None => Trace { parent: header, link: None },
+    }
+}
+
+/// Reads a body whole, within its bounds.
+async fn read(bounds: &Bounds, body: Incoming) -> Result<Bytes, Box<Stop>> {
+    let reading = tokio::time::timeout(bounds.body_time_max, read_unbounded_time(bounds.body_bytes_max, body));
+    reading.await.unwrap_or_else(|_| {
+        Err(Stop::new(Stage::Decode, StopKind::Malformed, "body-slow", "the body took too long to arrive"))
+    })
+}
+
+async fn read_unbounded_time(bytes_max: usize, mut body: Incoming) -> Result<Bytes, Box<Stop>> {
+    let oversize = || {
+        let text = format!("the body is larger than {bytes_max} bytes");
+        Stop::new(Stage::Decode, StopKind::Oversize, "body-size", text)
+    };
+    if body.size_hint().lower() > bytes_max as u64 {
+        return Err(oversize());
+    }
+    let mut first = Bytes::new();
+    let mut rest = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| {
+            Stop::new(Stage::Decode, StopKind::Malformed, "body-broken", "the body broke off").operator(error.to_string())
+        })?;
+        let Ok(data) = frame.into_data() else { continue };
+        if first.len() + rest.len() + data.len() > bytes_max {
+            return Err(oversize());
+        }
+        if first.is_empty() {
+            first = data;
+        } else {
+            rest.extend_from_slice(&data);
+        }
+    }
+    if rest.is_empty() {
+        return Ok(first);
+    }
+    let mut whole = BytesMut::with_capacity(first.len() + rest.len());
+    whole.extend_from_slice(&first);
+    whole.extend_from_slice(&rest);
+    Ok(whole.freeze())
+}
+
+fn not_found(text: &str) -> Box<Stop> {
+    Stop::new(Stage::Decode, StopKind::NotFound, "route", text)
+}
+
+// === impl Routes ===
+
+impl Routes {
+    /// The routes to these upstreams.
+    pub fn new(routes: impl IntoIterator<Item = Route>) -> Routes {
+        let mut made = Routes::default();
+        for route in routes.into_iter().map(Arc::new) {
+            if let Some(host) = &route.host {
+                made.by_host.insert(host.clone(), Arc::clone(&route));
+            }
+            made.by_name.insert(Arc::clone(&route.name), route);
+        }
+        made
+    }
+
+    /// The upstream of a request, by host or by the first segment of its path, and the path there.
+    fn find(&self, authority: &str, path: &str) -> Result<(Arc<Route>, String), Box<Stop>> {
+        let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+        if let Some(route) = self.by_host.get(authority).or_else(|| self.by_host.get(host)) {
+            return Ok((Arc::clone(route), path.to_owned()));
+        }
+        let found = http::route(path).and_then(|(name, rest)| Some((self.by_name.get(name)?, rest)));
+        let (route, rest) = found.ok_or_else(|| not_found("no such upstream"))?;
+        Ok((Arc::clone(route), if rest.is_empty() { "/".to_owned() } else { rest.to_owned() }))
+    }
+}
+
+// === impl Call ===
+
+impl Call {
+    /// Who calls.
+    pub fn agent(&self) -> &Agent {
+        &self.agent
+    }
+
+    /// Where it goes.
+    pub fn route(&self) -> &Arc<Route> {
+        &self.route
+    }
+
+    /// What it wants.
+    pub fn action(&self) -> &Action {
+        &self.action
+    }
+
+    /// Method and headers as they came.
+    pub fn head(&self) -> &Parts {
+        &self.head
+    }
+
+    /// Its body.
+    pub fn payload(&self) -> &Payload {
+        &self.payload
+    }
+
+    /// Where it comes from in its trace.
+    pub fn trace(&self) -> Trace {
+        self.trace
+    }
+
+    /// The MCP envelope, when it is one.
+    pub fn envelope(&self) -> Option<&Envelope> {
+        match &self.action {
+            Action::Mcp(envelope) => Some(envelope),
+            Action::Http { .. } => None,
+        }
+    }
+
+    /// The MCP message, when there is one.
+    pub fn message(&self) -> Option<&Message> {
+        match &self.payload {
+            Payload::Rpc(message) => Some(message),
+            _ => None,
+        }
+    }
+
+    /// Whether this is a stream that may stay open without end.
+    pub fn is_standing(&self) -> bool {
+        self.envelope().is_some_and(|envelope| matches!(envelope.action, McpAction::Listen | McpAction::OpenStream))
+    }
+
+    /// Takes the call apart, to send it.
+    pub(crate) fn into_parts(self) -> (Arc<Route>, Action, Parts, Payload) {
+        (self.route, self.action, self.head, self.payload)
+    }
+}
+
+// === refusals ===
+
 fn malformed(reason: &'static str, text: &str) -> Box<Stop> {
     Stop::new(Stage::Decode, StopKind::Malformed, reason, text)
+}
+
+fn ambiguous(reason: &'static str, text: &str) -> Box<Stop> {
+    Stop::new(Stage::Decode, StopKind::Ambiguous, reason, text)
 }

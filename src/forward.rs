@@ -1,3 +1,309 @@
-//! Forward.
+//! Forward: the one place that sends an agent's call, and only one that the ledger has.
+//!
+//! What is sent is what was decided on: the very bytes that were parsed, but for trace context. Hop-by-hop headers end
+//! here, headers by which agents could claim an identity are dropped, and nothing that may have had an effect is sent
+//! twice.
+
 pub mod outgoing;
 pub mod pool;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::request::Parts;
+use http::{Request, Uri, response};
+use hyper::body::Incoming;
+
+use crate::answer::RECORD_HEADER;
+use crate::call::{Class, Era, RecordId, Stage, Stop, StopKind, TraceContext};
+use crate::credential::Lease;
+use crate::decode::jsonrpc::Id;
+use crate::decode::{Action, Payload, splice};
+use crate::record::Committed;
+use outgoing::Outgoing;
+use pool::{Dial, Failure, Lent, Pool};
+
+/// One upstream, as sending sees it.
+pub struct Upstream {
+    /// The connections to it.
+    pub pool: Pool,
+    /// The `Host` it is sent.
+    pub authority: HeaderValue,
+    /// The path before every call's own: a base path for HTTP, the whole endpoint for MCP.
+    pub path: String,
+    /// How long the head of a reply may take.
+    pub timeout: Duration,
+    /// Whether the agent's own `Authorization` is passed on.
+    pub pass_authorization: bool,
+}
+
+/// Every upstream by name.
+#[derive(Default)]
+pub struct Upstreams {
+    by_name: HashMap<Arc<str>, Upstream>,
+}
+
+/// The head of a reply, and the body as it arrives.
+pub struct Reply {
+    /// Status and headers, hop-by-hop ones already dropped.
+    pub head: response::Parts,
+    /// The body.
+    pub body: Incoming,
+    /// The connection, to be given back when the body ends.
+    pub lent: Lent,
+    /// What is to be expected of it.
+    pub expects: Expects,
+}
+
+/// What is to be expected of a reply.
+#[derive(Clone, Debug)]
+pub struct Expects {
+    /// The id of the JSON-RPC request that it answers.
+    pub id: Option<Id>,
+    /// Whether it is MCP.
+    pub mcp: bool,
+    /// Whether its outcome must be known even when the agent has left.
+    pub drains: bool,
+    /// Whether it may stay silent without end.
+    pub standing: bool,
+    /// Whether it opens a session.
+    pub opens_session: bool,
+    /// The session that it ends.
+    pub ends_session: Option<Arc<str>>,
+}
+
+/// What the upstream is told of this hop.
+#[derive(Clone, Copy, Debug)]
+pub struct HopHeaders {
+    /// The record.
+    pub record: RecordId,
+    /// The client span.
+    pub context: TraceContext,
+}
+
+/// Sends a committed call and waits for the head of its reply.
+pub async fn send(
+    upstreams: &Upstreams,
+    committed: Committed,
+    lease: Lease,
+    hop: HopHeaders,
+) -> Result<Reply, Box<Stop>> {
+    let upstream = upstreams.of(&committed).ok_or_else(|| failed("unknown upstream", "upstream-unknown"))?;
+    let expects = expects(&committed);
+    let request = request(upstream, committed, lease, hop)?;
+    let sending = upstream.pool.send(request);
+    let sent = if expects.standing {
+        sending.await
+    } else {
+        tokio::time::timeout(upstream.timeout, sending).await.unwrap_or(Err(Failure::TimedOut))
+    };
+    let (response, lent) = sent.map_err(|failure| broken(&failure))?;
+    let (mut head, body) = response.into_parts();
+    drop_hop_by_hop(&mut head.headers);
+    Ok(Reply { head, body, lent, expects })
+}
+
+fn expects(committed: &Committed) -> Expects {
+    use crate::decode::mcp::McpAction;
+    let call = committed.call();
+    let envelope = call.envelope();
+    let action = envelope.map(|envelope| &envelope.action);
+    let modern = envelope.is_some_and(|envelope| envelope.era == Era::Modern);
+    Expects {
+        id: call.message().and_then(|message| message.id()).cloned(),
+        mcp: envelope.is_some(),
+        drains: committed.facts().class != Class::Read && !modern,
+        standing: call.is_standing(),
+        opens_session: matches!(action, Some(McpAction::Initialize)),
+        ends_session: match action {
+            Some(McpAction::EndSession) => envelope.and_then(|envelope| envelope.session.clone()),
+            _ => None,
+        },
+    }
+}
+
+fn request(
+    upstream: &Upstream,
+    committed: Committed,
+    lease: Lease,
+    hop: HopHeaders,
+) -> Result<Request<Outgoing>, Box<Stop>> {
+    let drop_session = committed.call().envelope().is_some_and(|envelope| envelope.drop_session);
+    let tracestate = tracestate(committed.call());
+    let (_, action, mut head, payload) = committed.into_call().into_parts();
+    head.uri = target(upstream, &action)?;
+    head.version = http::Version::HTTP_11;
+    own_headers(&mut head, upstream);
+    if drop_session {
+        head.headers.remove("mcp-session-id");
+        head.headers.remove("last-event-id");
+    }
+    trace_headers(&mut head.headers, hop, tracestate.as_deref());
+    if let Some((name, value)) = lease.into_header() {
+        head.headers.insert(name, value);
+    }
+    let body = match payload {
+        Payload::None => Outgoing::Whole([].into()),
+        Payload::Opaque(incoming) => Outgoing::Stream(incoming),
+        Payload::Form(bytes, _) | Payload::Other(bytes) => whole(bytes),
+        Payload::Json(document) => whole(document.bytes().clone()),
+        Payload::Rpc(message) => {
+            whole(splice::trace_context(&message, &hop.context.to_traceparent(), tracestate.as_deref()))
+        }
+    };
+    if let Outgoing::Whole(pieces) = &body {
+        let length: usize = pieces.iter().map(Bytes::len).sum();
+        head.headers.remove(header::CONTENT_LENGTH);
+        if length > 0 || head.method == http::Method::POST || head.method == http::Method::PUT {
+            head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        }
+    }
+    let mut request = Request::new(body);
+    *request.method_mut() = head.method;
+    *request.uri_mut() = head.uri;
+    *request.headers_mut() = head.headers;
+    Ok(request)
+}
+
+fn whole(bytes: Bytes) -> Outgoing {
+    Outgoing::Whole(if bytes.is_empty() { [].into() } else { [bytes].into() })
+}
+
+fn target(upstream: &Upstream, action: &Action) -> Result<Uri, Box<Stop>> {
+    let text = match action {
+        Action::Mcp(_) => upstream.path.clone(),
+        Action::Http { path, raw_query, .. } => {
+            let base = upstream.path.trim_end_matches('/');
+            match raw_query {
+                Some(query) => format!("{base}{path}?{query}"),
+                None => format!("{base}{path}"),
+            }
+        }
+    };
+    text.parse().map_err(|_| failed("the target cannot be sent", "target"))
+}
+
+/// Headers by which an agent could claim to be somebody, or to have come through something.
+const CLAIMS: [&str; 13] = [
+    "forwarded",
+    "via",
+    "x-agent-id",
+    "x-client-cert",
+    "x-forwarded-client-cert",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-proto",
+    "x-forwarded-user",
+    "x-real-ip",
+    "x-remote-user",
+    "x-spiffe-id",
+];
+
+fn own_headers(head: &mut Parts, upstream: &Upstream) {
+    let headers = &mut head.headers;
+    let trailers = headers.get(header::TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
+    drop_hop_by_hop(headers);
+    if trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    headers.insert(header::HOST, upstream.authority.clone());
+    headers.remove(header::EXPECT);
+    headers.remove("baggage");
+    for claim in CLAIMS {
+        headers.remove(claim);
+    }
+    let ours: Vec<HeaderName> =
+        headers.keys().filter(|name| name.as_str().starts_with("holdpoint-")).cloned().collect();
+    for name in ours {
+        headers.remove(name);
+    }
+    if !upstream.pass_authorization {
+        headers.remove(header::AUTHORIZATION);
+    }
+}
+
+/// Drops what is for one connection only [RFC 9110 §7.6.1].
+fn drop_hop_by_hop(headers: &mut HeaderMap) {
+    const END_TO_END: [HeaderName; 4] =
+        [header::AUTHORIZATION, header::CONTENT_LENGTH, header::CONTENT_TYPE, header::HOST];
+    let listed: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .filter(|name| !END_TO_END.contains(name))
+        .collect();
+    for name in listed {
+        headers.remove(name);
+    }
+    for name in [
+        header::CONNECTION,
+        header::PROXY_AUTHENTICATE,
+        header::PROXY_AUTHORIZATION,
+        header::TE,
+        header::TRAILER,
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+    ] {
+        headers.remove(name);
+    }
+    headers.remove("keep-alive");
+    headers.remove("proxy-connection");
+}
+
+/// The agent's own trace state, when it belongs to the trace that goes on.
+fn tracestate(call: &crate::decode::Call) -> Option<String> {
+    let from_meta = call.envelope().and_then(|envelope| envelope.tracestate.as_deref());
+    let header = || call.head().headers.get("tracestate").and_then(|value| value.to_str().ok());
+    let state = if call.trace().link.is_some() { from_meta } else { from_meta.or_else(header) };
+    call.trace().parent.and(state).filter(|state| state.len() <= 512).map(str::to_owned)
+}
+
+fn trace_headers(headers: &mut HeaderMap, hop: HopHeaders, tracestate: Option<&str>) {
+    headers.remove("tracestate");
+    if let Some(value) = tracestate.and_then(|state| HeaderValue::from_str(state).ok()) {
+        headers.insert("tracestate", value);
+    }
+    if let Ok(value) = HeaderValue::from_str(&hop.context.to_traceparent()) {
+        headers.insert("traceparent", value);
+    }
+    if let Ok(value) = HeaderValue::from_str(&hop.record.to_string()) {
+        headers.insert(RECORD_HEADER, value);
+    }
+}
+
+fn failed(text: &str, reason: &'static str) -> Box<Stop> {
+    Stop::new(Stage::Forward, StopKind::UpstreamFailed, reason, text)
+}
+
+fn broken(failure: &Failure) -> Box<Stop> {
+    let (reason, text) = match failure {
+        Failure::Connect(_) => ("upstream-connect", "the upstream cannot be reached; nothing was sent"),
+        Failure::Broken(_) => ("upstream-broken", "the upstream broke off; whether it acted is not known"),
+        Failure::TimedOut => ("upstream-timeout", "the upstream did not reply in time; whether it acted is not known"),
+    };
+    failed(text, reason).operator(failure.to_string())
+}
+
+// === impl Upstreams ===
+
+impl Upstreams {
+    /// These upstreams.
+    pub fn new(upstreams: impl IntoIterator<Item = (Arc<str>, Upstream)>) -> Upstreams {
+        Upstreams { by_name: upstreams.into_iter().collect() }
+    }
+
+    /// Where a committed call goes.
+    pub fn dial(&self, committed: &Committed) -> Option<&Dial> {
+        self.of(committed).map(|upstream| upstream.pool.dial())
+    }
+
+    fn of(&self, committed: &Committed) -> Option<&Upstream> {
+        self.by_name.get(&committed.call().route().name)
+    }
+}

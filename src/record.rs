@@ -1,13 +1,512 @@
-//! What happened, kept so that it can be proven: the ledger, its recovery, its verification and its reading.
+//! Record: the evidence of one call. Opened before the first stage, committed before anything leaves, closed once.
+//!
+//! The same value becomes the audit's records and the trace's spans, so that they cannot disagree. [`Committed`] is made
+//! here alone, when the ledger has the intent. A record that nobody closed closes itself as abandoned.
 
 pub mod chain;
 pub mod ledger;
-mod recover;
+pub mod recover;
 mod segment;
 pub mod tail;
 pub mod verify;
 mod writer;
 
-pub use chain::Kind;
-pub use ledger::{Appended, Config, Durability, Entry, Ledger, LedgerError, Stats};
-pub use recover::Recovered;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use aws_lc_rs::digest;
+use serde_json::{Map, Value, json};
+
+use crate::call::{Class, PolicyAction, Protocol, RecordId, Shape, Stage, Stop, StopKind, TraceContext, hex};
+use crate::classify::Facts;
+use crate::decide::{Decision, Judged, Outcome, Permitted, wire};
+use crate::decode::{Action, Call, Payload};
+use crate::flow::{Entry, Label};
+use crate::identify::Agent;
+use crate::secret::PseudonymKey;
+use crate::telemetry::hop::{ErrorType, Hop, HttpVersion, StageTime};
+use crate::telemetry::{Telemetry, hop, spans};
+use chain::Kind;
+use ledger::{Durability, Ledger};
+
+/// Where evidence goes.
+pub struct Evidence {
+    /// The audit.
+    pub ledger: Ledger,
+    /// Spans and metrics.
+    pub telemetry: Arc<Telemetry>,
+    /// Under which destinations and credentials are named.
+    pub pseudonyms: PseudonymKey,
+    /// The revision of policy in force.
+    pub policy_revision: Arc<str>,
+}
+
+/// A call whose intent the ledger has. Only this may be sent.
+pub struct Committed {
+    call: Call,
+    facts: Facts,
+}
+
+/// How a call that was sent ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The agent left before the end, and the upstream was left too.
+    ClientGone,
+    /// The reply came to its end.
+    Complete,
+    /// The upstream broke off within its reply.
+    UpstreamBroke,
+}
+
+/// The record of one call.
+pub struct Record {
+    evidence: Arc<Evidence>,
+    hop: Option<Box<Hop>>,
+    started: Instant,
+    id: RecordId,
+    /// How an answer must look, as far as decoding got.
+    pub shape: Shape,
+    running: Option<(Stage, Duration)>,
+    members: Map<String, Value>,
+    input: Option<Value>,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Open,
+    Committed(Durability),
+    Closed,
+}
+
+impl Record {
+    /// Opens the record of a request that has just arrived.
+    pub fn open(evidence: &Arc<Evidence>, peer: SocketAddr, http: HttpVersion) -> Record {
+        let mut hop = Box::new(Hop::new(Protocol::Http, spans::begin(None), SystemTime::now()));
+        hop.caller.address = Some(peer.ip());
+        hop.caller.port = Some(peer.port());
+        hop.caller.http = http;
+        hop.upstream.span = spans::new_span_id();
+        let id = hop.record;
+        let mut members = Map::new();
+        members.insert("peer".to_owned(), json!(peer.to_string()));
+        Record {
+            evidence: Arc::clone(evidence),
+            hop: Some(hop),
+            started: Instant::now(),
+            id,
+            shape: Shape::HTTP,
+            running: None,
+            members,
+            input: None,
+            state: State::Open,
+        }
+    }
+
+    /// The record's id, as the agent and the upstream see it.
+    pub fn id(&self) -> RecordId {
+        self.id
+    }
+
+    /// Notes that a stage begins, and so that the one before has ended.
+    pub fn enter(&mut self, stage: Stage) {
+        let now = self.started.elapsed();
+        if let (Some((stage, start)), Some(hop)) = (self.running.take(), &mut self.hop) {
+            hop.timing.stages.push(StageTime { stage, start, end: now });
+        }
+        self.running = Some((stage, now));
+    }
+
+    /// Notes who calls.
+    pub fn identified(&mut self, agent: &Agent) {
+        let profile = agent.profile();
+        self.put("agent", json!({"id": profile.id.as_str(), "instance": &**agent.instance()}));
+        self.put("owner", json!(&*profile.owner));
+        if let Some(hop) = &mut self.hop {
+            hop.caller.agent = Some(profile.id.clone());
+        }
+    }
+
+    /// Notes what is called, before anything is known of what it does.
+    pub fn decoded(&mut self, call: &Call) {
+        self.put("upstream", json!(&*call.route().name));
+        if let Some(digest) = arguments_digest(call.payload()) {
+            self.put("arguments", json!(digest));
+        }
+        let Some(hop) = &mut self.hop else { return };
+        hop.protocol = self.shape.protocol;
+        hop.upstream.name = Arc::clone(&call.route().name);
+        hop.target.http_method = Arc::from(call.head().method.as_str());
+        if let Some(parent) = call.trace().parent {
+            hop.parent = Some(parent);
+            hop.trace.trace_id = parent.trace_id;
+        }
+        hop.link = call.trace().link;
+        if let Action::Mcp(envelope) = call.action() {
+            hop.target.method = Arc::from(call.message().and_then(|message| message.method()).unwrap_or_default());
+            hop.target.mcp_version = envelope.version.clone();
+            hop.target.rpc_id = call.message().and_then(|message| message.id()).map(|id| match id {
+                crate::decode::jsonrpc::Id::Number(number) => Arc::from(number.to_string()),
+                crate::decode::jsonrpc::Id::Text(text) => Arc::clone(text),
+            });
+            if let crate::decode::mcp::McpAction::CallTool { name } = &envelope.action {
+                hop.target.tool = Some(Arc::clone(name));
+            }
+        }
+    }
+
+    /// Notes what the call does.
+    pub fn understood(&mut self, facts: &Facts) {
+        self.put("tool", json!(&*facts.resource.name));
+        self.put("class", json!(facts.class.as_str()));
+        self.put("consequence", json!(facts.consequence.level()));
+        let effects: Vec<&str> = facts.effects.iter().map(|effect| effect.as_str()).collect();
+        self.put("effects", json!(effects));
+        let destinations: Vec<String> = facts
+            .destinations
+            .iter()
+            .map(|to| self.evidence.pseudonyms.pseudonym(to.canonical.as_bytes()))
+            .collect();
+        self.put("destinations", json!(destinations));
+        if let Some(hop) = &mut self.hop {
+            hop.decision.class = Some(facts.class);
+            hop.decision.consequence = Some(facts.consequence);
+            hop.target.route = Some(Arc::clone(&facts.resource.name));
+        }
+    }
+
+    /// Notes the run and what it remembers.
+    pub fn entered(&mut self, entry: &Entry) {
+        let labels: Vec<&str> = entry.labels.iter().map(|label| label.as_str()).collect();
+        self.put("run", json!(&*entry.run));
+        self.put("labels", json!(labels));
+        if let Some(hop) = &mut self.hop {
+            hop.caller.run = Some(Arc::clone(&entry.run));
+            hop.decision.labels = entry.labels.iter().map(|label| Arc::from(label.as_str())).collect();
+        }
+    }
+
+    /// Notes what was decided, and everything that it went by.
+    pub fn decided(&mut self, judged: &Judged) {
+        let decision = &judged.decision;
+        self.put("decision", decision_json(decision, &self.evidence.policy_revision));
+        self.put("findings", json!([]));
+        self.input = Some(wire::to_json(&judged.input));
+        if let Some(hop) = &mut self.hop {
+            hop.decision.rule = Arc::clone(&decision.rule);
+            hop.decision.outcome = match decision.outcome {
+                Outcome::Allow => hop::Outcome::Allowed,
+                Outcome::Deny => hop::Outcome::Denied,
+                Outcome::Hold(_) => hop::Outcome::Held,
+            };
+        }
+    }
+
+    /// Writes the intent: from here on the call may be sent.
+    pub async fn commit(&mut self, permitted: Permitted, brings: &[Label]) -> Result<Committed, Box<Stop>> {
+        let (call, facts) = permitted.into_parts();
+        let brings: Vec<&str> = brings.iter().map(|label| label.as_str()).collect();
+        self.put("brings", json!(brings));
+        let durability = durability(&facts);
+        let mut members = self.members.clone();
+        if let Some(input) = self.input.take() {
+            members.insert("input".to_owned(), input);
+        }
+        let entry = ledger::Entry { id: self.id, ..self.entry(Kind::Intent, members) };
+        let begun = Instant::now();
+        let appended = self.evidence.ledger.append(entry, durability).await;
+        if let Err(error) = appended {
+            // The intent may have reached the disk all the same: it must not stand there as if the call had gone.
+            self.state = State::Committed(Durability::Written);
+            return Err(unavailable(&error.to_string()));
+        }
+        self.evidence.telemetry.metrics().audit_committed(0, begun.elapsed());
+        self.state = State::Committed(durability);
+        Ok(Committed { call, facts })
+    }
+
+    /// The context that the upstream is given: a child of this hop's server span.
+    pub fn upstream_context(&self) -> TraceContext {
+        match &self.hop {
+            Some(hop) => TraceContext { span_id: hop.upstream.span, ..hop.trace },
+            None => spans::begin(None),
+        }
+    }
+
+    /// Notes that the request goes to the upstream now.
+    pub fn sending(&mut self, host: &str, port: u16, tls: bool) {
+        let now = self.started.elapsed();
+        if let Some(hop) = &mut self.hop {
+            hop.upstream.address = Some(Arc::from(host));
+            hop.upstream.port = Some(port);
+            hop.upstream.transport = if tls { hop::Transport::Tls } else { hop::Transport::Plain };
+            hop.timing.upstream = Some((now, now));
+        }
+    }
+
+    /// Notes the head of the upstream's reply.
+    pub fn replied(&mut self, status: u16) {
+        let now = self.started.elapsed();
+        self.put("http_status", json!(status));
+        if let Some(hop) = &mut self.hop {
+            hop.status = Some(status);
+            hop.upstream.status = Some(status);
+            if let Some((_, to)) = &mut hop.timing.upstream {
+                *to = now;
+            }
+        }
+    }
+
+    /// Notes the fingerprint of the credential that was used.
+    pub fn leased(&mut self, fingerprint: Option<&str>) {
+        if let Some(fingerprint) = fingerprint {
+            self.put("credential", json!(fingerprint));
+        }
+    }
+
+    /// Closes a call that did not go on: a refusal, or the failed outcome of an intent.
+    pub async fn stopped(mut self, stop: &Stop) {
+        let now = self.started.elapsed();
+        if let Some(hop) = &mut self.hop {
+            if let Some((_, to)) = &mut hop.timing.upstream {
+                *to = now;
+            }
+            hop.decision.outcome = hop::Outcome::of(stop.kind);
+            hop.error = error_type(stop);
+            hop.status = Some(crate::call::status_of(stop, &self.shape));
+            if !stop.rule.is_empty() {
+                hop.decision.rule = Arc::clone(&stop.rule);
+            }
+        }
+        let (entry, durability) = self.stopping(stop);
+        if let Err(error) = self.evidence.ledger.append(entry, durability).await {
+            tracing::error!(record = %self.id, %error, "a refusal could not be recorded");
+        }
+        self.finish();
+    }
+
+    fn stopping(&mut self, stop: &Stop) -> (ledger::Entry, Durability) {
+        self.put("stage", json!(stop.stage.as_str()));
+        self.put("reason", json!(stop.reason));
+        self.put("detail", json!(stop.operator));
+        match self.state {
+            State::Committed(durability) => {
+                let mut members = Map::new();
+                for key in ["stage", "reason", "detail", "credential"] {
+                    if let Some(value) = self.members.remove(key) {
+                        members.insert(key.to_owned(), value);
+                    }
+                }
+                let status = if stop.kind == StopKind::UpstreamFailed { "failed" } else { "not-sent" };
+                (self.outcome(status, members), durability)
+            }
+            State::Open | State::Closed => {
+                let kind = if stop.kind == StopKind::Held { Kind::Held } else { Kind::Refused };
+                if !self.members.contains_key("decision") {
+                    let outcome = hop::Outcome::of(stop.kind).as_str();
+                    self.put("decision", json!({"outcome": outcome, "rule": &*stop.rule}));
+                }
+                let mut members = std::mem::take(&mut self.members);
+                if let Some(input) = self.input.take() {
+                    members.insert("input".to_owned(), input);
+                }
+                (ledger::Entry { id: self.id, ..self.entry(kind, members) }, Durability::Written)
+            }
+        }
+    }
+
+    /// Closes a call whose reply ended; the reply's end may be released once this returns.
+    pub async fn ended(mut self, ending: Ending, reply: ReplyFacts) -> Result<(), Box<Stop>> {
+        let (entry, durability) = self.ending(ending, &reply);
+        let appended = self.evidence.ledger.append(entry, durability).await;
+        self.finish();
+        appended.map(|_| ()).map_err(|error| unavailable(&error.to_string()))
+    }
+
+    fn ending(&mut self, ending: Ending, reply: &ReplyFacts) -> (ledger::Entry, Durability) {
+        let now = self.started.elapsed();
+        if let Some(hop) = &mut self.hop {
+            if let Some((_, to)) = &mut hop.timing.upstream {
+                *to = now;
+            }
+            hop.response_bytes = reply.bytes;
+            hop.rpc_code = reply.rpc_code;
+            hop.error = match ending {
+                Ending::ClientGone => Some(ErrorType::Cancelled),
+                Ending::UpstreamBroke => Some(ErrorType::Connection),
+                Ending::Complete if reply.tool_error => Some(ErrorType::Tool),
+                Ending::Complete => match (reply.rpc_code, hop.status) {
+                    (Some(code), _) => Some(ErrorType::Rpc(code)),
+                    (None, Some(status)) if status >= 400 => Some(ErrorType::Status(status)),
+                    (None, _) => None,
+                },
+            };
+        }
+        let status = match ending {
+            Ending::ClientGone => "client-gone",
+            Ending::UpstreamBroke => "broken",
+            Ending::Complete if reply.tool_error => "tool-error",
+            Ending::Complete if reply.rpc_code.is_some() => "error",
+            Ending::Complete => "executed",
+        };
+        let mut members = Map::new();
+        for key in ["http_status", "credential"] {
+            if let Some(value) = self.members.remove(key) {
+                members.insert(key.to_owned(), value);
+            }
+        }
+        members.insert("reply".to_owned(), json!({"digest": reply.digest, "bytes": reply.bytes}));
+        if let Some(code) = reply.rpc_code {
+            members.insert("rpc_code".to_owned(), json!(code));
+        }
+        let durability = match self.state {
+            State::Committed(durability) => durability,
+            State::Open | State::Closed => Durability::Written,
+        };
+        (self.outcome(status, members), durability)
+    }
+
+    fn outcome(&self, status: &str, mut members: Map<String, Value>) -> ledger::Entry {
+        members.insert("intent".to_owned(), json!(self.id.to_string()));
+        members.insert("status".to_owned(), json!(status));
+        members.insert("duration_ms".to_owned(), json!(millis(self.started.elapsed())));
+        for key in ["agent", "upstream", "tool", "class"] {
+            if let Some(value) = self.members.get(key) {
+                members.insert(key.to_owned(), value.clone());
+            }
+        }
+        self.entry(Kind::Outcome, members)
+    }
+
+    fn entry(&self, kind: Kind, members: Map<String, Value>) -> ledger::Entry {
+        let text = Value::Object(members).to_string();
+        let body = text.strip_prefix('{').and_then(|text| text.strip_suffix('}')).unwrap_or_default();
+        ledger::Entry::new(kind, self.hop.as_ref().map(|hop| hop.trace.trace_id), body)
+    }
+
+    fn put(&mut self, key: &str, value: Value) {
+        self.members.insert(key.to_owned(), value);
+    }
+
+    /// Hands the hop to telemetry; the record is closed.
+    fn finish(&mut self) {
+        let now = self.started.elapsed();
+        self.state = State::Closed;
+        let Some(mut hop) = self.hop.take() else { return };
+        if let Some((stage, start)) = self.running.take() {
+            hop.timing.stages.push(StageTime { stage, start, end: now });
+        }
+        hop.timing.total = now;
+        self.evidence.telemetry.finished(hop);
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        if self.state == State::Closed {
+            return;
+        }
+        let entry = match self.state {
+            State::Committed(_) => self.outcome("abandoned", Map::new()),
+            State::Open | State::Closed => {
+                self.put("reason", json!("abandoned"));
+                let members = std::mem::take(&mut self.members);
+                ledger::Entry { id: self.id, ..self.entry(Kind::Refused, members) }
+            }
+        };
+        self.evidence.ledger.append_detached(entry);
+        if let Some(hop) = &mut self.hop {
+            hop.error = Some(ErrorType::Cancelled);
+        }
+        self.finish();
+    }
+}
+
+/// What was learnt from a reply in passing.
+#[derive(Clone, Debug, Default)]
+pub struct ReplyFacts {
+    /// SHA-256 of its body, as `sha256:` and hexadecimal.
+    pub digest: String,
+    /// Its body's size.
+    pub bytes: u64,
+    /// Whether it says `isError`.
+    pub tool_error: bool,
+    /// Its JSON-RPC error code.
+    pub rpc_code: Option<i64>,
+}
+
+impl Committed {
+    /// The call.
+    pub fn call(&self) -> &Call {
+        &self.call
+    }
+
+    /// What it does.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// Takes the call out, to send it.
+    pub(crate) fn into_call(self) -> Call {
+        self.call
+    }
+}
+
+fn durability(facts: &Facts) -> Durability {
+    if facts.action == PolicyAction::Discover || facts.class == Class::Read {
+        Durability::Written
+    } else {
+        Durability::Synced
+    }
+}
+
+fn decision_json(decision: &Decision, revision: &str) -> Value {
+    let policies: Vec<&str> = decision.policies.iter().map(|id| &**id).collect();
+    json!({
+        "outcome": match decision.outcome {
+            Outcome::Allow => "allowed",
+            Outcome::Deny => "denied",
+            Outcome::Hold(_) => "held",
+        },
+        "rule": &*decision.rule,
+        "policies": policies,
+        "reason": decision.reason,
+        "errors": decision.errors,
+        "revision": revision,
+    })
+}
+
+fn error_type(stop: &Stop) -> Option<ErrorType> {
+    match (stop.kind, stop.reason) {
+        (_, "client-gone") => Some(ErrorType::Cancelled),
+        (StopKind::UpstreamFailed, "upstream-timeout") => Some(ErrorType::Timeout),
+        (StopKind::UpstreamFailed, _) => Some(ErrorType::Connection),
+        _ => None,
+    }
+}
+
+fn unavailable(detail: &str) -> Box<Stop> {
+    Stop::new(Stage::Commit, StopKind::Unavailable, "audit", "the audit is not available; nothing was sent. Try again.")
+        .operator(detail)
+        .retry_after(Duration::from_secs(5))
+}
+
+/// SHA-256 over what the agent sent, as `sha256:` and hexadecimal.
+fn arguments_digest(payload: &Payload) -> Option<String> {
+    let bytes = match payload {
+        Payload::Rpc(message) => message
+            .params()
+            .map(|params| params.get("arguments").unwrap_or(params).raw())
+            .unwrap_or_default(),
+        Payload::Json(document) => document.bytes(),
+        Payload::Form(bytes, _) | Payload::Other(bytes) => bytes,
+        Payload::None => b"",
+        Payload::Opaque(_) => return None,
+    };
+    Some(format!("sha256:{}", hex(digest::digest(&digest::SHA256, bytes).as_ref())))
+}
+
+fn millis(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1_000_000.0).round() / 1000.0
+}

@@ -1,0 +1,132 @@
+//! Decide: one policy input from all that is known of a call, one explained decision, and the proof that it may go.
+//!
+//! [`Permitted`] has private fields and is made here alone, so that nothing can be committed or sent without it.
+
+pub mod cases;
+pub mod cedar;
+pub mod explain;
+pub mod schema;
+pub mod wire;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::call::{Auth, PolicyInput, Stage, Stop, StopKind};
+use crate::classify::Facts;
+use crate::decode::Call;
+use crate::flow::Entry;
+
+pub use cedar::{Decision, HoldTerms, Outcome, Policy};
+pub use schema::FactType;
+
+/// A call that policy permits, with everything that the decision went by.
+pub struct Permitted {
+    call: Call,
+    facts: Facts,
+    entry: Entry,
+}
+
+/// A call that people must approve first.
+pub struct Held {
+    /// What policy asks of them.
+    pub terms: HoldTerms,
+    /// The rule, by its public alias.
+    pub rule: Arc<str>,
+}
+
+/// What is to become of a call.
+pub enum Verdict {
+    /// It goes.
+    Allow(Permitted),
+    /// It does not.
+    Deny(Box<Stop>),
+    /// It waits for people.
+    Hold(Held),
+}
+
+/// A verdict with what it went by and why.
+pub struct Judged {
+    /// What is to become of the call.
+    pub verdict: Verdict,
+    /// Why.
+    pub decision: Decision,
+    /// What policy was asked.
+    pub input: Box<PolicyInput>,
+}
+
+/// Decides a call at this moment.
+pub fn call(policy: &Policy, call: Call, facts: Facts, entry: Entry, moment: Moment) -> Judged {
+    let input = Box::new(input(&call, &facts, &entry, moment));
+    let decision = policy.evaluate(&input);
+    let verdict = match &decision.outcome {
+        Outcome::Allow => Verdict::Allow(Permitted { call, facts, entry }),
+        Outcome::Deny => Verdict::Deny(denied(&decision)),
+        Outcome::Hold(terms) => Verdict::Hold(Held { terms: terms.clone(), rule: Arc::clone(&decision.rule) }),
+    };
+    Judged { verdict, decision, input }
+}
+
+/// When and from where a call is decided.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// Now.
+    pub now: SystemTime,
+    /// The agent's address.
+    pub source_ip: IpAddr,
+}
+
+fn input(call: &Call, facts: &Facts, entry: &Entry, moment: Moment) -> PolicyInput {
+    PolicyInput {
+        agent: Arc::clone(call.agent().profile()),
+        action: facts.action,
+        resource: Arc::clone(&facts.resource),
+        class: facts.class,
+        consequence: facts.consequence,
+        effects: facts.effects.clone(),
+        labels: entry.labels.iter().map(|label| Arc::from(label.as_str())).collect(),
+        findings: Vec::new(),
+        calls: entry.calls,
+        task: None,
+        facts: facts.lifted.clone(),
+        tiers: facts.tiers.clone(),
+        destinations_internal: facts.destinations_internal,
+        on_behalf_of: None,
+        auth: Auth { method: "mtls", bound: true, instance: Arc::clone(call.agent().instance()) },
+        now: moment.now,
+        source_ip: moment.source_ip,
+        approval: None,
+        break_glass: None,
+    }
+}
+
+fn denied(decision: &Decision) -> Box<Stop> {
+    let public = "Policy does not permit this call. Do not retry it unchanged; ask the agent's owner if it is needed.";
+    let mut stop = Stop::new(Stage::Decide, StopKind::Denied, "policy", public).operator(decision.reason.clone());
+    stop.rule = Arc::clone(&decision.rule);
+    stop
+}
+
+// === impl Permitted ===
+
+impl Permitted {
+    /// The call.
+    pub fn call(&self) -> &Call {
+        &self.call
+    }
+
+    /// What it does.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// Its run.
+    pub fn entry(&self) -> &Entry {
+        &self.entry
+    }
+
+    /// Takes the permit apart, to commit it.
+    pub(crate) fn into_parts(self) -> (Call, Facts) {
+        (self.call, self.facts)
+    }
+}
