@@ -114,10 +114,11 @@ impl Pen {
     fn note(&mut self, entry: &Entry, closes: Option<u128>, first: u64) {
         if let Some(intent) = closes {
             self.open.remove(&intent);
-        } else if entry.kind == Kind::Intent && self.open.len() < OPEN_MAX {
-            if let Ok(id) = uuid::Uuid::try_parse(&entry.id.to_string()) {
-                self.open.insert(id.as_u128(), Open { segment: first, trace: entry.trace_id });
-            }
+        } else if entry.kind == Kind::Intent
+            && self.open.len() < OPEN_MAX
+            && let Ok(id) = uuid::Uuid::try_parse(&entry.id.to_string())
+        {
+            self.open.insert(id.as_u128(), Open { segment: first, trace: entry.trace_id });
         }
     }
 
