@@ -1,5 +1,6 @@
 //! Configuration: YAML becomes each stage's own typed `Config` once, and every mistake is reported together.
 
 pub mod raw;
+pub mod catalog;
 pub mod read;
 pub mod units;

@@ -6,6 +6,7 @@ pub mod call;
 pub mod cli {
     pub mod audit;
 }
+pub mod classify;
 pub mod config;
 pub mod demo;
 pub mod flow;

@@ -1,0 +1,366 @@
+//! The catalogue: what operators say of each tool and operation, compiled for looking up.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::sink::{Internal, SinkKind};
+use super::template::{Template, Trie};
+use super::view::Pointer;
+use super::when::Condition;
+use crate::call::{
+    Class, Confidentiality, Consequence, Effect, Integrity, ResourceKind, ResourceProfile, Returns,
+};
+
+/// Every upstream with what its catalogue says.
+#[derive(Clone, Debug, Default)]
+pub struct Catalog {
+    pub(super) internal: Internal,
+    upstreams: BTreeMap<Arc<str>, Arc<Upstream>>,
+}
+
+/// The protocol of an upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum UpstreamKind {
+    /// A plain HTTP API.
+    Http,
+    /// An MCP server.
+    Mcp,
+}
+
+/// What configuration says of an upstream, as far as classing goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamConfig {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its protocol.
+    pub kind: UpstreamKind,
+    /// Its environment; empty when not said.
+    pub environment: Arc<str>,
+    /// Its region; empty when not said.
+    pub region: Arc<str>,
+    /// Its data domain; empty when not said.
+    pub data_domain: Arc<str>,
+    /// Whether it is inside the organization's boundary.
+    pub inside: bool,
+    /// Whether its own texts are trusted.
+    pub trusted: bool,
+    /// Whether what no entry names is refused.
+    pub strict: bool,
+}
+
+/// One upstream, its profiles made once: policy remembers them by address.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    config: UpstreamConfig,
+    pub(super) itself: Arc<ResourceProfile>,
+    pub(super) unlisted: Arc<ResourceProfile>,
+    entries: HashMap<Arc<str>, Arc<Entry>>,
+    pub(super) operations: Trie<Arc<Entry>>,
+}
+
+/// What the catalogue says of one tool or operation.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// What policy sees of it.
+    pub profile: Arc<ResourceProfile>,
+    /// What it is for; empty when not said.
+    pub description: String,
+    /// Its effects, sorted.
+    pub effects: Vec<Effect>,
+    /// What is lifted out of its arguments.
+    pub facts: Vec<Fact>,
+    /// Where what it is given goes.
+    pub sink: Option<Sink>,
+    /// Conditions in order; the first that holds sets what it names.
+    pub when: Vec<Condition>,
+    /// What its reply brings.
+    pub returns: Reply,
+    /// The longest life of a credential made for it.
+    pub max_credential_ttl: Option<Duration>,
+    /// The digest to which its definition is pinned: `sha256:` and 64 hexadecimal digits.
+    pub pin: Option<Arc<str>>,
+    /// The content types of the bodies it understands, in lower case; `None` for JSON and forms.
+    pub content: Option<Vec<String>>,
+    /// Whether its bodies are streamed unread.
+    pub opaque: bool,
+}
+
+/// An entry before it is an upstream's own: everything but what the upstream adds.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    /// The key: a tool's name, an MCP method, or `METHOD /path`.
+    pub key: String,
+    /// Its class.
+    pub class: Class,
+    /// Its consequence.
+    pub consequence: Consequence,
+    /// Whether what it does can be undone.
+    pub reversible: bool,
+    /// Whether doing it twice is doing it once.
+    pub idempotent: bool,
+    /// See [`Entry`].
+    pub description: String,
+    /// See [`Entry`].
+    pub effects: Vec<Effect>,
+    /// See [`Entry`].
+    pub facts: Vec<Fact>,
+    /// See [`Entry`].
+    pub sink: Option<Sink>,
+    /// See [`Entry`].
+    pub when: Vec<Condition>,
+    /// See [`Entry`].
+    pub returns: Reply,
+    /// See [`Entry`].
+    pub max_credential_ttl: Option<Duration>,
+    /// See [`Entry`].
+    pub pin: Option<Arc<str>>,
+    /// See [`Entry`].
+    pub content: Option<Vec<String>>,
+    /// See [`Entry`].
+    pub opaque: bool,
+    /// The key, parsed, where the upstream speaks plain HTTP.
+    pub template: Option<Template>,
+}
+
+/// A value that is lifted out of the arguments for policy.
+#[derive(Clone, Debug)]
+pub struct Fact {
+    /// Its name in policy.
+    pub name: Arc<str>,
+    /// Where it is.
+    pub at: Pointer,
+    /// Its type, the same wherever the name is used.
+    pub kind: FactType,
+}
+
+/// The type of a fact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FactType {
+    /// True or false.
+    Bool,
+    /// A number with up to four digits after the point.
+    Decimal,
+    /// A whole number.
+    Long,
+    /// A short text.
+    Text,
+}
+
+impl FactType {
+    /// The word used in configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FactType::Bool => "bool",
+            FactType::Decimal => "decimal",
+            FactType::Long => "long",
+            FactType::Text => "text",
+        }
+    }
+}
+
+/// Where what an operation is given goes.
+#[derive(Clone, Debug)]
+pub struct Sink {
+    /// How.
+    pub kind: SinkKind,
+    /// To whom.
+    pub destinations: Vec<Pointer>,
+    /// What.
+    pub payload: Vec<Pointer>,
+    /// What, by reference.
+    pub refs: Vec<Pointer>,
+}
+
+/// What a reply brings, and where in it things are.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    /// Its labels.
+    pub labels: Returns,
+    /// Where its records are.
+    pub records: Option<Pointer>,
+    /// Within a record: who took part.
+    pub parties: Vec<Pointer>,
+    /// Within a record: by what it can be referred to.
+    pub ids: Vec<Pointer>,
+    /// Within a record: what outsiders can write; `None` for the default.
+    pub untrusted: Option<Vec<Pointer>>,
+    /// Within a record: trusted destinations.
+    pub known: Vec<Pointer>,
+}
+
+impl Default for Reply {
+    fn default() -> Reply {
+        Reply {
+            labels: Returns::UNLISTED,
+            records: None,
+            parties: Vec::new(),
+            ids: Vec::new(),
+            untrusted: None,
+            known: Vec::new(),
+        }
+    }
+}
+
+// === impl Catalog ===
+
+impl Catalog {
+    /// A catalogue of these upstreams, where `internal` says what counts as inside.
+    pub fn new(internal: Internal, upstreams: impl IntoIterator<Item = Upstream>) -> Catalog {
+        let upstreams = upstreams
+            .into_iter()
+            .map(|upstream| (upstream.config.name.clone(), Arc::new(upstream)))
+            .collect();
+        Catalog { internal, upstreams }
+    }
+
+    /// The upstream of a name.
+    pub fn upstream(&self, name: &str) -> Option<&Arc<Upstream>> {
+        self.upstreams.get(name)
+    }
+
+    /// Every upstream, by name.
+    pub fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
+        self.upstreams.values()
+    }
+
+    /// What counts as inside.
+    pub fn internal(&self) -> &Internal {
+        &self.internal
+    }
+
+    /// The type of every fact: policy's schema is made from it.
+    pub fn fact_types(&self) -> BTreeMap<Arc<str>, FactType> {
+        let entries = self.upstreams().flat_map(|upstream| upstream.entries());
+        entries.flat_map(|entry| &entry.facts).map(|fact| (fact.name.clone(), fact.kind)).collect()
+    }
+}
+
+// === impl Upstream ===
+
+impl Upstream {
+    /// An upstream with its entries.
+    pub fn new(config: UpstreamConfig, drafts: Vec<Draft>) -> Upstream {
+        let base = ResourceProfile {
+            kind: ResourceKind::Upstream,
+            upstream: config.name.clone(),
+            name: Arc::from(""),
+            listed: true,
+            class: Class::Read,
+            consequence: Consequence::NONE,
+            reversible: true,
+            idempotent: true,
+            integrity: Integrity::Trusted,
+            environment: config.environment.clone(),
+            region: config.region.clone(),
+            data_domain: config.data_domain.clone(),
+            inside: config.inside,
+            trusted: config.trusted,
+        };
+        let unlisted = ResourceProfile {
+            kind: match config.kind {
+                UpstreamKind::Http => ResourceKind::Operation,
+                UpstreamKind::Mcp => ResourceKind::Tool,
+            },
+            name: Arc::from("*unlisted*"),
+            listed: false,
+            class: Class::External,
+            consequence: Consequence::UNLISTED,
+            reversible: false,
+            idempotent: false,
+            integrity: Returns::UNLISTED.integrity,
+            ..base.clone()
+        };
+        let (mut entries, mut operations) = (HashMap::new(), Trie::default());
+        for draft in drafts {
+            let template = draft.template.clone();
+            let entry = Arc::new(draft.entry(&base));
+            if let Some(template) = template {
+                operations.put(&template, entry.clone());
+            }
+            entries.insert(entry.profile.name.clone(), entry);
+        }
+        Upstream { config, itself: Arc::new(base), unlisted: Arc::new(unlisted), entries, operations }
+    }
+
+    /// What configuration says of it.
+    pub fn config(&self) -> &UpstreamConfig {
+        &self.config
+    }
+
+    /// Every entry, in no order.
+    pub fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        self.entries.values()
+    }
+
+    /// The entry of a tool; a catalogued MCP method is no tool, whatever a server calls its tools.
+    pub fn tool(&self, name: &str) -> Option<&Arc<Entry>> {
+        self.entries.get(name).filter(|entry| entry.profile.kind == ResourceKind::Tool)
+    }
+
+    /// The entry of an MCP method that is no tool call.
+    pub fn method(&self, name: &str) -> Option<&Arc<Entry>> {
+        let entry = self.entries.get(name)?;
+        (self.config.kind == UpstreamKind::Mcp && entry.profile.kind == ResourceKind::Operation)
+            .then_some(entry)
+    }
+
+    /// Whether an HTTP operation's bodies are streamed unread. The path is canonical, still with its escapes.
+    pub fn is_opaque(&self, method: &str, path: &str) -> bool {
+        self.operations.find(method, path).is_some_and(|found| found.value.opaque)
+    }
+
+    /// What an HTTP request is called in names of spans: the catalogued operation, if one fits.
+    pub fn operation(&self, method: &str, path: &str) -> Option<&Arc<Entry>> {
+        self.operations.find(method, path).map(|found| found.value)
+    }
+}
+
+/// Whether a catalogue key of an MCP upstream is a method of the protocol rather than a tool's name.
+pub fn is_mcp_method(key: &str) -> bool {
+    const FAMILIES: [&str; 8] =
+        ["completion", "elicitation", "logging", "prompts", "resources", "roots", "sampling", "tasks"];
+    key.split_once('/').is_some_and(|(family, _)| FAMILIES.contains(&family))
+}
+
+impl Draft {
+    fn entry(self, upstream: &ResourceProfile) -> Entry {
+        let kind = match self.template.is_some() || is_mcp_method(&self.key) {
+            true => ResourceKind::Operation,
+            false => ResourceKind::Tool,
+        };
+        let profile = ResourceProfile {
+            kind,
+            name: Arc::from(self.key),
+            class: self.class,
+            consequence: self.consequence,
+            reversible: self.reversible,
+            idempotent: self.idempotent,
+            integrity: self.returns.labels.integrity,
+            ..upstream.clone()
+        };
+        Entry {
+            profile: Arc::new(profile),
+            description: self.description,
+            effects: self.effects,
+            facts: self.facts,
+            sink: self.sink,
+            when: self.when,
+            returns: self.returns,
+            max_credential_ttl: self.max_credential_ttl,
+            pin: self.pin,
+            content: self.content,
+            opaque: self.opaque,
+        }
+    }
+}
+
+impl Reply {
+    /// The labels that a confidentiality and an integrity make; what is not said is as for the unlisted.
+    pub fn labels(confidentiality: Option<Confidentiality>, integrity: Option<Integrity>) -> Returns {
+        Returns {
+            confidentiality: confidentiality.unwrap_or(Returns::UNLISTED.confidentiality),
+            integrity: integrity.unwrap_or(Returns::UNLISTED.integrity),
+        }
+    }
+}
