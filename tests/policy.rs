@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use holdpoint::call::{
-    AgentId, AgentProfile, Approval, Auth, Autonomy, BreakGlass, Class, Consequence, Effect, Integrity, Lifted,
-    PolicyAction, PolicyInput, ResourceKind, ResourceProfile, Task,
+    AgentId, AgentProfile, Approval, Auth, Autonomy, BreakGlass, Class, Consequence, Effect, Integrity,
+    Lifted, PolicyAction, PolicyInput, ResourceKind, ResourceProfile, Task,
 };
 use holdpoint::cli::policy as command;
 use holdpoint::decide::schema::Facts;
@@ -16,7 +16,8 @@ use holdpoint::decide::{FactType, Outcome, Policy, wire};
 use proptest::prelude::*;
 
 const ALL: &str = "@id(\"all\") permit (principal, action, resource);\n";
-const UNLESS: &str = "unless { context has approval && context.approval.digest_ok && context.approval.count >= ";
+const UNLESS: &str =
+    "unless { context has approval && context.approval.digest_ok && context.approval.count >= ";
 
 fn load(text: &str) -> Result<Policy, Vec<String>> {
     load_with(text, &Facts::new())
@@ -104,7 +105,12 @@ fn every_mistake_is_said_at_once() {
                 @id(\"a\") forbid (principal, action, resource);\n\
                 @id(\"typo\") permit (principal, action, resource) when { principal.riks > 1 };\n";
     let mistakes = load(text).unwrap_err();
-    for part in ["policy 1 of the file: has no @id", "a: @colour is no annotation", "a: @id is used twice", "typo (line 4)"] {
+    for part in [
+        "policy 1 of the file: has no @id",
+        "a: @colour is no annotation",
+        "a: @id is used twice",
+        "typo (line 4)",
+    ] {
         assert!(mistakes.iter().any(|mistake| mistake.contains(part)), "{part:?} is not in {mistakes:#?}");
     }
 }
@@ -113,19 +119,28 @@ fn every_mistake_is_said_at_once() {
 fn what_cannot_be_a_policy_is_refused() {
     refused("permit (principal, action", "line 1");
     refused("@id(\"t\") permit (principal == ?principal, action, resource);", "is a template");
-    refused("@id(\"s\") @mode(\"shadow\") forbid (principal, action, resource);", "@mode is not supported yet");
+    refused(
+        "@id(\"s\") @mode(\"shadow\") forbid (principal, action, resource);",
+        "@mode is not supported yet",
+    );
     refused("@id(\"h\") @hold(\"approval\") permit (principal, action, resource);", "belongs on a forbid");
-    refused("@id(\"q\") @quorum(\"2\") forbid (principal, action, resource);", "belongs to a policy with @hold");
+    refused(
+        "@id(\"q\") @quorum(\"2\") forbid (principal, action, resource);",
+        "belongs to a policy with @hold",
+    );
     refused("@id(\"p\") @public(\"Secret Run\") permit (principal, action, resource);", "@public");
     let hold = |annotations: &str| {
-        format!("@id(\"h\") @hold(\"approval\") {annotations} forbid (principal, action, resource) {UNLESS}1 }};")
+        format!(
+            "@id(\"h\") @hold(\"approval\") {annotations} forbid (principal, action, resource) {UNLESS}1 }};"
+        )
     };
     load(&hold("")).unwrap();
     refused(&hold("@quorum(\"0\")"), "@quorum(\"0\")");
     refused(&hold("@ttl(\"PT30M\")"), "@ttl(\"PT30M\")");
     // A condition that is always false is a mistake too.
     refused("@id(\"n\") permit (principal, action, resource) when { principal has nothing };", "n");
-    let odd = [("p.cedar".to_owned(), ALL.to_owned()), ("schema.cedarschema".to_owned(), "entity A;".to_owned())];
+    let odd =
+        [("p.cedar".to_owned(), ALL.to_owned()), ("schema.cedarschema".to_owned(), "entity A;".to_owned())];
     assert!(Policy::load(&odd, &Facts::new()).is_err());
 }
 
@@ -153,14 +168,19 @@ fn a_hold_is_lifted_by_exactly_what_its_annotations_promise() {
 #[test]
 fn a_rule_that_errs_denies() {
     let facts: Facts = [(Arc::from("n"), FactType::Long), (Arc::from("amount"), FactType::Decimal)].into();
-    let text = format!("{ALL}@id(\"sum\") forbid (principal, action, resource) when {{ context.facts has n && context.facts.n + 1 < 0 }};");
+    let text = format!(
+        "{ALL}@id(\"sum\") forbid (principal, action, resource) when {{ context.facts has n && context.facts.n + 1 < 0 }};"
+    );
     let policy = load_with(&text, &facts).unwrap();
     let mut call = input(Class::Read);
     call.facts.insert("n".into(), Lifted::Long(1));
     assert_eq!(policy.evaluate(&call).outcome, Outcome::Allow);
     call.facts.insert("n".into(), Lifted::Long(i64::MAX));
     let decision = policy.evaluate(&call);
-    assert_eq!((decision.outcome, &*decision.rule, decision.errors.len()), (Outcome::Deny, "policy-error", 1));
+    assert_eq!(
+        (decision.outcome, &*decision.rule, decision.errors.len()),
+        (Outcome::Deny, "policy-error", 1)
+    );
     for (name, value) in [
         ("amount", Lifted::Decimal("99999999999999999999.5".to_owned())),
         ("n", Lifted::Text("1".to_owned())),
@@ -186,7 +206,9 @@ fn two_holds_ask_for_what_satisfies_both() {
     assert_eq!((terms.quorum, terms.ttl), (2, Duration::from_secs(600)));
     assert_eq!(terms.approvers, [Arc::from("payments")]);
     assert_eq!((&*decision.rule, decision.policies.len()), ("a", 2));
-    let approval = |count, role: &str| Some(Approval { id: "h".into(), digest_ok: true, count, roles: vec![role.into()] });
+    let approval = |count, role: &str| {
+        Some(Approval { id: "h".into(), digest_ok: true, count, roles: vec![role.into()] })
+    };
     for (given, outcome) in [
         (approval(2, "payments"), Outcome::Allow),
         (approval(1, "payments"), Outcome::Deny),
@@ -199,18 +221,24 @@ fn two_holds_ask_for_what_satisfies_both() {
 
 #[test]
 fn an_approval_is_held_to_the_annotations_even_where_the_condition_is_silent() {
-    let text = format!("{ALL}@id(\"h\") @hold(\"approval\") @approvers(\"oncall\") forbid (principal, action, resource) {UNLESS}1 }};");
+    let text = format!(
+        "{ALL}@id(\"h\") @hold(\"approval\") @approvers(\"oncall\") forbid (principal, action, resource) {UNLESS}1 }};"
+    );
     let policy = load(&text).unwrap();
     let mut call = input(Class::Write);
-    call.approval = Some(Approval { id: "h".into(), digest_ok: true, count: 1, roles: vec!["intern".into()] });
+    call.approval =
+        Some(Approval { id: "h".into(), digest_ok: true, count: 1, roles: vec!["intern".into()] });
     assert_eq!(policy.evaluate(&call).outcome, Outcome::Deny);
-    call.approval = Some(Approval { id: "h".into(), digest_ok: true, count: 1, roles: vec!["oncall".into()] });
+    call.approval =
+        Some(Approval { id: "h".into(), digest_ok: true, count: 1, roles: vec!["oncall".into()] });
     assert_eq!(policy.evaluate(&call).outcome, Outcome::Allow);
 }
 
 #[test]
 fn nobody_is_woken_for_a_call_that_would_be_denied_anyway() {
-    let hold = format!("@id(\"h\") @public(\"h\") @hold(\"approval\") forbid (principal, action, resource) {UNLESS}1 }};\n");
+    let hold = format!(
+        "@id(\"h\") @public(\"h\") @hold(\"approval\") forbid (principal, action, resource) {UNLESS}1 }};\n"
+    );
     let only = load(&hold).unwrap().evaluate(&input(Class::Read));
     assert_eq!((only.outcome, &*only.rule), (Outcome::Deny, "no-permit"));
     let text = format!("{ALL}{hold}@id(\"no\") @public(\"no\") forbid (principal, action, resource);");
@@ -244,8 +272,9 @@ fn scope() -> impl Strategy<Value = String> {
     ];
     let action = prop_oneof![
         Just("action in Holdpoint::Action::\"invoke\"".to_owned()),
-        "(read|write|external)".prop_map(|a| format!("action == Holdpoint::Action::\"{a}\"")),
-        "(read|write|external)".prop_map(|a| format!("action in [Holdpoint::Action::\"{a}\"]")),
+        Just("action".to_owned()),
+        "(read|write|external|discover)".prop_map(|a| format!("action == Holdpoint::Action::\"{a}\"")),
+        "(read|write|external|discover)".prop_map(|a| format!("action in [Holdpoint::Action::\"{a}\"]")),
     ];
     (resource, action, any::<bool>(), 0..4u8).prop_map(|(resource, action, permit, level)| {
         let effect = if permit { "permit" } else { "forbid" };
@@ -259,14 +288,19 @@ proptest! {
     #[test]
     fn a_slice_answers_as_the_whole_does(
         scopes in prop::collection::vec(scope(), 1..12),
-        calls in prop::collection::vec(("[mc]", "[st]", any::<bool>(), 0..3usize, 0..4u8), 1..12),
+        calls in prop::collection::vec(("[mc]", "[st]", 0..4usize, 0..3usize, 0..4u8), 1..12),
     ) {
         let text: String =
             scopes.iter().enumerate().map(|(at, scope)| format!("@id(\"p{at}\") {scope}\n")).collect();
         let policy = load(&text).unwrap();
-        for (upstream, name, tool, class, level) in calls {
+        for (upstream, name, kind, class, level) in calls {
+            let discovered = kind >= 2;
             let mut call = input([Class::Read, Class::Write, Class::External][class]);
-            let kind = if tool { ResourceKind::Tool } else { ResourceKind::Operation };
+            let kind = [ResourceKind::Tool, ResourceKind::Operation, ResourceKind::Tool, ResourceKind::Upstream][kind];
+            // 2 and 3 are questions of discovery, about a tool and about an upstream itself.
+            if discovered {
+                call.action = PolicyAction::Discover;
+            }
             call.resource = resource(kind, &upstream, &name);
             call.consequence = Consequence::new(level).unwrap();
             prop_assert_eq!(policy.evaluate(&call), policy.evaluate_whole(&call));
@@ -305,7 +339,11 @@ fn evaluate_speed() {
         let mut files: Vec<(String, String)> =
             holdpoint::decide::cedar::SHIPPED.map(|(name, text)| (name.to_owned(), text.to_owned())).to_vec();
         let extra: String = (0..count)
-            .map(|at| format!("@id(\"x{at}\") permit (principal, action, resource == Holdpoint::Tool::\"u/{at}\");\n"))
+            .map(|at| {
+                format!(
+                    "@id(\"x{at}\") permit (principal, action, resource == Holdpoint::Tool::\"u/{at}\");\n"
+                )
+            })
             .collect();
         files.push(("extra.cedar".to_owned(), extra));
         let policy = Policy::load(&files, &Facts::new()).unwrap();
@@ -323,7 +361,12 @@ fn evaluate_speed() {
             }
             sliced.sort();
             whole.sort();
-            println!("{name}, {} policies: p50 sliced {:?}, whole {:?}", policy.len(), sliced[1500], whole[1500]);
+            println!(
+                "{name}, {} policies: p50 sliced {:?}, whole {:?}",
+                policy.len(),
+                sliced[1500],
+                whole[1500]
+            );
         }
     }
 }

@@ -7,9 +7,7 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
-use crate::call::{
-    AgentProfile, Auth, Effect, PolicyAction, PolicyInput, ResourceKind, ResourceProfile,
-};
+use crate::call::{AgentProfile, Auth, Effect, PolicyAction, PolicyInput, ResourceKind, ResourceProfile};
 use crate::config::read::Mistake;
 use crate::decide::schema::Facts;
 use crate::decide::{Decision, Outcome, Policy, cases, explain, wire};
@@ -46,8 +44,11 @@ pub struct Catalogued {
     pub effects: Vec<Effect>,
 }
 
+/// Files as (name, text).
+pub type Files = Vec<(String, String)>;
+
 /// The files of a policy directory as (name, text), sorted: policies, schema, and cases (also those below `cases/`).
-pub fn read_dir(dir: &Path) -> Result<Vec<(String, String)>, Mistake> {
+pub fn read_dir(dir: &Path) -> Result<Files, Mistake> {
     let mut files = Vec::new();
     for (folder, prefix) in [(dir.to_owned(), ""), (dir.join("cases"), "cases/")] {
         if prefix.is_empty() || folder.is_dir() {
@@ -58,8 +59,9 @@ pub fn read_dir(dir: &Path) -> Result<Vec<(String, String)>, Mistake> {
     Ok(files)
 }
 
-fn read_folder(folder: &Path, prefix: &str, files: &mut Vec<(String, String)>) -> Result<(), Mistake> {
-    let wrong = |path: &Path, error: std::io::Error| Mistake::new(&path.display().to_string(), "", error.to_string());
+fn read_folder(folder: &Path, prefix: &str, files: &mut Files) -> Result<(), Mistake> {
+    let wrong =
+        |path: &Path, error: std::io::Error| Mistake::new(&path.display().to_string(), "", error.to_string());
     for entry in std::fs::read_dir(folder).map_err(|error| wrong(folder, error))? {
         let path = entry.map_err(|error| wrong(folder, error))?.path();
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
@@ -92,7 +94,7 @@ fn mistakes(found: &[Mistake]) -> Said {
     }
 }
 
-fn load(dir: &Path, facts: &Facts) -> Result<(Policy, Vec<(String, String)>), Box<Said>> {
+fn load(dir: &Path, facts: &Facts) -> Result<(Policy, Files), Box<Said>> {
     let files = read_dir(dir).map_err(|mistake| Box::new(Said { code: UNABLE, ..mistakes(&[mistake]) }))?;
     let policy = Policy::load(&files, facts).map_err(|found| Box::new(mistakes(&found)))?;
     Ok((policy, files))
@@ -181,7 +183,13 @@ pub fn can(policy: &Policy, agents: &[Arc<AgentProfile>], resources: &[Catalogue
                 "agent": agent.id.as_str(), "upstream": &*profile.upstream, "tool": &*profile.name,
                 "class": class, "outcome": outcome, "rule": &*decision.rule, "reason": decision.reason,
             }));
-            rows.push([agent.id.to_string(), tool, class.to_owned(), told(&decision), decision.rule.to_string()]);
+            rows.push([
+                agent.id.to_string(),
+                tool,
+                class.to_owned(),
+                told(&decision),
+                decision.rule.to_string(),
+            ]);
         }
     }
     let note = "For a run that has read nothing: labels, destinations and arguments can hold or deny more.";
@@ -234,7 +242,8 @@ fn table<const N: usize>(rows: &[[String; N]]) -> String {
     }
     let mut text = String::new();
     for row in rows {
-        let line: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let line: Vec<String> =
+            row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         text.push_str(line.join("  ").trim_end());
         text.push('\n');
     }

@@ -190,7 +190,9 @@ fn compare(case: &Case, decision: &Decision) -> Option<String> {
         if case.quorum.is_some_and(|quorum| quorum != terms.quorum) {
             wrong.push(format!("got quorum {}", terms.quorum));
         }
-        if case.approvers.as_ref().is_some_and(|roles| !roles.iter().map(String::as_str).eq(terms.approvers.iter().map(|role| &**role))) {
+        if case.approvers.as_ref().is_some_and(|roles| {
+            !roles.iter().map(String::as_str).eq(terms.approvers.iter().map(|role| &**role))
+        }) {
             wrong.push(format!("got approvers {}", terms.approvers.join(", ")));
         }
     }
@@ -254,10 +256,10 @@ fn input(case: &Case, facts: &Facts, problems: &mut Vec<String>) -> Option<Polic
         labels: arcs(&call.labels),
         findings: arcs(&call.findings),
         calls: call.calls,
-        task: call.task.as_ref().map(|task| Task {
-            id: Arc::from(task.id.as_str()),
-            purpose: Arc::from(task.purpose.as_str()),
-        }),
+        task: call
+            .task
+            .as_ref()
+            .map(|task| Task { id: Arc::from(task.id.as_str()), purpose: Arc::from(task.purpose.as_str()) }),
         facts: lifted(&call.facts, facts, problems),
         tiers: arcs(&call.tiers),
         destinations_internal: call.destinations_internal,
@@ -314,7 +316,13 @@ fn resource(
         consequence: level("resource.consequence", raw.consequence, problems).unwrap_or(consequence),
         reversible: raw.reversible.unwrap_or(true),
         idempotent: raw.idempotent.unwrap_or(true),
-        integrity: word("resource.integrity", raw.integrity.as_ref(), Integrity::Trusted, wire::integrity, problems),
+        integrity: word(
+            "resource.integrity",
+            raw.integrity.as_ref(),
+            Integrity::Trusted,
+            wire::integrity,
+            problems,
+        ),
         environment: arc(raw.environment.as_ref(), ""),
         region: arc(raw.region.as_ref(), ""),
         data_domain: arc(raw.data_domain.as_ref(), ""),

@@ -82,7 +82,10 @@ pub struct Policy {
 
 impl std::fmt::Debug for Policy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Policy").field("revision", &self.revision).field("policies", &self.rules.len()).finish()
+        f.debug_struct("Policy")
+            .field("revision", &self.revision)
+            .field("policies", &self.rules.len())
+            .finish()
     }
 }
 
@@ -265,7 +268,8 @@ fn released(answer: &Answer<'_>, without: Answer<'_>, approval: &Approval) -> De
     if !without.errors.is_empty() {
         return failed(without);
     }
-    let unmet = without.rules.iter().find(|rule| rule.terms.as_ref().is_some_and(|terms| !terms.met_by(approval)));
+    let unmet =
+        without.rules.iter().find(|rule| rule.terms.as_ref().is_some_and(|terms| !terms.met_by(approval)));
     match unmet.filter(|_| !without.allowed) {
         None => allowed(answer),
         Some(rule) => {

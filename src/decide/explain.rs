@@ -14,7 +14,9 @@ pub fn cure(decision: &Decision) -> String {
         Outcome::Deny if !decision.errors.is_empty() => {
             "repair what could not be evaluated; until then it is denied".to_owned()
         }
-        Outcome::Deny if &*decision.rule == NO_PERMIT => "a policy that permits it; no approval would help".to_owned(),
+        Outcome::Deny if &*decision.rule == NO_PERMIT => {
+            "a policy that permits it; no approval would help".to_owned()
+        }
         Outcome::Deny => "no approval would help: the call, the agent or the policy must change".to_owned(),
     }
 }

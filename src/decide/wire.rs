@@ -296,9 +296,7 @@ impl<'a> Fields<'a> {
     }
 
     fn texts(&self, name: &str) -> Result<Vec<Arc<str>>, String> {
-        self.value(name, |value| {
-            value.as_array()?.iter().map(|word| word.as_str().map(Arc::from)).collect()
-        })
+        self.value(name, |value| value.as_array()?.iter().map(|word| word.as_str().map(Arc::from)).collect())
     }
 
     fn consequence(&self, name: &str) -> Result<Consequence, String> {

@@ -101,7 +101,11 @@ fn parse(file: &str, text: &str, mistakes: &mut Vec<Mistake>) -> Vec<Rule> {
     };
     for template in set.templates() {
         let id = template.annotation("id").unwrap_or_default();
-        mistakes.push(Mistake::new(file, id, "is a template (`?principal`, `?resource`): write a policy instead"));
+        mistakes.push(Mistake::new(
+            file,
+            id,
+            "is a template (`?principal`, `?resource`): write a policy instead",
+        ));
     }
     let mut rules: Vec<Rule> = set.policies().cloned().collect();
     // Cedar names them policy0, policy1, … in the order of the file.
@@ -178,7 +182,10 @@ fn admit(
 fn annotations(rule: &Rule, problems: &mut Vec<String>) -> Option<HoldTerms> {
     for (name, value) in rule.annotations() {
         if !ANNOTATIONS.contains(&name) {
-            problems.push(format!("@{name} is no annotation of Holdpoint's; expected one of @{}", ANNOTATIONS.join(", @")));
+            problems.push(format!(
+                "@{name} is no annotation of Holdpoint's; expected one of @{}",
+                ANNOTATIONS.join(", @")
+            ));
         } else if value.trim().is_empty() {
             problems.push(format!("@{name} has no value"));
         }
@@ -228,7 +235,9 @@ fn hold(rule: &Rule, problems: &mut Vec<String>) -> HoldTerms {
         }
     };
     let mut approvers: Vec<Arc<str>> = Vec::new();
-    for role in rule.annotation("approvers").unwrap_or_default().split([',', ' ']).filter(|role| !role.is_empty()) {
+    for role in
+        rule.annotation("approvers").unwrap_or_default().split([',', ' ']).filter(|role| !role.is_empty())
+    {
         if !is_name(role) {
             problems.push(format!("@approvers names \"{role}\", which cannot be a role; expected \"oncall\" or \"oncall, payments\""));
         }

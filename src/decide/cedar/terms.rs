@@ -201,9 +201,8 @@ fn roles(conjunct: &Value) -> Option<Vec<Arc<str>>> {
 }
 
 fn flatten<'a>(expression: &'a Value, operator: &str, parts: &mut Vec<&'a Value>) {
-    let sides = expression
-        .get(operator)
-        .and_then(|operands| Some((operands.get("left")?, operands.get("right")?)));
+    let sides =
+        expression.get(operator).and_then(|operands| Some((operands.get("left")?, operands.get("right")?)));
     match sides {
         Some((left, right)) => {
             flatten(left, operator, parts);

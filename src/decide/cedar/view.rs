@@ -12,7 +12,8 @@ use dashmap::DashMap;
 use time::OffsetDateTime;
 
 use crate::call::{
-    AgentProfile, Approval, Class, Consequence, Integrity, Lifted, PolicyAction, PolicyInput, ResourceKind, ResourceProfile,
+    AgentProfile, Approval, Class, Consequence, Integrity, Lifted, PolicyAction, PolicyInput, ResourceKind,
+    ResourceProfile,
 };
 
 /// How many pairs of agent and resource are kept ready; past it all are forgotten and made anew.
@@ -81,10 +82,9 @@ impl ResourceView {
         let upstream = uid(&names.upstream, &profile.upstream);
         let own = match profile.kind {
             ResourceKind::Upstream => upstream.clone(),
-            ResourceKind::Tool | ResourceKind::Operation => uid(
-                names.resource_type(profile.kind),
-                &format!("{}/{}", profile.upstream, profile.name),
-            ),
+            ResourceKind::Tool | ResourceKind::Operation => {
+                uid(names.resource_type(profile.kind), &format!("{}/{}", profile.upstream, profile.name))
+            }
         };
         ResourceView { profile: Arc::clone(profile), uid: own, upstream, slices: Default::default() }
     }
