@@ -1,0 +1,301 @@
+//! Turns policy files into a checked set: names, annotations, types and holds, with every mistake reported at once.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cedar_policy::ffi::DetailedError;
+use cedar_policy::{Effect, Policy as Rule, PolicyId, PolicySet, Schema, ValidationMode, Validator};
+
+use super::terms::{self, HoldTerms};
+use crate::config::read::Mistake;
+use crate::decide::schema::{self, Facts};
+
+/// The annotations that a policy may carry.
+const ANNOTATIONS: [&str; 8] = ["id", "public", "hold", "quorum", "approvers", "ttl", "mode", "controls"];
+/// How long a hold waits when its policy does not say.
+const TTL_DEFAULT: Duration = Duration::from_secs(30 * 60);
+/// The longest that a hold may wait.
+const TTL_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// The most people that a hold may ask for.
+const QUORUM_MAX: u32 = 16;
+
+/// What the gateway knows of one policy beside what Cedar evaluates.
+#[derive(Clone, Debug)]
+pub(super) struct RuleInfo {
+    pub(super) id: Arc<str>,
+    pub(super) public: Arc<str>,
+    pub(super) file: Arc<str>,
+    pub(super) terms: Option<HoldTerms>,
+}
+
+/// A checked set of policies.
+pub(super) struct Loaded {
+    pub(super) schema: Schema,
+    pub(super) set: PolicySet,
+    pub(super) rules: HashMap<PolicyId, RuleInfo>,
+    pub(super) revision: String,
+}
+
+pub(super) fn load(files: &[(String, String)], facts: &Facts) -> Result<Loaded, Vec<Mistake>> {
+    let mut mistakes = Vec::new();
+    let schema_text = schema::text(facts);
+    let mut sources: BTreeMap<&str, &str> = BTreeMap::new();
+    for (name, text) in files {
+        if name.ends_with(".cedar") {
+            sources.insert(name, text);
+        } else if name.ends_with(".cedarschema") && !schema::same(text, facts) {
+            let problem = "is not the gateway's own schema; remove it, or replace it by the one in force";
+            mistakes.push(Mistake::new(name, "", problem));
+        }
+    }
+    if sources.is_empty() {
+        mistakes.push(Mistake::new("policies", "", "no *.cedar file: every call would be denied"));
+    }
+    let mut set = PolicySet::new();
+    let mut rules = HashMap::new();
+    for (file, text) in &sources {
+        for rule in parse(file, text, &mut mistakes) {
+            admit(file, rule, &mut set, &mut rules, &mut mistakes);
+        }
+    }
+    let schema = match schema::build(&schema_text) {
+        Ok(schema) => schema,
+        Err(problem) => return Err(vec![Mistake::new("schema.cedarschema", "", problem)]),
+    };
+    let validator = Validator::new(schema);
+    validate(&validator, &set, &rules, &sources, &mut mistakes);
+    if !mistakes.is_empty() {
+        mistakes.sort();
+        mistakes.dedup();
+        return Err(mistakes);
+    }
+    let revision = revision(&sources, &schema_text);
+    Ok(Loaded { schema: validator.schema().clone(), set, rules, revision })
+}
+
+/// The digest of what was loaded, 16 hexadecimal digits.
+fn revision(sources: &BTreeMap<&str, &str>, schema: &str) -> String {
+    let mut hash = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+    for (name, text) in sources.iter().chain([(&"schema.cedarschema", &schema)]) {
+        for part in [name, text] {
+            hash.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+            hash.update(part.as_bytes());
+        }
+    }
+    let digest = hash.finish();
+    crate::call::hex(digest.as_ref().get(..8).unwrap_or_default())
+}
+
+/// Parses one file; what cannot be parsed, and templates, are mistakes.
+fn parse(file: &str, text: &str, mistakes: &mut Vec<Mistake>) -> Vec<Rule> {
+    let set = match text.parse::<PolicySet>() {
+        Ok(set) => set,
+        Err(errors) => {
+            for error in errors.iter() {
+                let detail = DetailedError::from(error);
+                mistakes.push(Mistake::new(file, place(text, &detail), sentence(&detail)));
+            }
+            return Vec::new();
+        }
+    };
+    for template in set.templates() {
+        let id = template.annotation("id").unwrap_or_default();
+        mistakes.push(Mistake::new(
+            file,
+            id,
+            "is a template (`?principal`, `?resource`): write a policy instead",
+        ));
+    }
+    let mut rules: Vec<Rule> = set.policies().cloned().collect();
+    // Cedar names them policy0, policy1, … in the order of the file.
+    rules.sort_by_key(|rule| {
+        let name = rule.id().to_string();
+        name.trim_start_matches("policy").parse::<u32>().unwrap_or(u32::MAX)
+    });
+    rules
+}
+
+fn place(text: &str, detail: &DetailedError) -> String {
+    let Some(label) = detail.source_locations.first() else { return String::new() };
+    let before = text.as_bytes().get(..label.loc.start).unwrap_or_default();
+    format!("line {}", before.iter().filter(|byte| **byte == b'\n').count() + 1)
+}
+
+fn sentence(detail: &DetailedError) -> String {
+    match &detail.help {
+        Some(help) => format!("{} ({help})", detail.message),
+        None => detail.message.clone(),
+    }
+}
+
+/// Checks one policy's annotations and takes it into the set under its `@id`.
+fn admit(
+    file: &str,
+    rule: Rule,
+    set: &mut PolicySet,
+    rules: &mut HashMap<PolicyId, RuleInfo>,
+    mistakes: &mut Vec<Mistake>,
+) {
+    let id = match rule.annotation("id") {
+        Some(id) if is_name(id) => Arc::<str>::from(id),
+        Some(id) => {
+            let problem = "@id must be letters, digits, `-`, `_`, `.` or `/`";
+            mistakes.push(Mistake::new(file, id, problem));
+            Arc::from(id)
+        }
+        None => {
+            let number = rule.id().to_string().trim_start_matches("policy").parse::<u32>().unwrap_or(0) + 1;
+            let problem = "has no @id: put `@id(\"…\")` before it";
+            mistakes.push(Mistake::new(file, format!("policy {number} of the file"), problem));
+            return;
+        }
+    };
+    let mut problems = Vec::new();
+    let terms = annotations(&rule, &mut problems);
+    if let Some(terms) = &terms
+        && let Err(problem) = rule
+            .to_json()
+            .map_err(|error| format!("its condition cannot be read: {error}"))
+            .and_then(|json| terms::compare(&json, terms))
+    {
+        problems.push(problem);
+    }
+    mistakes.extend(problems.into_iter().map(|problem| Mistake::new(file, &*id, problem)));
+    let public = Arc::from(rule.annotation("public").unwrap_or("policy"));
+    let renamed = rule.new_id(PolicyId::new(&id));
+    let name = renamed.id().clone();
+    if let Some(other) = rules.get(&name) {
+        let problem = format!("@id is used twice, in {} too", other.file);
+        mistakes.push(Mistake::new(file, &*id, problem));
+        return;
+    }
+    match set.add(renamed) {
+        Ok(()) => {
+            rules.insert(name, RuleInfo { id, public, file: Arc::from(file), terms });
+        }
+        Err(error) => mistakes.push(Mistake::new(file, &*id, error.to_string())),
+    }
+}
+
+/// Checks the annotations of a policy; the terms of its hold, when it is one.
+fn annotations(rule: &Rule, problems: &mut Vec<String>) -> Option<HoldTerms> {
+    for (name, value) in rule.annotations() {
+        if !ANNOTATIONS.contains(&name) {
+            problems.push(format!(
+                "@{name} is no annotation of Holdpoint's; expected one of @{}",
+                ANNOTATIONS.join(", @")
+            ));
+        } else if value.trim().is_empty() {
+            problems.push(format!("@{name} has no value"));
+        }
+    }
+    if let Some(public) = rule.annotation("public")
+        && !public.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+    {
+        problems.push(format!("@public(\"{public}\") must be lower-case letters, digits and `-`"));
+    }
+    if rule.annotation("mode").is_some() {
+        problems.push("@mode is not supported yet".to_owned());
+    }
+    match rule.annotation("hold") {
+        None => {
+            for name in ["quorum", "approvers", "ttl"] {
+                if rule.annotation(name).is_some() {
+                    problems.push(format!("@{name} belongs to a policy with @hold(\"approval\")"));
+                }
+            }
+            return None;
+        }
+        Some("approval") => {}
+        Some(other) => problems.push(format!("@hold(\"{other}\") must be @hold(\"approval\")")),
+    }
+    if rule.effect() != Effect::Forbid {
+        problems.push("@hold belongs on a forbid: a permit cannot wait for people".to_owned());
+        return None;
+    }
+    Some(hold(rule, problems))
+}
+
+fn hold(rule: &Rule, problems: &mut Vec<String>) -> HoldTerms {
+    let quorum = match rule.annotation("quorum").map(|text| (text, text.parse::<u32>())) {
+        None => 1,
+        Some((_, Ok(quorum))) if (1..=QUORUM_MAX).contains(&quorum) => quorum,
+        Some((text, _)) => {
+            problems.push(format!("@quorum(\"{text}\") must be a whole number from 1 to {QUORUM_MAX}"));
+            1
+        }
+    };
+    let ttl = match rule.annotation("ttl").map(|text| (text, duration(text))) {
+        None => TTL_DEFAULT,
+        Some((_, Some(ttl))) if ttl <= TTL_MAX => ttl,
+        Some((text, _)) => {
+            problems.push(format!("@ttl(\"{text}\") must be a duration such as 30m or 1h30m, at most 7d"));
+            TTL_DEFAULT
+        }
+    };
+    let mut approvers: Vec<Arc<str>> = Vec::new();
+    for role in
+        rule.annotation("approvers").unwrap_or_default().split([',', ' ']).filter(|role| !role.is_empty())
+    {
+        if !is_name(role) {
+            problems.push(format!("@approvers names \"{role}\", which cannot be a role; expected \"oncall\" or \"oncall, payments\""));
+        }
+        approvers.push(Arc::from(role));
+    }
+    approvers.sort();
+    approvers.dedup();
+    HoldTerms { quorum, approvers, ttl }
+}
+
+fn is_name(word: &str) -> bool {
+    !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/'))
+}
+
+/// A duration as it is written everywhere: `30m`, `1h30m`; units from large to small, each once.
+fn duration(text: &str) -> Option<Duration> {
+    let mut rest = text;
+    let mut seconds: u64 = 0;
+    let mut last = u64::MAX;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+        let (number, tail) = rest.split_at_checked(digits)?;
+        let unit = match tail.chars().next()? {
+            'd' => 86_400,
+            'h' => 3600,
+            'm' => 60,
+            's' => 1,
+            _ => return None,
+        };
+        if unit >= last {
+            return None;
+        }
+        last = unit;
+        seconds = seconds.checked_add(number.parse::<u64>().ok()?.checked_mul(unit)?)?;
+        rest = tail.get(1..)?;
+    }
+    (seconds > 0).then(|| Duration::from_secs(seconds))
+}
+
+/// Validates strictly against the schema; warnings are mistakes too.
+fn validate(
+    validator: &Validator,
+    set: &PolicySet,
+    rules: &HashMap<PolicyId, RuleInfo>,
+    sources: &BTreeMap<&str, &str>,
+    mistakes: &mut Vec<Mistake>,
+) {
+    let result = validator.validate(set, ValidationMode::Strict);
+    let errors = result.validation_errors().map(|error| (error.policy_id(), DetailedError::from(error)));
+    let warnings =
+        result.validation_warnings().map(|warning| (warning.policy_id(), DetailedError::from(warning)));
+    for (id, detail) in errors.chain(warnings) {
+        let Some(rule) = rules.get(id) else { continue };
+        let text = sources.get(&*rule.file).copied().unwrap_or_default();
+        let path = match place(text, &detail).as_str() {
+            "" => rule.id.to_string(),
+            line => format!("{} ({line})", rule.id),
+        };
+        mistakes.push(Mistake::new(&rule.file, path, sentence(&detail)));
+    }
+}

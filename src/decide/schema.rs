@@ -1,0 +1,109 @@
+//! What policies may look at: the shipped schema, and in it the facts that this deployment's catalogues lift.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use cedar_policy::{Schema, SchemaFragment};
+
+use crate::call::Lifted;
+
+/// The schema file, as it is in `policies/`.
+pub const SHIPPED: &str = include_str!("../../policies/schema.cedarschema");
+
+/// The line of the schema file in whose place the facts of a deployment are written.
+const FACTS_LINE: &str = "type Facts = {};";
+
+/// The type of one fact. A fact's name has one type across the deployment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FactType {
+    /// True or false.
+    Bool,
+    /// A decimal with up to four digits after the point.
+    Decimal,
+    /// A whole number.
+    Long,
+    /// A short identifier.
+    Text,
+}
+
+impl FactType {
+    /// The word used in the catalogue.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FactType::Bool => "bool",
+            FactType::Decimal => "decimal",
+            FactType::Long => "long",
+            FactType::Text => "text",
+        }
+    }
+
+    /// The type that a word names.
+    pub fn parse(word: &str) -> Option<FactType> {
+        [FactType::Bool, FactType::Decimal, FactType::Long, FactType::Text]
+            .into_iter()
+            .find(|kind| kind.as_str() == word)
+    }
+
+    /// The type of a value.
+    pub fn of(value: &Lifted) -> FactType {
+        match value {
+            Lifted::Bool(_) => FactType::Bool,
+            Lifted::Decimal(_) => FactType::Decimal,
+            Lifted::Long(_) => FactType::Long,
+            Lifted::Text(_) => FactType::Text,
+        }
+    }
+
+    fn cedar(self) -> &'static str {
+        match self {
+            FactType::Bool => "Bool",
+            FactType::Decimal => "decimal",
+            FactType::Long => "Long",
+            FactType::Text => "String",
+        }
+    }
+}
+
+/// The facts of a deployment, by name.
+pub type Facts = BTreeMap<Arc<str>, FactType>;
+
+/// The schema's text for a deployment: what an operator's editor and Cedar's own tools need.
+pub fn text(facts: &Facts) -> String {
+    let fields: Vec<String> =
+        facts.iter().map(|(name, kind)| format!("{name:?}?: {}", kind.cedar())).collect();
+    SHIPPED.replacen(FACTS_LINE, &format!("type Facts = {{ {} }};", fields.join(", ")), 1)
+}
+
+/// The schema itself; the error is a sentence.
+pub(super) fn build(text: &str) -> Result<Schema, String> {
+    match Schema::from_cedarschema_str(text) {
+        Ok((schema, _warnings)) => Ok(schema),
+        Err(error) => Err(format!("the schema cannot be used: {error}")),
+    }
+}
+
+/// Whether a schema file beside the policies says what the gateway's own says, with or without this deployment's facts.
+pub(super) fn same(operators: &str, facts: &Facts) -> bool {
+    let meaning = |text: &str| {
+        let (fragment, _warnings) = SchemaFragment::from_cedarschema_str(text).ok()?;
+        fragment.to_json_value().ok()
+    };
+    let theirs = meaning(operators);
+    theirs.is_some() && (theirs == meaning(SHIPPED) || theirs == meaning(&text(facts)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn facts_take_the_place_of_one_line() {
+        assert_eq!(SHIPPED.matches(FACTS_LINE).count(), 1);
+        let facts: Facts =
+            [(Arc::from("amount"), FactType::Decimal), (Arc::from("a \"b\""), FactType::Text)].into();
+        let text = text(&facts);
+        assert!(text.contains(r#""amount"?: decimal"#), "{text}");
+        build(&text).unwrap();
+        assert!(same(&text, &facts) && same(SHIPPED, &facts) && !same("entity A;", &facts));
+    }
+}
