@@ -20,6 +20,9 @@ use http::{HeaderMap, header};
 use crate::call::{
     Class, Consequence, Effect, Lifted, PolicyAction, ResourceProfile, Returns, Stage, Stop, StopKind,
 };
+use crate::decode::jsonrpc::Message;
+use crate::decode::mcp::McpAction;
+use crate::decode::{Action, Call, Payload};
 use crate::json::Value;
 use catalog::{Catalog, Entry, FactType, Sink, Upstream};
 use sink::{Destination, Place};
@@ -101,6 +104,40 @@ pub struct Facts {
     pub max_credential_ttl: Option<Duration>,
     /// What policy is asked.
     pub action: PolicyAction,
+}
+
+/// Says what a decoded call does to the world.
+pub fn call(catalog: &Catalog, call: &Call) -> Result<Facts, Box<Stop>> {
+    let Some(upstream) = catalog.upstream(&call.route().name) else {
+        return Err(Stop::new(Stage::Classify, StopKind::Denied, "no-catalogue", "this upstream has no catalogue"));
+    };
+    let params = call.message().and_then(Message::params);
+    let subject = match call.action() {
+        Action::Http { path, query, .. } => Subject::Http {
+            method: call.head().method.as_str(),
+            path,
+            query,
+            headers: &call.head().headers,
+            body: match call.payload() {
+                Payload::Form(_, pairs) => HttpBody::Form(pairs),
+                Payload::Json(document) => HttpBody::Json(document.root()),
+                Payload::None => HttpBody::None,
+                Payload::Opaque(_) => HttpBody::Opaque,
+                Payload::Other(_) | Payload::Rpc(_) => HttpBody::Other,
+            },
+        },
+        Action::Mcp(envelope) => match &envelope.action {
+            McpAction::CallTool { name } => {
+                Subject::Tool { name, arguments: params.and_then(|params| params.get("arguments")) }
+            }
+            action if action.is_chatter() => Subject::Session,
+            _ => Subject::Method {
+                name: call.message().and_then(Message::method).unwrap_or("reply"),
+                params,
+            },
+        },
+    };
+    facts(catalog, &Question { upstream, subject })
 }
 
 /// Says what a call does to the world. Stops only what a strict upstream's catalogue does not name.

@@ -10,7 +10,9 @@ use std::time::{Duration, SystemTime};
 
 use dashmap::DashMap;
 
-use crate::call::{AgentId, Confidentiality, Integrity, Returns};
+use crate::call::{AgentId, Confidentiality, Integrity, Returns, hex};
+use crate::decode::Call;
+use crate::secret::PseudonymKey;
 
 /// How flow state is kept.
 #[derive(Clone, Copy, Debug)]
@@ -91,6 +93,18 @@ pub struct Entry {
     pub labels: Vec<Label>,
     /// Calls of this run before this one.
     pub calls: u64,
+}
+
+/// The run that a call belongs to: its MCP session, else its trace, else the agent itself.
+pub fn run_of(call: &Call, key: &PseudonymKey) -> Arc<str> {
+    if let Some(session) = call.envelope().and_then(|envelope| envelope.session.as_deref()) {
+        // A session id is a handle that upstreams act on, so records name it by a pseudonym.
+        return Arc::from(format!("session:{}", key.pseudonym(session.as_bytes())));
+    }
+    match call.trace().parent {
+        Some(parent) => Arc::from(format!("trace:{}", hex(&parent.trace_id))),
+        None => Arc::from(format!("agent:{}", call.agent().id())),
+    }
 }
 
 /// Enters a call into its run and says what the agent's runs remember at this moment.

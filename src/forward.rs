@@ -17,6 +17,7 @@ use http::request::Parts;
 use http::{Request, Uri, response};
 use hyper::body::Incoming;
 
+use crate::accept::Leave;
 use crate::answer::RECORD_HEADER;
 use crate::call::{Class, Era, RecordId, Stage, Stop, StopKind, TraceContext};
 use crate::credential::Lease;
@@ -106,16 +107,21 @@ pub async fn send(
     Ok(Reply { head, body, lent, expects })
 }
 
+/// Whether a call goes on when its agent leaves: a legacy or HTTP one that may have had an effect does.
+pub fn leave(committed: &Committed) -> Leave {
+    let modern = committed.call().envelope().is_some_and(|envelope| envelope.era == Era::Modern);
+    if committed.facts().class != Class::Read && !modern { Leave::Stays } else { Leave::Ends }
+}
+
 fn expects(committed: &Committed) -> Expects {
     use crate::decode::mcp::McpAction;
     let call = committed.call();
     let envelope = call.envelope();
     let action = envelope.map(|envelope| &envelope.action);
-    let modern = envelope.is_some_and(|envelope| envelope.era == Era::Modern);
     Expects {
         id: call.message().and_then(|message| message.id()).cloned(),
         mcp: envelope.is_some(),
-        drains: committed.facts().class != Class::Read && !modern,
+        drains: leave(committed) == Leave::Stays,
         standing: call.is_standing(),
         opens_session: matches!(action, Some(McpAction::Initialize)),
         ends_session: match action {

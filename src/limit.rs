@@ -16,6 +16,7 @@ use governor::clock::{Clock, DefaultClock};
 use governor::{Quota, RateLimiter};
 
 use crate::call::{AgentId, Class, Stage, Stop, StopKind};
+use crate::classify::Facts;
 
 /// What shares a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -94,6 +95,14 @@ pub struct Subject<'a> {
     pub tool: &'a Arc<str>,
     /// The class of the call.
     pub class: Class,
+}
+
+impl<'a> Subject<'a> {
+    /// The subject of a call by this agent.
+    pub fn of(agent: &'a AgentId, facts: &'a Facts) -> Subject<'a> {
+        let resource = &facts.resource;
+        Subject { agent, upstream: &resource.upstream, tool: &resource.name, class: facts.class }
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]

@@ -22,6 +22,7 @@ use tokio::time::Sleep;
 
 use crate::answer::RECORD_HEADER;
 use crate::call::{AgentId, Stop, hex};
+use crate::decode::Call;
 use crate::decode::session::Sessions;
 use crate::decode::sse::{self, ReplyKind, Scanner};
 use crate::forward::pool::Lent;
@@ -56,6 +57,14 @@ pub struct Audience {
     pub upstream: Arc<str>,
     /// The sessions.
     pub sessions: Arc<Sessions>,
+}
+
+impl Audience {
+    /// The audience of a call's reply.
+    pub fn of(call: &Call, sessions: &Arc<Sessions>) -> Audience {
+        let agent = call.agent().id().clone();
+        Audience { agent, upstream: Arc::clone(&call.route().name), sessions: Arc::clone(sessions) }
+    }
 }
 
 /// Begins to pass a reply on.

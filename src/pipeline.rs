@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
+use time::OffsetDateTime;
 
 use crate::accept::{Conn, Gone};
 use crate::call::{Stage, Stop, StopKind};
@@ -69,7 +70,7 @@ async fn run(
     accept::sound(conn, &request)?;
     limit::admit(&gw.meters, &conn.fingerprint())?;
     record.enter(Stage::Identify);
-    let agent = identify::agent(&gw.directory, conn)?;
+    let agent = identify::agent(&gw.directory, conn, OffsetDateTime::now_utc().date())?;
     record.identified(&agent);
     record.enter(Stage::Decode);
     let call = decode::call(&gw.decoder, agent, request, &mut record.shape).await?;
@@ -78,7 +79,7 @@ async fn run(
     let facts = classify::call(&gw.catalog, &call)?;
     record.understood(&facts);
     record.enter(Stage::Limit);
-    let slot = limit::acquire(&gw.meters, limit::Subject::of(call.agent(), &facts))?;
+    let slot = limit::acquire(&gw.meters, limit::Subject::of(call.agent().id(), &facts))?;
     record.enter(Stage::Flow);
     let now = SystemTime::now();
     let audience = Audience::of(&call, &gw.decoder.sessions);
@@ -109,9 +110,9 @@ async fn run(
     record.enter(Stage::Forward);
     record.sending(gw.upstreams.dial(&committed));
     let hop = HopHeaders { record: record.id(), context: record.upstream_context() };
-    let stays = forward::is_drained(&committed);
+    let leave = forward::leave(&committed);
     let sending = forward::send(&gw.upstreams, committed, lease, hop);
-    let reply = gone.unless(stays, sending).await.unwrap_or_else(|| Err(left()))?;
+    let reply = gone.unless(leave, sending).await.unwrap_or_else(|| Err(left()))?;
     record.replied(reply.head.status.as_u16());
     record.enter(Stage::Observe);
     Ok((reply, slot, audience))

@@ -5,11 +5,15 @@
 
 pub mod chain;
 pub mod ledger;
-pub mod recover;
+mod recover;
 mod segment;
 pub mod tail;
 pub mod verify;
 mod writer;
+
+pub use chain::Kind;
+pub use ledger::{Appended, Config, Durability, Ledger, LedgerError, Stats};
+pub use recover::Recovered;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,12 +27,11 @@ use crate::classify::Facts;
 use crate::decide::{Decision, Judged, Outcome, Permitted, wire};
 use crate::decode::{Action, Call, Payload};
 use crate::flow::{Entry, Label};
+use crate::forward::pool::Dial;
 use crate::identify::Agent;
 use crate::secret::PseudonymKey;
 use crate::telemetry::hop::{ErrorType, Hop, HttpVersion, StageTime};
 use crate::telemetry::{Telemetry, hop, spans};
-use chain::Kind;
-use ledger::{Durability, Ledger};
 
 /// Where evidence goes.
 pub struct Evidence {
@@ -235,12 +238,13 @@ impl Record {
     }
 
     /// Notes that the request goes to the upstream now.
-    pub fn sending(&mut self, host: &str, port: u16, tls: bool) {
+    pub fn sending(&mut self, dial: Option<&Dial>) {
         let now = self.started.elapsed();
-        if let Some(hop) = &mut self.hop {
-            hop.upstream.address = Some(Arc::from(host));
-            hop.upstream.port = Some(port);
-            hop.upstream.transport = if tls { hop::Transport::Tls } else { hop::Transport::Plain };
+        if let (Some(hop), Some(dial)) = (&mut self.hop, dial) {
+            hop.upstream.address = Some(Arc::clone(&dial.name));
+            hop.upstream.port = Some(dial.port);
+            hop.upstream.transport =
+                if dial.tls.is_some() { hop::Transport::Tls } else { hop::Transport::Plain };
             hop.timing.upstream = Some((now, now));
         }
     }
@@ -266,7 +270,7 @@ impl Record {
     }
 
     /// Closes a call that did not go on: a refusal, or the failed outcome of an intent.
-    pub async fn stopped(mut self, stop: &Stop) {
+    pub async fn stopped(mut self, stop: &Stop, status: u16) {
         let now = self.started.elapsed();
         if let Some(hop) = &mut self.hop {
             if let Some((_, to)) = &mut hop.timing.upstream {
@@ -274,7 +278,8 @@ impl Record {
             }
             hop.decision.outcome = hop::Outcome::of(stop.kind);
             hop.error = error_type(stop);
-            hop.status = Some(crate::call::status_of(stop, &self.shape));
+            hop.status = Some(status);
+            hop.protocol = self.shape.protocol;
             if !stop.rule.is_empty() {
                 hop.decision.rule = Arc::clone(&stop.rule);
             }
@@ -371,7 +376,7 @@ impl Record {
         members.insert("intent".to_owned(), json!(self.id.to_string()));
         members.insert("status".to_owned(), json!(status));
         members.insert("duration_ms".to_owned(), json!(millis(self.started.elapsed())));
-        for key in ["agent", "upstream", "tool", "class"] {
+        for key in ["agent", "class", "tool", "upstream"] {
             if let Some(value) = self.members.get(key) {
                 members.insert(key.to_owned(), value.clone());
             }

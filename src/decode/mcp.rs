@@ -96,6 +96,37 @@ pub enum TaskVerb {
 }
 
 impl McpAction {
+    /// Whether it is the protocol's own: handshakes, lists, pings, notifications, and empty answers to the upstream.
+    /// Everything else is a call that the catalogue must class.
+    pub fn is_chatter(&self) -> bool {
+        match self {
+            McpAction::Cancelled
+            | McpAction::Discover
+            | McpAction::EndSession
+            | McpAction::Initialize
+            | McpAction::Initialized
+            | McpAction::ListPrompts
+            | McpAction::ListResources
+            | McpAction::ListResourceTemplates
+            | McpAction::ListTools
+            | McpAction::Listen
+            | McpAction::OpenStream
+            | McpAction::Ping
+            | McpAction::Progress
+            | McpAction::Reply { empty_or_error: true }
+            | McpAction::RootsChanged
+            | McpAction::SetLevel => true,
+            McpAction::CallTool { .. }
+            | McpAction::Complete
+            | McpAction::GetPrompt { .. }
+            | McpAction::ReadResource { .. }
+            | McpAction::Reply { empty_or_error: false }
+            | McpAction::Subscribe { .. }
+            | McpAction::Task { .. }
+            | McpAction::Unsubscribe { .. } => false,
+        }
+    }
+
     /// What `Mcp-Name` must repeat.
     fn mirrored(&self) -> Option<&str> {
         match self {

@@ -21,6 +21,8 @@ use super::outgoing::Outgoing;
 pub struct Dial {
     /// Host name or address.
     pub host: String,
+    /// The same, for records.
+    pub name: Arc<str>,
     /// TCP port.
     pub port: u16,
     /// TLS, when the upstream speaks it.
@@ -43,6 +45,7 @@ pub enum Failure {
 
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 const IDLE_TIME_MAX: Duration = Duration::from_secs(50);
+const READY_TIME_MAX: Duration = Duration::from_millis(10);
 const IDLE_CONNECTIONS_MAX: usize = 256;
 
 type Http1 = http1::SendRequest<Outgoing>;
@@ -79,7 +82,7 @@ impl Pool {
 
     /// Sends one request and waits for the head of its reply.
     pub async fn send(&self, request: Request<Outgoing>) -> Result<(Response<Incoming>, Lent), Failure> {
-        let reused = self.reuse();
+        let reused = self.reuse().await;
         let fresh = reused.is_none();
         let connection = match reused {
             Some(connection) => connection,
@@ -95,13 +98,16 @@ impl Pool {
         }
     }
 
-    fn reuse(&self) -> Option<Connection> {
+    async fn reuse(&self) -> Option<Connection> {
         if let Some(shared) = self.shared.lock().ok()?.as_ref().filter(|shared| shared.is_ready()) {
             return Some(Connection::Two(shared.clone()));
         }
-        let mut idle = self.idle.lock().ok()?;
-        while let Some((connection, since)) = idle.pop() {
-            if connection.is_ready() && since.elapsed() < IDLE_TIME_MAX {
+        while let Some((mut connection, since)) = self.idle.lock().ok().and_then(|mut idle| idle.pop()) {
+            if since.elapsed() >= IDLE_TIME_MAX {
+                continue;
+            }
+            // The connection's task may not have noticed yet that the last reply was read to its end.
+            if let Ok(Ok(())) = tokio::time::timeout(READY_TIME_MAX, connection.ready()).await {
                 return Some(Connection::One(connection));
             }
         }
@@ -175,6 +181,11 @@ where
 }
 
 impl Lent {
+    /// Takes the connection out of a reply that another task goes on reading.
+    pub fn take(&mut self) -> Lent {
+        Lent { connection: self.connection.take(), idle: Arc::clone(&self.idle) }
+    }
+
     /// Gives the connection back; called when the reply has been read to its end.
     pub fn give_back(&mut self) {
         let Some(connection) = self.connection.take() else { return };
