@@ -225,7 +225,7 @@ async fn collector(bad: Bad) -> String {
                     Bad::Silent => tokio::time::sleep(Duration::from_secs(600)).await,
                     Bad::Says(answer) => {
                         while let Ok(1..) = stream.read(&mut buffer).await {
-                            if buffer.len() > 1 && stream.write_all(answer).await.is_err() {
+                            if stream.write_all(answer).await.is_err() {
                                 return;
                             }
                         }
