@@ -1,5 +1,7 @@
 //! The classify stage through its front door: a catalogue in YAML, a call, and what it is taken for.
 
+#![expect(clippy::unwrap_used, reason = "a test's own helpers fail by panicking")]
+
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -348,6 +350,8 @@ fn graphql_is_a_read_only_when_every_operation_is_a_query() {
         assert_eq!(class_of(&catalog, "graph", text), Class::Read, "{text}");
     }
     let deep = format!("{}a{}", "{a".repeat(5000), "}".repeat(5000));
+    let lists = format!("{{ a(x: {}{}) }}", "[".repeat(9000), "]".repeat(9000));
+    let types = format!("query A($x: {}I{}) {{ a }}", "[".repeat(9000), "]".repeat(9000));
     for text in [
         "",
         "mutation { gone }",
@@ -360,6 +364,8 @@ fn graphql_is_a_read_only_when_every_operation_is_a_query() {
         "{ a(x: \"\"\" \\\"\"\" \"\"\") }",
         "type T { a: Int }",
         &deep,
+        &lists,
+        &types,
     ] {
         assert_eq!(class_of(&catalog, "graph", text), Class::Write, "{text}");
     }

@@ -14,6 +14,42 @@ use sqlparser::parser::Parser;
 const TEXT_BYTES_MAX: usize = 32 << 10;
 /// How deeply parentheses may nest: parsers take time that grows with it.
 const DEPTH_MAX: usize = 12;
+/// How many words, names, values and signs a text may have.
+const TOKENS_MAX: usize = 2048;
+/// How many words of [`NESTING`] a text may have.
+const NESTING_MAX: usize = 64;
+
+/// Words on which a parser may go one call deeper: too many of them exhaust its stack.
+const NESTING: &[&str] = &[
+    "apply",
+    "array",
+    "case",
+    "cross",
+    "desc",
+    "describe",
+    "except",
+    "exists",
+    "explain",
+    "from",
+    "full",
+    "inner",
+    "intersect",
+    "interval",
+    "join",
+    "lateral",
+    "minus",
+    "natural",
+    "outer",
+    "pivot",
+    "select",
+    "straight_join",
+    "table",
+    "union",
+    "unnest",
+    "unpivot",
+    "values",
+    "with",
+];
 
 /// Words that write, lock, call, or hand over to something that may, wherever they stand.
 const WRITING: &[&str] = &[
@@ -330,11 +366,13 @@ struct Scanner<'t> {
     rest: &'t str,
     last: Last,
     depth: usize,
+    tokens: usize,
+    nesting: usize,
 }
 
 impl<'t> Scanner<'t> {
     fn new(text: &'t str) -> Scanner<'t> {
-        Scanner { rest: text, last: Last::Other, depth: 0 }
+        Scanner { rest: text, last: Last::Other, depth: 0, tokens: 0, nesting: 0 }
     }
 
     fn scan(mut self) -> Option<()> {
@@ -381,7 +419,13 @@ impl<'t> Scanner<'t> {
 
     fn take(&mut self, bytes: usize, last: Last) -> Option<()> {
         self.last = last;
+        self.count()?;
         self.skip(bytes)
+    }
+
+    fn count(&mut self) -> Option<()> {
+        self.tokens += 1;
+        (self.tokens <= TOKENS_MAX).then_some(())
     }
 
     fn word(&mut self) -> Option<()> {
@@ -399,6 +443,12 @@ impl<'t> Scanner<'t> {
         // `replace(…)` is the one name that is both a statement and a function that changes nothing.
         let function = word == "replace" && called && !qualified;
         if WRITING.contains(&&*word) && !function {
+            return None;
+        }
+        if NESTING.contains(&&*word) {
+            self.nesting += 1;
+        }
+        if self.nesting > NESTING_MAX {
             return None;
         }
         let last = match &*word {
@@ -442,7 +492,7 @@ impl<'t> Scanner<'t> {
         }
         self.rest = inner;
         self.last = Last::Name;
-        Some(())
+        self.count()
     }
 
     fn line_comment(&mut self) -> Option<()> {
@@ -473,5 +523,49 @@ impl<'t> Scanner<'t> {
             return None;
         }
         self.take(1 + digits, Last::Name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    #[test]
+    fn no_text_takes_long() {
+        let hostile = [
+            format!("SELECT * FROM {}a{}", "(".repeat(12), ")".repeat(12)),
+            format!("SELECT * FROM {}a JOIN b{}", "(".repeat(12), " JOIN c)".repeat(12)),
+            format!("SELECT {}1{}", "(".repeat(12), ",1)".repeat(12)),
+            format!("SELECT {} 1", "not ".repeat(8000)),
+            format!("SELECT {} 1", "- ".repeat(16000)),
+            format!("SELECT {}", "case when ".repeat(3000)),
+            format!("SELECT 1 {}", "union select 1 ".repeat(2000)),
+            format!("SELECT 1 {}", "+ 1".repeat(10000)),
+            format!("SELECT 1 FROM t WHERE {} 1", "a = 1 or ".repeat(3500)),
+            format!("SELECT * FROM a {}", "join b ".repeat(4600)),
+            format!("SELECT {}", "cast(".repeat(12)),
+            format!("SELECT {}a{}", "date ".repeat(6000), ""),
+        ];
+        let words =
+            BEFORE_PARENTHESIS.iter().chain(HARMLESS).chain(NESTING).chain(&["left", "table", "::int", "."]);
+        let repeated = words.flat_map(|word| {
+            let (few, most) = (NESTING_MAX - 2, TOKENS_MAX / 2 - 8);
+            [few, most].into_iter().flat_map(move |times| {
+                [
+                    format!("SELECT * FROM a {}", format!("{word} b ").repeat(times)),
+                    format!("SELECT {}", format!("{word} ").repeat(times)),
+                    format!("SELECT 1 {}", format!("{word} 1 ").repeat(times)),
+                    format!("{} 1", format!("{word} ").repeat(times)),
+                ]
+            })
+        });
+        for text in hostile.into_iter().chain(repeated) {
+            let start = Instant::now();
+            reads(&text);
+            let head: String = text.chars().take(40).collect();
+            assert!(start.elapsed() < Duration::from_secs(5), "{head}");
+        }
     }
 }

@@ -167,88 +167,79 @@ impl Metrics {
 
     fn registered(mut self) -> Metrics {
         let mut registry = Registry::default();
-        let seconds = || Unit::Seconds;
-        registry.register_with_unit(
-            "mcp_server_operation_duration",
-            "MCP requests as the agent saw them",
-            seconds(),
-            self.mcp_server.family.clone(),
-        );
-        registry.register_with_unit(
-            "mcp_client_operation_duration",
-            "MCP requests as the upstream answered them",
-            seconds(),
-            self.mcp_client.family.clone(),
-        );
-        registry.register_with_unit(
-            "http_server_request_duration",
-            "HTTP requests as the agent saw them",
-            seconds(),
-            self.http_server.family.clone(),
-        );
-        registry.register("holdpoint_calls", "Calls by class, decision and mode", self.calls.clone());
-        registry.register_with_unit(
-            "holdpoint_overhead_duration",
-            "Time in the gateway less waiting for upstream and people",
-            seconds(),
-            self.overhead.clone(),
-        );
-        registry.register_with_unit(
-            "holdpoint_hold_duration",
-            "From the opening of a hold to its end",
-            seconds(),
-            self.hold.clone(),
-        );
-        registry.register(
-            "holdpoint_holds_pending",
-            "Holds that wait for people",
-            self.holds_pending.clone(),
-        );
-        registry.register_with_unit(
-            "holdpoint_audit_commit_duration",
-            "Waiting for the audit to have a record",
-            seconds(),
-            self.audit_commit.clone(),
-        );
-        registry.register("holdpoint_audit_bytes", "Bytes written to the audit", self.audit_bytes.clone());
-        registry.register(
-            "holdpoint_telemetry_dropped",
-            "Spans that no collector confirmed, by reason",
-            self.dropped.clone(),
-        );
-        registry.register(
-            "holdpoint_telemetry_exported",
-            "Spans that the collector confirmed",
-            self.exported.clone(),
-        );
-        registry.register(
-            "holdpoint_refused_connections",
-            "Connections refused before any call, by reason",
-            self.refused.clone(),
-        );
-        registry.register(
-            "holdpoint_reload_failures",
-            "Reloads refused because of mistakes",
-            self.reload_failures.clone(),
-        );
-        registry.register_with_unit(
-            "holdpoint_trust_expiry",
-            "Time until a certificate or bundle expires",
-            seconds(),
-            self.trust_expiry.clone(),
-        );
-        registry.register("holdpoint_reviews_due", "Agents whose review is due", self.reviews_due.clone());
-        registry.register(
-            "holdpoint_catalog_drift",
-            "Tools that differ from their pins, by upstream",
-            self.catalog_drift.clone(),
-        );
+        self.register_durations(&mut registry);
+        self.register_counts(&mut registry);
         // A loss that never happened is a zero, not an absence: alerts on rates need the first increase.
         for loss in Loss::ALL {
             drop(self.dropped.get_or_create(&Reason { reason: loss.as_str() }));
         }
         self.registry = registry;
         self
+    }
+
+    fn register_durations(&self, registry: &mut Registry) {
+        let seconds = || Unit::Seconds;
+        let mut add =
+            |name: &str, help: &str, family| registry.register_with_unit(name, help, seconds(), family);
+        let (server, client) = (self.mcp_server.family.clone(), self.mcp_client.family.clone());
+        add("mcp_server_operation_duration", "MCP requests as the agent saw them", server);
+        add("mcp_client_operation_duration", "MCP requests as the upstream answered them", client);
+        let http = self.http_server.family.clone();
+        registry.register_with_unit(
+            "http_server_request_duration",
+            "HTTP requests as the agent saw them",
+            seconds(),
+            http,
+        );
+        let hold = self.hold.clone();
+        registry.register_with_unit(
+            "holdpoint_hold_duration",
+            "From the opening of a hold to its end",
+            seconds(),
+            hold,
+        );
+        let mut add = |name: &str, help: &str, one| registry.register_with_unit(name, help, seconds(), one);
+        let overhead = "Time in the gateway less waiting for upstream and people";
+        add("holdpoint_overhead_duration", overhead, self.overhead.clone());
+        add(
+            "holdpoint_audit_commit_duration",
+            "Waiting for the audit to have a record",
+            self.audit_commit.clone(),
+        );
+        let expiry = self.trust_expiry.clone();
+        registry.register_with_unit(
+            "holdpoint_trust_expiry",
+            "Time until a certificate or bundle expires",
+            seconds(),
+            expiry,
+        );
+    }
+
+    fn register_counts(&self, registry: &mut Registry) {
+        registry.register("holdpoint_calls", "Calls by class, decision and mode", self.calls.clone());
+        registry.register(
+            "holdpoint_catalog_drift",
+            "Tools that differ from their pins, by upstream",
+            self.catalog_drift.clone(),
+        );
+        let mut add = |name: &str, help: &str, counter| registry.register(name, help, counter);
+        add("holdpoint_audit_bytes", "Bytes written to the audit", self.audit_bytes.clone());
+        add("holdpoint_reload_failures", "Reloads refused because of mistakes", self.reload_failures.clone());
+        add("holdpoint_telemetry_exported", "Spans that the collector confirmed", self.exported.clone());
+        let mut add = |name: &str, help: &str, by_reason| registry.register(name, help, by_reason);
+        add(
+            "holdpoint_refused_connections",
+            "Connections refused before any call, by reason",
+            self.refused.clone(),
+        );
+        add(
+            "holdpoint_telemetry_dropped",
+            "Spans that no collector confirmed, by reason",
+            self.dropped.clone(),
+        );
+        let mut add = |name: &str, help: &str, gauge| registry.register(name, help, gauge);
+        add("holdpoint_holds_pending", "Holds that wait for people", self.holds_pending.clone());
+        add("holdpoint_reviews_due", "Agents whose review is due", self.reviews_due.clone());
     }
 
     /// Counts a call that ended.

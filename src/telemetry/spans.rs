@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use opentelemetry::trace::{
     Event, Link, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState,
 };
-use opentelemetry::{InstrumentationScope, KeyValue, Value};
+use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator, SpanData, SpanEvents, SpanLinks};
 
 use super::Stages;
@@ -343,11 +343,6 @@ pub(super) fn clean(value: &str) -> String {
     };
     let replaced = value.chars().map(|c| if hidden(c) { '\u{fffd}' } else { c });
     replaced.take(VALUE_CHARS_MAX).collect()
-}
-
-/// An attribute value as text, for reading spans back.
-pub(super) fn value_text(value: &Value) -> String {
-    value.as_str().into_owned()
 }
 
 /// The spans of a trace as an indented tree with durations, for people.
