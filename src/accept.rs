@@ -26,9 +26,9 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::call::AgentId;
+use crate::call::{AgentId, Stage, Stop, StopKind};
 use crate::identify::svid::Leaf;
-pub use gone::Gone;
+pub use gone::{Gone, Leave};
 use gone::{Presence, Watched};
 
 /// How long a connection that must end may still finish its calls.

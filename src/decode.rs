@@ -207,7 +207,7 @@ async fn mcp_payload(
     shape: &mut Shape,
 ) -> Result<(Envelope, Payload), Box<Stop>> {
     if head.uri.query().is_some() {
-        return Err(http::malformed_query());
+        return Err(malformed("query", "an MCP endpoint takes no query"));
     }
     let bytes = read(&decoder.bounds, body).await?;
     let message = if head.method == Method::POST {
@@ -219,8 +219,8 @@ async fn mcp_payload(
     } else {
         return Err(Stop::new(Stage::Decode, StopKind::Malformed, "body", "only POST may have a body"));
     };
-    if let Some(era) = mcp::looks_modern(&head.headers, message.as_ref()) {
-        shape.protocol = Protocol::Mcp(era);
+    if mcp::claims_modern(&head.headers, message.as_ref()) {
+        shape.protocol = Protocol::Mcp(Era::Modern);
     }
     let envelope = mcp::envelope(&head.method, &head.headers, message.as_ref())?;
     shape.protocol = Protocol::Mcp(envelope.era);

@@ -12,7 +12,7 @@ pub mod verify;
 mod writer;
 
 pub use chain::Kind;
-pub use ledger::{Appended, Config, Durability, Ledger, LedgerError, Stats};
+pub use ledger::{Appended, Config, Durability, Entry, Ledger, LedgerError, Stats};
 pub use recover::Recovered;
 
 use std::net::SocketAddr;
@@ -26,7 +26,7 @@ use crate::call::{Class, PolicyAction, Protocol, RecordId, Shape, Stage, Stop, S
 use crate::classify::Facts;
 use crate::decide::{Decision, Judged, Outcome, Permitted, wire};
 use crate::decode::{Action, Call, Payload};
-use crate::flow::{Entry, Label};
+use crate::flow::{self, Label};
 use crate::forward::pool::Dial;
 use crate::identify::Agent;
 use crate::secret::PseudonymKey;
@@ -180,7 +180,7 @@ impl Record {
     }
 
     /// Notes the run and what it remembers.
-    pub fn entered(&mut self, entry: &Entry) {
+    pub fn entered(&mut self, entry: &flow::Entry) {
         let labels: Vec<&str> = entry.labels.iter().map(|label| label.as_str()).collect();
         self.put("run", json!(&*entry.run));
         self.put("labels", json!(labels));
@@ -216,7 +216,7 @@ impl Record {
         if let Some(input) = self.input.take() {
             members.insert("input".to_owned(), input);
         }
-        let entry = ledger::Entry { id: self.id, ..self.entry(Kind::Intent, members) };
+        let entry = Entry { id: self.id, ..self.entry(Kind::Intent, members) };
         let begun = Instant::now();
         let appended = self.evidence.ledger.append(entry, durability).await;
         if let Err(error) = appended {
@@ -291,7 +291,7 @@ impl Record {
         self.finish();
     }
 
-    fn stopping(&mut self, stop: &Stop) -> (ledger::Entry, Durability) {
+    fn stopping(&mut self, stop: &Stop) -> (Entry, Durability) {
         self.put("stage", json!(stop.stage.as_str()));
         self.put("reason", json!(stop.reason));
         self.put("detail", json!(stop.operator));
@@ -316,7 +316,7 @@ impl Record {
                 if let Some(input) = self.input.take() {
                     members.insert("input".to_owned(), input);
                 }
-                (ledger::Entry { id: self.id, ..self.entry(kind, members) }, Durability::Written)
+                (Entry { id: self.id, ..self.entry(kind, members) }, Durability::Written)
             }
         }
     }
@@ -329,7 +329,7 @@ impl Record {
         appended.map(|_| ()).map_err(|error| unavailable(&error.to_string()))
     }
 
-    fn ending(&mut self, ending: Ending, reply: &ReplyFacts) -> (ledger::Entry, Durability) {
+    fn ending(&mut self, ending: Ending, reply: &ReplyFacts) -> (Entry, Durability) {
         let now = self.started.elapsed();
         if let Some(hop) = &mut self.hop {
             if let Some((_, to)) = &mut hop.timing.upstream {
@@ -372,7 +372,7 @@ impl Record {
         (self.outcome(status, members), durability)
     }
 
-    fn outcome(&self, status: &str, mut members: Map<String, Value>) -> ledger::Entry {
+    fn outcome(&self, status: &str, mut members: Map<String, Value>) -> Entry {
         members.insert("intent".to_owned(), json!(self.id.to_string()));
         members.insert("status".to_owned(), json!(status));
         members.insert("duration_ms".to_owned(), json!(millis(self.started.elapsed())));
@@ -384,10 +384,10 @@ impl Record {
         self.entry(Kind::Outcome, members)
     }
 
-    fn entry(&self, kind: Kind, members: Map<String, Value>) -> ledger::Entry {
+    fn entry(&self, kind: Kind, members: Map<String, Value>) -> Entry {
         let text = Value::Object(members).to_string();
         let body = text.strip_prefix('{').and_then(|text| text.strip_suffix('}')).unwrap_or_default();
-        ledger::Entry::new(kind, self.hop.as_ref().map(|hop| hop.trace.trace_id), body)
+        Entry::new(kind, self.hop.as_ref().map(|hop| hop.trace.trace_id), body)
     }
 
     fn put(&mut self, key: &str, value: Value) {
@@ -417,7 +417,7 @@ impl Drop for Record {
             State::Open | State::Closed => {
                 self.put("reason", json!("abandoned"));
                 let members = std::mem::take(&mut self.members);
-                ledger::Entry { id: self.id, ..self.entry(Kind::Refused, members) }
+                Entry { id: self.id, ..self.entry(Kind::Refused, members) }
             }
         };
         self.evidence.ledger.append_detached(entry);

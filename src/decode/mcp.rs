@@ -161,6 +161,13 @@ pub struct Envelope {
     pub tracestate: Option<Arc<str>>,
 }
 
+/// Whether a request carries a modern marker, so that even its refusal is in the modern shape.
+pub fn claims_modern(headers: &HeaderMap, message: Option<&Message>) -> bool {
+    let header = headers.get(VERSION).and_then(|value| value.to_str().ok());
+    header.is_some_and(|version| version >= MODERN_SINCE)
+        || message.and_then(Message::meta).is_some_and(|meta| meta.get(META_VERSION).is_some())
+}
+
 /// Understands one request on an MCP endpoint; `message` is its body, when it has one.
 pub fn envelope(
     method: &Method,
