@@ -1,7 +1,16 @@
 //! Configuration: YAML becomes each stage's own typed `Config` once, and every mistake is reported together.
 
-pub mod raw;
-pub mod registry;
 pub mod catalog;
+mod load;
+pub mod raw;
 pub mod read;
+pub mod registry;
 pub mod units;
+mod upstream;
+
+pub use load::{Listener, ListenerKind, Loaded, Settings, load};
+
+/// The JSON Schema of the configuration file.
+pub fn schema() -> serde_json::Value {
+    serde_json::to_value(schemars::schema_for!(raw::File)).unwrap_or_default()
+}
