@@ -1,0 +1,261 @@
+//! Wiring: from what configuration gives to a running gateway, and its orderly end.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use aws_lc_rs::rand::{SecureRandom, SystemRandom};
+use http::{Request, Response};
+use hyper::body::Incoming;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::accept::{self, Conn, Handler, tls};
+use crate::config::{Listener, ListenerKind, Loaded, Settings};
+use crate::credential::Broker;
+use crate::decode::{Decoder, Routes};
+use crate::flow::Runs;
+use crate::forward::Upstreams;
+use crate::health;
+use crate::identify::svid::Role;
+use crate::limit::Meters;
+use crate::observe::Body;
+use crate::pipeline::{self, Gateway};
+use crate::record::{Entry, Evidence, Kind, Ledger, Recovered};
+use crate::secret::PseudonymKey;
+use crate::telemetry::Telemetry;
+
+/// Why the gateway cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The audit.
+    #[error("audit: {0}")]
+    Audit(#[from] crate::record::LedgerError),
+    /// An address is taken, or is not ours.
+    #[error("listener `{name}` at {address}: {source}")]
+    Bind {
+        /// The listener.
+        name: String,
+        /// Its address.
+        address: SocketAddr,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The keys.
+    #[error("keys: {0}")]
+    Keys(String),
+    /// Traces.
+    #[error(transparent)]
+    Telemetry(#[from] crate::telemetry::StartError),
+    /// TLS.
+    #[error("tls: {0}")]
+    Tls(String),
+}
+
+/// A gateway that serves.
+pub struct Running {
+    /// Every listener with the address it got.
+    pub listeners: Vec<Listener>,
+    /// What was found in the audit at the start.
+    pub recovered: Recovered,
+    gateway: Arc<Gateway>,
+    tasks: JoinSet<()>,
+    drain: watch::Sender<bool>,
+}
+
+/// Starts everything; when this returns, agents are served.
+pub async fn start(loaded: Loaded) -> Result<Running, StartError> {
+    let settings = loaded.settings.clone();
+    let bound = bind(&settings.listeners).await?;
+    let (gateway, identity, trust, recovered) = gateway(loaded)?;
+    let gateway = Arc::new(gateway);
+    let server = tls::server_config(trust, Role::Agents, identity).map_err(StartError::Tls)?;
+    let (drain, draining) = watch::channel(false);
+    let mut tasks = JoinSet::new();
+    let mut listeners = Vec::new();
+    for (listener, socket) in bound {
+        let address = socket.local_addr().unwrap_or(listener.address);
+        listeners.push(Listener { address, ..listener.clone() });
+        match listener.kind {
+            ListenerKind::Agents => {
+                let agents = Arc::new(Agents {
+                    gateway: Arc::clone(&gateway),
+                    folds: Folds::default(),
+                    listener: listener.name.clone(),
+                });
+                tasks.spawn(accept::serve(
+                    socket,
+                    Arc::clone(&server),
+                    settings.accept.clone(),
+                    agents,
+                    draining.clone(),
+                ));
+            }
+            ListenerKind::Health => {
+                let evidence = Arc::clone(&gateway.evidence);
+                tasks.spawn(health::serve(socket, evidence, draining.clone()));
+            }
+        }
+    }
+    Ok(Running { listeners, recovered, gateway, tasks, drain })
+}
+
+async fn bind(listeners: &[Listener]) -> Result<Vec<(Listener, TcpListener)>, StartError> {
+    let mut bound = Vec::new();
+    for listener in listeners {
+        let socket = TcpListener::bind(listener.address).await.map_err(|source| StartError::Bind {
+            name: listener.name.clone(),
+            address: listener.address,
+            source,
+        })?;
+        bound.push((listener.clone(), socket));
+    }
+    Ok(bound)
+}
+
+type Wired = (Gateway, Arc<tls::Identity>, Arc<ArcSwap<crate::identify::svid::Trust>>, Recovered);
+
+fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
+    let settings: Settings = loaded.settings;
+    let pseudonyms = PseudonymKey::new(&key(&settings.keys_dir, "pseudonym")?);
+    let telemetry = Arc::new(Telemetry::start(&settings.telemetry)?);
+    let runs = Runs::new(settings.flow);
+    restore(&runs, &settings);
+    let (ledger, recovered) = Ledger::open(settings.audit)?;
+    let evidence = Evidence { ledger, telemetry, pseudonyms, policy_revision: Arc::clone(loaded.policy.revision()) };
+    let gateway = Gateway {
+        directory: loaded.directory,
+        decoder: Decoder {
+            bounds: settings.decode,
+            routes: Routes::new(loaded.routes),
+            sessions: Arc::default(),
+        },
+        catalog: loaded.catalog,
+        meters: Meters::new(settings.limits),
+        runs,
+        policy: loaded.policy,
+        evidence: Arc::new(evidence),
+        broker: Broker::new(loaded.credentials),
+        upstreams: Upstreams::new(loaded.upstreams),
+    };
+    Ok((gateway, Arc::new(loaded.identity), Arc::new(ArcSwap::from_pointee(loaded.trust)), recovered))
+}
+
+/// Brings back the labels that the intents of the last day carry: a restart cleans no run.
+fn restore(runs: &Runs, settings: &Settings) {
+    let restored = crate::record::restore::labels(&settings.audit.dir, |agent, label, at| {
+        crate::flow::sent(runs, agent, &[label], at);
+    });
+    if let Err(error) = restored {
+        tracing::warn!(%error, "labels could not be restored from the audit");
+    }
+}
+
+/// A key of 32 bytes, made when there is none.
+fn key(dir: &Path, purpose: &str) -> Result<[u8; 32], StartError> {
+    use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+    let fail = |error: std::io::Error| StartError::Keys(format!("{}: {error}", dir.join(purpose).display()));
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(fail)?;
+    let path = dir.join(format!("{purpose}.key"));
+    if let Ok(bytes) = std::fs::read(&path) {
+        return bytes.try_into().map_err(|_| StartError::Keys(format!("{}: is not 32 bytes", path.display())));
+    }
+    let mut bytes = [0; 32];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| StartError::Keys("no random numbers".to_owned()))?;
+    let mut file =
+        std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(fail)?;
+    std::io::Write::write_all(&mut file, &bytes).and_then(|()| file.sync_all()).map_err(fail)?;
+    Ok(bytes)
+}
+
+// === impl Running ===
+
+impl Running {
+    /// The address of the first listener of a kind.
+    pub fn address(&self, kind: ListenerKind) -> Option<SocketAddr> {
+        self.listeners.iter().find(|listener| listener.kind == kind).map(|listener| listener.address)
+    }
+
+    /// What the stages work with; tests look at it.
+    pub fn gateway(&self) -> &Arc<Gateway> {
+        &self.gateway
+    }
+
+    /// Stops accepting, lets calls end, writes what is queued.
+    pub async fn drain(mut self) {
+        // Receivers that are gone have ended already.
+        let _ = self.drain.send(true);
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(DRAIN_TIME_MAX, ended).await.is_err() {
+            tracing::warn!("calls were still under way when the drain time ended");
+            self.tasks.shutdown().await;
+        }
+        self.gateway.evidence.telemetry.shutdown().await;
+    }
+}
+
+/// How long calls may go on after the program was told to end.
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(40);
+
+/// The agents' listener.
+struct Agents {
+    gateway: Arc<Gateway>,
+    folds: Folds,
+    listener: String,
+}
+
+impl Handler for Agents {
+    type Body = Body;
+
+    async fn call(self: Arc<Self>, conn: Arc<Conn>, request: Request<Incoming>) -> Response<Body> {
+        pipeline::serve(&self.gateway, &conn, request).await
+    }
+
+    fn refused(&self, peer: SocketAddr, reason: &'static str, detail: String) {
+        let evidence = &self.gateway.evidence;
+        evidence.telemetry.metrics().connection_refused(reason);
+        let Some(folded) = self.folds.admit() else { return };
+        let body = serde_json::json!({
+            "stage": "accept",
+            "listener": self.listener,
+            "peer": peer.to_string(),
+            "reason": reason,
+            "detail": detail,
+            "folded": folded,
+            "decision": {"outcome": "denied", "rule": ""},
+        })
+        .to_string();
+        let members = body.strip_prefix('{').and_then(|body| body.strip_suffix('}')).unwrap_or_default();
+        evidence.ledger.append_detached(Entry::new(Kind::Refused, None, members));
+    }
+}
+
+/// Bounds how many refused connections a second get a record of their own; the others are counted in the next one.
+#[derive(Default)]
+struct Folds {
+    second: AtomicU64,
+    written: AtomicU64,
+    folded: AtomicU64,
+}
+
+/// Records of refused connections in one second.
+const REFUSED_RECORDS_MAX: u64 = 50;
+
+impl Folds {
+    /// The number of refusals folded since the last record, or `None` when this one is folded too.
+    fn admit(&self) -> Option<u64> {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
+        if self.second.swap(now, Ordering::Relaxed) != now {
+            self.written.store(0, Ordering::Relaxed);
+        }
+        if self.written.fetch_add(1, Ordering::Relaxed) < REFUSED_RECORDS_MAX {
+            return Some(self.folded.swap(0, Ordering::Relaxed));
+        }
+        self.folded.fetch_add(1, Ordering::Relaxed);
+        None
+    }
+}
