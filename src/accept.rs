@@ -1,0 +1,432 @@
+//! Sockets in: TLS with a verified SPIFFE ID, HTTP/1.1 and HTTP/2 with bounds, one detached task per call.
+
+mod framing;
+mod gone;
+mod h2guard;
+mod head;
+pub mod tls;
+
+use std::error::Error;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::ServerConfig;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::call::AgentId;
+use crate::identify::svid::Leaf;
+pub use gone::Gone;
+use gone::{Presence, Watched};
+
+/// How long a connection that must end may still finish its calls.
+const DRAIN_MAX: Duration = Duration::from_secs(30);
+/// How long accepting pauses when the process has no file left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// TCP keep-alive of a silent peer.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+/// HTTP/2 windows, as an Envoy at the edge has them, in bytes.
+const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+/// HTTP/2 streams that a peer may reset before they were accepted.
+const PENDING_RESETS_MAX: usize = 20;
+/// HTTP/2 pings: how often, and how long an answer may take.
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PING_WAIT_MAX: Duration = Duration::from_secs(20);
+
+/// What a listener accepts at most.
+#[derive(Clone, Debug)]
+pub struct Bounds {
+    /// Connections at one time.
+    pub connections_max: usize,
+    /// Handshakes at one time.
+    pub handshakes_max: usize,
+    /// A TLS handshake, in seconds.
+    pub handshake_seconds_max: u64,
+    /// The head of a request, from its first byte, in seconds.
+    pub head_seconds_max: u64,
+    /// The head of a request, in bytes.
+    pub headers_bytes_max: usize,
+    /// Header fields of a request.
+    pub headers_max: usize,
+    /// HTTP/2 streams at one time on one connection.
+    pub streams_max: u32,
+    /// A connection without a call, in seconds.
+    pub idle_seconds_max: u64,
+    /// A connection's whole life, in seconds.
+    pub connection_seconds_max: u64,
+}
+
+impl Default for Bounds {
+    fn default() -> Bounds {
+        Bounds {
+            connections_max: 10_000,
+            handshakes_max: 256,
+            handshake_seconds_max: 5,
+            head_seconds_max: 10,
+            headers_bytes_max: 64 * 1024,
+            headers_max: 100,
+            streams_max: 100,
+            idle_seconds_max: 300,
+            connection_seconds_max: 3600,
+        }
+    }
+}
+
+/// The facts of one connection. Only [`serve`] makes one, after the peer's certificate was verified.
+#[derive(Debug)]
+pub struct Conn {
+    peer: SocketAddr,
+    local: SocketAddr,
+    leaf: Leaf,
+    fingerprint: [u8; 32],
+    h2: bool,
+    fault: Arc<OnceLock<&'static str>>,
+}
+
+impl Conn {
+    /// The peer's address.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// The address that the peer connected to.
+    pub fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// The verified SPIFFE ID.
+    pub fn agent_id(&self) -> &AgentId {
+        &self.leaf.id
+    }
+
+    /// The certificate's serial number, in hexadecimal.
+    pub fn serial(&self) -> &Arc<str> {
+        &self.leaf.serial
+    }
+
+    /// SHA-256 of the certificate.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        self.fingerprint
+    }
+
+    /// When the certificate stops being valid.
+    pub fn not_after(&self) -> SystemTime {
+        self.leaf.not_after
+    }
+
+    /// Whether HTTP/2 is spoken.
+    pub fn is_h2(&self) -> bool {
+        self.h2
+    }
+
+    /// The first framing fault of the connection: what a body that ended in an error ended for.
+    pub fn framing_fault(&self) -> Option<&'static str> {
+        self.fault.get().copied()
+    }
+
+    /// The fault that this request stands for; such a request is answered and recorded, never acted on.
+    ///
+    /// It is an extension that only this module can make, so nothing a peer sends looks like one or hides one.
+    pub fn framing_fault_of<B>(&self, request: &Request<B>) -> Option<&'static str> {
+        request.extensions().get::<Fault>().map(|fault| fault.0)
+    }
+}
+
+/// Marks a request that has no single meaning.
+#[derive(Clone, Copy, Debug)]
+struct Fault(&'static str);
+
+/// What a listener's calls are given to.
+pub trait Handler: Send + Sync + 'static {
+    /// The response's body.
+    type Body: http_body::Body<Data = Bytes, Error = Box<dyn Error + Send + Sync>> + Send + 'static;
+
+    /// Serves one call. It runs in a task of its own and is not cut off when the client leaves: [`Gone`] among the
+    /// request's extensions tells.
+    fn call(
+        self: Arc<Self>,
+        conn: Arc<Conn>,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Response<Self::Body>> + Send;
+
+    /// Is told of every connection that came to nothing, so that it can be recorded.
+    fn refused(&self, peer: SocketAddr, reason: &'static str, detail: String);
+}
+
+struct Listener<H> {
+    acceptor: TlsAcceptor,
+    bounds: Bounds,
+    handler: Arc<H>,
+    connections: Arc<Semaphore>,
+    handshakes: Arc<Semaphore>,
+    drain: watch::Receiver<bool>,
+    /// Held by every call's task, so that the end can be waited for.
+    alive: mpsc::Sender<()>,
+}
+
+/// Serves a listener until `drain` turns true (or its sender is gone), then ends connections gracefully.
+pub async fn serve<H: Handler>(
+    listener: TcpListener,
+    tls: Arc<ServerConfig>,
+    bounds: Bounds,
+    handler: Arc<H>,
+    mut drain: watch::Receiver<bool>,
+) {
+    let (alive, mut ended) = mpsc::channel::<()>(1);
+    let shared = Arc::new(Listener {
+        acceptor: TlsAcceptor::from(tls),
+        connections: Arc::new(Semaphore::new(bounds.connections_max)),
+        handshakes: Arc::new(Semaphore::new(bounds.handshakes_max)),
+        bounds,
+        handler,
+        drain: drain.clone(),
+        alive,
+    });
+    let mut tasks = JoinSet::new();
+    loop {
+        tokio::select! {
+            biased;
+            _ = drain.wait_for(|drain| *drain) => break,
+            Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
+            accepted = listener.accept() => match accepted {
+                Ok((socket, peer)) => shared.clone().admit(socket, peer, &mut tasks),
+                Err(error) => {
+                    // Out of files, or the peer is gone already: neither may end the listener.
+                    tracing::warn!(event = "accept.failed", error = %error);
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    drop(shared);
+    let all_ended = async {
+        while tasks.join_next().await.is_some() {}
+        let _ = ended.recv().await;
+    };
+    if tokio::time::timeout(DRAIN_MAX + Duration::from_secs(1), all_ended).await.is_err() {
+        tracing::warn!(event = "accept.drain_overdue");
+    }
+}
+
+impl<H: Handler> Listener<H> {
+    fn admit(self: Arc<Self>, socket: TcpStream, peer: SocketAddr, tasks: &mut JoinSet<()>) {
+        let permits =
+            (self.connections.clone().try_acquire_owned(), self.handshakes.clone().try_acquire_owned());
+        match permits {
+            (Ok(connection), Ok(handshake)) => {
+                tasks.spawn(self.connection(socket, peer, connection, handshake));
+            }
+            (Err(_), _) => self.handler.refused(peer, "overload", "connections_max is reached".to_owned()),
+            (_, Err(_)) => self.handler.refused(peer, "overload", "handshakes_max is reached".to_owned()),
+        }
+    }
+
+    async fn connection(
+        self: Arc<Self>,
+        socket: TcpStream,
+        peer: SocketAddr,
+        _connection: OwnedSemaphorePermit,
+        handshake: OwnedSemaphorePermit,
+    ) {
+        let accepted = self.handshake(socket, peer).await;
+        drop(handshake);
+        let (stream, conn) = match accepted {
+            Ok(accepted) => accepted,
+            Err((reason, detail)) => return self.handler.refused(peer, reason, detail),
+        };
+        let fault = conn.fault.clone();
+        let busy = Arc::new(Activity::new());
+        if conn.h2 {
+            self.serve_h2(stream, conn, busy).await;
+        } else {
+            self.serve_h1(stream, conn, busy).await;
+        }
+        if fault.get() == Some(&"h2-control-flood") {
+            self.handler.refused(peer, "h2-control-flood", "too many HTTP/2 control frames".to_owned());
+        }
+    }
+
+    async fn handshake(
+        &self,
+        socket: TcpStream,
+        peer: SocketAddr,
+    ) -> Result<(TlsStream<TcpStream>, Arc<Conn>), (&'static str, String)> {
+        // A peer that is gone already fails the handshake below, which is what is reported.
+        let _ = socket.set_nodelay(true);
+        let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4);
+        let _ = socket2::SockRef::from(&socket).set_tcp_keepalive(&keepalive);
+        let local = socket.local_addr().map_err(|error| ("disconnected", error.to_string()))?;
+        let wait = Duration::from_secs(self.bounds.handshake_seconds_max);
+        let stream = match tokio::time::timeout(wait, self.acceptor.accept(socket)).await {
+            Err(_) => return Err(("handshake-timeout", format!("not done in {} s", wait.as_secs()))),
+            Ok(Err(error)) => return Err(tls::handshake_failure(&error)),
+            Ok(Ok(stream)) => stream,
+        };
+        let (_, session) = stream.get_ref();
+        let der = session.peer_certificates().and_then(<[_]>::first);
+        let der = der.ok_or_else(|| ("no-certificate", "the peer presented none".to_owned()))?;
+        let leaf = Leaf::read(der).map_err(|error| (error.reason(), error.to_string()))?;
+        let mut fingerprint = [0; 32];
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, der);
+        for (to, from) in fingerprint.iter_mut().zip(digest.as_ref()) {
+            *to = *from;
+        }
+        let h2 = session.alpn_protocol() == Some(b"h2");
+        let conn = Conn { peer, local, leaf, fingerprint, h2, fault: Arc::default() };
+        Ok((stream, Arc::new(conn)))
+    }
+
+    async fn serve_h1(&self, stream: TlsStream<TcpStream>, conn: Arc<Conn>, activity: Arc<Activity>) {
+        let head = framing::HeadBounds {
+            bytes_max: self.bounds.headers_bytes_max,
+            fields_max: self.bounds.headers_max,
+            wait_max: Duration::from_secs(self.bounds.head_seconds_max),
+        };
+        let stream = framing::Framing::new(stream, head, conn.fault.clone());
+        let service = service_fn(|request| self.call(conn.clone(), &activity, request));
+        let mut builder = hyper::server::conn::http1::Builder::new();
+        builder
+            .timer(TokioTimer::new())
+            // Framing bounds a head's own time; this is how long the next may be awaited.
+            .header_read_timeout(Duration::from_secs(self.bounds.idle_seconds_max))
+            .max_buf_size((self.bounds.headers_bytes_max + 8 * 1024).max(16 * 1024));
+        if self.bounds.headers_max > 100 {
+            builder.max_headers(self.bounds.headers_max);
+        }
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        self.until_done(connection, |connection| connection.graceful_shutdown(), &conn, &activity).await;
+    }
+
+    async fn serve_h2(&self, stream: TlsStream<TcpStream>, conn: Arc<Conn>, activity: Arc<Activity>) {
+        let stream = h2guard::H2Guard::new(stream, conn.fault.clone());
+        let service = service_fn(|request| self.call(conn.clone(), &activity, request));
+        let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_concurrent_streams(self.bounds.streams_max)
+            .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
+            .max_header_list_size(u32::try_from(self.bounds.headers_bytes_max).unwrap_or(u32::MAX))
+            .keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PING_WAIT_MAX);
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        self.until_done(connection, |connection| connection.graceful_shutdown(), &conn, &activity).await;
+    }
+
+    /// Gives one request to a task of its own.
+    fn call(
+        &self,
+        conn: Arc<Conn>,
+        activity: &Arc<Activity>,
+        mut request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response<Watched<H::Body>>, Box<dyn Error + Send + Sync>>> + Send + use<H>
+    {
+        let (presence, gone) = Presence::new(activity.begin());
+        mark(&conn, &mut request);
+        request.extensions_mut().insert(gone);
+        let (sender, receiver) = oneshot::channel();
+        let (handler, alive) = (self.handler.clone(), self.alive.clone());
+        tokio::spawn(async move {
+            // The client may be gone; then nobody takes the response, and dropping its body tells its maker.
+            let _ = sender.send(handler.call(conn, request).await);
+            drop(alive);
+        });
+        async move {
+            let response = receiver.await.map_err(|_| "the call's task ended without a response")?;
+            Ok(response.map(|body| Watched::new(body, presence)))
+        }
+    }
+
+    /// Drives a connection to its end, and asks it to end when it is idle, too old, past its certificate, or at drain.
+    async fn until_done<C: Future>(
+        &self,
+        connection: C,
+        end: impl Fn(Pin<&mut C>),
+        conn: &Conn,
+        activity: &Activity,
+    ) {
+        let mut connection = std::pin::pin!(connection);
+        let valid = conn.not_after().duration_since(SystemTime::now()).unwrap_or_default();
+        let life = valid.min(Duration::from_secs(self.bounds.connection_seconds_max));
+        let idle = Duration::from_secs(self.bounds.idle_seconds_max);
+        let mut drain = self.drain.clone();
+        tokio::select! {
+            _ = connection.as_mut() => return,
+            () = tokio::time::sleep(life) => {}
+            () = activity.idle_for(idle) => {}
+            _ = drain.wait_for(|drain| *drain) => {}
+        }
+        end(connection.as_mut());
+        let _ = tokio::time::timeout(DRAIN_MAX, connection).await;
+    }
+}
+
+/// Turns the framing layer's mark, and what is ambiguous in a request over HTTP/2, into a [`Fault`].
+fn mark(conn: &Conn, request: &mut Request<Incoming>) {
+    if conn.h2 {
+        if let Err(reason) = head::check_h2(request) {
+            request.extensions_mut().insert(Fault(reason));
+        }
+        return;
+    }
+    let marked = request.headers().get(framing::MARK).is_some_and(|mark| mark == framing::TOKEN.as_str());
+    if marked {
+        request.headers_mut().remove(framing::MARK);
+        request.extensions_mut().insert(Fault(conn.framing_fault().unwrap_or("framing")));
+    }
+}
+
+/// When a connection last had a call.
+#[derive(Debug)]
+struct Activity {
+    opened: Instant,
+    last_millis: AtomicU64,
+    /// Its clones are the calls under way.
+    busy: mpsc::Sender<()>,
+}
+
+impl Activity {
+    fn new() -> Activity {
+        Activity { opened: Instant::now(), last_millis: AtomicU64::new(0), busy: mpsc::channel(1).0 }
+    }
+
+    fn touch(&self) {
+        let millis = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last_millis.store(millis, Ordering::Relaxed);
+    }
+
+    fn begin(&self) -> mpsc::Sender<()> {
+        self.touch();
+        self.busy.clone()
+    }
+
+    /// Ends when there was no call for this long.
+    async fn idle_for(&self, wait: Duration) {
+        loop {
+            if self.busy.strong_count() > 1 {
+                self.touch();
+            }
+            let last = Duration::from_millis(self.last_millis.load(Ordering::Relaxed));
+            let left = wait.saturating_sub(self.opened.elapsed().saturating_sub(last));
+            if left.is_zero() {
+                return;
+            }
+            tokio::time::sleep(left).await;
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! The ground that other modules stand on to reach a peer.
+
+pub mod tls;
