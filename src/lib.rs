@@ -6,3 +6,4 @@ pub mod config;
 pub mod identify;
 pub mod json;
 pub mod net;
+pub mod pki;
