@@ -192,6 +192,10 @@ async fn gateway() -> Gateway {
 
 impl Gateway {
     async fn connect(&self, client: Option<Client>, alpn: &[u8]) -> std::io::Result<TlsStream<TcpStream>> {
+        self.connect_by(self.client_config(client, alpn)).await
+    }
+
+    fn client_config(&self, client: Option<Client>, alpn: &[u8]) -> Arc<rustls::ClientConfig> {
         let mut roots = rustls::RootCertStore::empty();
         let pem = rustls::pki_types::pem::PemObject::from_pem_slice(self.a.pem.as_bytes()).unwrap();
         roots.add(pem).unwrap();
@@ -204,9 +208,13 @@ impl Gateway {
             None => builder.with_no_client_auth(),
         };
         config.alpn_protocols = vec![alpn.to_vec()];
+        Arc::new(config)
+    }
+
+    async fn connect_by(&self, config: Arc<rustls::ClientConfig>) -> std::io::Result<TlsStream<TcpStream>> {
         let socket = TcpStream::connect(self.address).await?;
         let name = ServerName::try_from("localhost").unwrap();
-        tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, socket).await
+        tokio_rustls::TlsConnector::from(config).connect(name, socket).await
     }
 
     /// Sends raw bytes over HTTP/1.1 and gives everything that comes back until the end, or for a short while.
@@ -348,15 +356,22 @@ async fn good_svids_of_two_domains_are_served_over_both_versions() {
 #[tokio::test]
 async fn trust_taken_away_is_felt_at_the_next_handshake() {
     let gateway = gateway().await;
-    let client = || gateway.a.sign(&svid("spiffe://a.example/agent"));
-    assert!(gateway.raw(b"GET / HTTP/1.1\r\nhost: l\r\nconnection: close\r\n\r\n").await.contains("200 OK"));
-    // The same client configuration connects again: nothing was given to it with which to resume.
-    let stream = gateway.connect(Some(client()), b"http/1.1").await.unwrap();
-    assert_eq!(stream.get_ref().1.handshake_kind(), Some(rustls::HandshakeKind::Full));
-    assert_eq!(stream.get_ref().1.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_3));
-    drop(stream);
+    let client = gateway.a.sign(&svid("spiffe://a.example/agent"));
+    let config = gateway.client_config(Some(client), b"http/1.1");
+    // The second connection has the first one's session store: nothing was put there with which to resume.
+    for _ in 0..2 {
+        let mut stream = gateway.connect_by(config.clone()).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: l\r\nconnection: close\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        let session = stream.get_ref().1;
+        assert_eq!(session.handshake_kind(), Some(rustls::HandshakeKind::Full));
+        assert_eq!(session.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_3));
+        assert_eq!(session.tls13_tickets_received(), 0);
+    }
     gateway.trust.store(Arc::new(Trust::default()));
-    if let Ok(mut stream) = gateway.connect(Some(client()), b"http/1.1").await {
+    if let Ok(mut stream) = gateway.connect_by(config).await {
         let _ = stream.read_to_end(&mut Vec::new()).await;
     }
     assert_eq!(gateway.refusal().await, ["unknown-trust-domain"]);
@@ -407,6 +422,7 @@ async fn framing_that_can_be_read_two_ways_is_refused_by_name() {
             format!("{post}transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"),
         ),
         ("control-byte", format!("{post}transfer-encoding: \x0bchunked\r\n\r\n0\r\n\r\n")),
+        ("control-byte", format!("{post}transfer-encoding: \x0cchunked\r\n\r\n0\r\n\r\n")),
         ("space-before-colon", format!("{post}transfer-encoding : chunked\r\n\r\n0\r\n\r\n")),
         ("obs-fold", format!("{get}a: b\r\n c\r\n\r\n")),
         ("bare-lf", "GET / HTTP/1.1\nhost: l\n\n".to_owned()),
@@ -502,5 +518,85 @@ async fn a_flood_of_pings_ends_the_connection() {
     let _ = stream.write_all(&bytes).await;
     let _ = stream.flush().await;
     assert_eq!(gateway.refusal().await, ["h2-control-flood"]);
+    gateway.join().await;
+}
+
+#[tokio::test]
+async fn a_development_ca_serves_agents_and_upstreams() {
+    let dir = std::env::temp_dir().join(format!("holdpoint-pki-{}", std::process::id()));
+    let written = holdpoint::pki::init(&dir).unwrap();
+    assert_eq!(written.len(), 6);
+    holdpoint::pki::issue_agent(&dir, "agent/support").unwrap();
+    holdpoint::pki::issue_person(&dir, "ana").unwrap();
+    assert!(holdpoint::pki::init(&dir).unwrap_err().contains("already there"));
+    assert!(holdpoint::pki::issue_agent(&dir, "other/support").is_err());
+    assert!(holdpoint::pki::issue_agent(&dir, "../x").is_err());
+    let read = |name: &str| std::fs::read(dir.join(name)).unwrap();
+    let mode = |name: &str| {
+        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(dir.join(name)).unwrap().permissions())
+    };
+    assert_eq!(mode("support-key.pem") & 0o777, 0o600);
+    let pem = rustls::pki_types::pem::PemObject::from_pem_slice(&read("support.pem")).unwrap();
+    let leaf: CertificateDer<'static> = pem;
+    let sources = [
+        ("example.org", Role::Agents, "example.org.pem"),
+        ("people.example.org", Role::People, "people.pem"),
+    ]
+    .map(|(name, role, file)| DomainSource {
+        name: name.to_owned(),
+        role,
+        bundle: read(file),
+        crls: None,
+    });
+    let trust = Trust::build(&sources, &tls::provider()).unwrap();
+    let verified = trust.verify(Role::Agents, &leaf, &[], rustls::pki_types::UnixTime::now()).unwrap();
+    assert_eq!(verified.id.as_str(), "spiffe://example.org/agent/support");
+
+    // The gateway's certificate, as an upstream's: by name, by its exact id, and not by another id.
+    let key: PrivateKeyDer<'static> =
+        rustls::pki_types::pem::PemObject::from_pem_slice(&read("gateway-key.pem")).unwrap();
+    let chain = rustls::pki_types::pem::PemObject::from_pem_slice(&read("gateway.pem")).unwrap();
+    let server = rustls::ServerConfig::builder_with_provider(tls::provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![chain], key)
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server));
+    let (own, people) = (read("example.org.pem"), read("people.pem"));
+    let id = Some("spiffe://example.org/gateway");
+    for (bundle, id, name, works) in [
+        (&own, None, "localhost", true),
+        (&own, None, "elsewhere", false),
+        (&own, id, "elsewhere", true),
+        (&own, Some("spiffe://example.org/other"), "localhost", false),
+        (&people, id, "localhost", false),
+    ] {
+        let config = holdpoint::net::tls::client_config(Some(bundle), id, &[]).unwrap();
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let name = ServerName::try_from(name).unwrap();
+        let connector = tokio_rustls::TlsConnector::from(config);
+        let (client, _server) = tokio::join!(connector.connect(name, near), acceptor.accept(far));
+        assert_eq!(client.is_ok(), works, "{id:?}");
+    }
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+#[tokio::test]
+async fn a_call_goes_on_and_learns_that_its_client_left() {
+    let gateway = gateway().await;
+    let client = gateway.a.sign(&svid("spiffe://a.example/agent"));
+    let mut stream = gateway.connect(Some(client), b"http/1.1").await.unwrap();
+    stream.write_all(b"GET /wait HTTP/1.1\r\nhost: l\r\n\r\n").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(gateway.calls(), Vec::<String>::new());
+    drop(stream);
+    for _ in 0..200 {
+        if gateway.recorder.calls.lock().unwrap().len() == 2 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(gateway.calls(), ["gone", "GET /wait by spiffe://a.example/agent"]);
     gateway.join().await;
 }
