@@ -1,8 +1,9 @@
 //! Who gets in: hostile certificates and hostile framing against a real listener, with what the handler then saw.
 
+#![expect(clippy::unwrap_used, reason = "these are tests")]
+
 use std::convert::Infallible;
 use std::error::Error;
-use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -109,35 +110,33 @@ struct Recorder {
 impl Handler for Recorder {
     type Body = BoxBody<Bytes, Failure>;
 
-    fn call(
-        self: Arc<Self>,
-        conn: Arc<Conn>,
-        request: Request<Incoming>,
-    ) -> impl Future<Output = Response<Self::Body>> + Send {
-        async move {
-            let mut status = 200;
-            let line = match conn.framing_fault_of(&request) {
-                Some(reason) => {
-                    status = 400;
-                    format!("fault {reason}")
+    async fn call(self: Arc<Self>, conn: Arc<Conn>, request: Request<Incoming>) -> Response<Self::Body> {
+        let mut status = 200;
+        let line = match conn.framing_fault_of(&request) {
+            Some(reason) => {
+                status = 400;
+                format!("fault {reason}")
+            }
+            None => {
+                let gone = request.extensions().get::<accept::Gone>().unwrap().clone();
+                if request.uri().path() == "/wait" {
+                    gone.wait().await;
+                    self.calls.lock().unwrap().push("gone".to_owned());
                 }
-                None => {
-                    let line =
-                        format!("{} {} by {}", request.method(), request.uri().path(), conn.agent_id());
-                    let mut body = request.into_body();
-                    loop {
-                        match body.frame().await {
-                            Some(Ok(_)) => {}
-                            Some(Err(_)) => break format!("broken {}", conn.framing_fault().unwrap_or("?")),
-                            None => break line,
-                        }
+                let line = format!("{} {} by {}", request.method(), request.uri().path(), conn.agent_id());
+                let mut body = request.into_body();
+                loop {
+                    match body.frame().await {
+                        Some(Ok(_)) => {}
+                        Some(Err(_)) => break format!("broken {}", conn.framing_fault().unwrap_or("?")),
+                        None => break line,
                     }
                 }
-            };
-            self.calls.lock().unwrap().push(line);
-            let body = Full::from("ok").map_err(|never: Infallible| match never {}).boxed();
-            Response::builder().status(status).body(body).unwrap()
-        }
+            }
+        };
+        self.calls.lock().unwrap().push(line);
+        let body = Full::from("ok").map_err(|never: Infallible| match never {}).boxed();
+        Response::builder().status(status).body(body).unwrap()
     }
 
     fn refused(&self, _peer: SocketAddr, reason: &'static str, _detail: String) {
@@ -513,7 +512,7 @@ async fn a_flood_of_pings_ends_the_connection() {
     let mut stream = gateway.connect(Some(client), b"h2").await.unwrap();
     let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
     for _ in 0..1100 {
-        bytes.extend_from_slice(b"\0\0\x08\x06\0\0\0\0\012345678");
+        bytes.extend_from_slice(b"\0\0\x08\x06\0\0\0\0\0pingping");
     }
     let _ = stream.write_all(&bytes).await;
     let _ = stream.flush().await;
