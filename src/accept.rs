@@ -210,7 +210,7 @@ pub async fn serve<H: Handler>(
     loop {
         tokio::select! {
             biased;
-            _ = drain.wait_for(|drain| *drain) => break,
+            () = drained(&mut drain) => break,
             Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
             accepted = listener.accept() => match accepted {
                 Ok((socket, peer)) => shared.clone().admit(socket, peer, &mut tasks),
@@ -231,6 +231,11 @@ pub async fn serve<H: Handler>(
     if tokio::time::timeout(DRAIN_MAX + Duration::from_secs(1), all_ended).await.is_err() {
         tracing::warn!(event = "accept.drain_overdue");
     }
+}
+
+/// Waits for the drain to begin; a sender that is gone begins it too.
+async fn drained(drain: &mut watch::Receiver<bool>) {
+    let _ = drain.wait_for(|drain| *drain).await;
 }
 
 impl<H: Handler> Listener<H> {
@@ -380,7 +385,7 @@ impl<H: Handler> Listener<H> {
             _ = connection.as_mut() => return,
             () = tokio::time::sleep(life) => {}
             () = activity.idle_for(idle) => {}
-            _ = drain.wait_for(|drain| *drain) => {}
+            () = drained(&mut drain) => {}
         }
         end(connection.as_mut());
         let _ = tokio::time::timeout(DRAIN_MAX, connection).await;

@@ -2,6 +2,7 @@
 
 pub mod accept;
 pub mod answer;
+pub mod app;
 pub mod call;
 pub mod classify;
 pub mod cli;
@@ -12,6 +13,7 @@ pub mod decode;
 pub mod demo;
 pub mod flow;
 pub mod forward;
+pub mod health;
 pub mod hold;
 pub mod identify;
 pub mod json;

@@ -6,6 +6,7 @@
 pub mod chain;
 pub mod ledger;
 mod recover;
+pub mod restore;
 mod segment;
 pub mod tail;
 pub mod verify;

@@ -18,7 +18,7 @@ impl Gone {
         request.extensions().get::<Gone>().cloned().unwrap_or_else(|| Gone(watch::channel(false).1))
     }
 
-    /// Waits for something, unless the client leaves first and nothing is `Leave::Stays`: then `None`.
+    /// Waits for something; `None` when the client leaves first and its leaving ends it.
     pub async fn unless<T>(&self, leave: Leave, something: impl Future<Output = T>) -> Option<T> {
         if leave == Leave::Stays {
             return Some(something.await);

@@ -90,11 +90,12 @@ fn split_field(line: &[u8]) -> Result<(&[u8], &[u8]), &'static str> {
         return Err("space-before-colon");
     }
     check_name(name)?;
-    let value = rest.strip_prefix(b":").unwrap_or_default().trim_ascii();
+    let value = rest.strip_prefix(b":").unwrap_or_default();
+    // Before trimming, which would take some control bytes for white space.
     if value.iter().any(|byte| (*byte < 0x20 && *byte != b'\t') || *byte == 0x7f) {
         return Err("control-byte");
     }
-    Ok((name, value))
+    Ok((name, value.trim_ascii()))
 }
 
 /// A token without `_`, which some upstreams cannot tell from `-`.

@@ -37,8 +37,9 @@ pub fn labels(dir: &Path, mut restored: impl FnMut(&AgentId, Label, SystemTime))
         if std::fs::metadata(&segment.path)?.modified()? < since {
             continue;
         }
-        let mut lines = Lines::open(&segment.path)?;
-        while let Some(line) = lines.next_whole()? {
+        let mut lines = Lines::open(&segment.path, 0)?;
+        while let Some(line) = lines.read()? {
+            let line = line.bytes;
             // Only an intent that brings something has labels; the rest is not worth parsing.
             if !contains(line, b"\"type\":\"intent\"") || contains(line, b"\"brings\":[]") {
                 continue;
