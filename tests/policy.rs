@@ -29,7 +29,7 @@ fn load_with(text: &str, facts: &Facts) -> Result<Policy, Vec<String>> {
 }
 
 fn refused(text: &str, problem: &str) {
-    let mistakes = load(text).expect_err(text);
+    let mistakes = load(text).err().unwrap_or_default();
     assert!(mistakes.iter().any(|mistake| mistake.contains(problem)), "{problem:?} is not in {mistakes:#?}");
 }
 

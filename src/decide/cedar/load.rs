@@ -299,3 +299,20 @@ fn validate(
         mistakes.push(Mistake::new(&rule.file, path, sentence(&detail)));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_written_one_way() {
+        let seconds = |text| duration(text).map(|ttl| ttl.as_secs());
+        assert_eq!(seconds("30m"), Some(1800));
+        assert_eq!(seconds("1h30m"), Some(5400));
+        for wrong in
+            ["", "0m", "30", "m", "30m1h", "1h1h", "-1m", "1.5h", "PT30M", "30 m", "99999999999999999999s"]
+        {
+            assert_eq!(duration(wrong), None, "{wrong}");
+        }
+    }
+}
