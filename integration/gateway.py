@@ -252,3 +252,8 @@ def whole_lines(file: Path) -> Iterable[Json]:
 def decision_of(result: Json) -> Json | None:
     """The decision in a result that the gateway made, if it made it."""
     return (result.get("_meta") or {}).get("dev.holdpoint/decision")
+
+
+def problem_decision(problem: Json) -> Json:
+    """The decision in a problem body: the member of the same name as in MCP, or `decision`, or the body's own members."""
+    return problem.get("dev.holdpoint/decision") or problem.get("decision") or problem
