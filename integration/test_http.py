@@ -96,7 +96,7 @@ def test_a_denied_write_never_leaves(gateway: Gateway, recorder: Upstream) -> No
     before = len(recorder.seen("arrived"))
     denied = ask(gateway.plan(READER, recorder, []), "POST", "/v1/notes", json={"text": "no"})
     assert denied.status == 403
-    assert ("content-type", "application/problem+json") in denied.headers
+    assert dict(denied.headers)["content-type"].startswith("application/problem+json")
     assert decision(denied)["outcome"] == "denied"
     assert len(recorder.seen("arrived")) == before
 
