@@ -1,5 +1,5 @@
-"""Real SDK agents through the gateway, each with each server: allowed as if it were not there, and a call that is denied,
-limited or held ends that call only: the session and the calls beside it go on, and the server never saw it."""
+"""Real SDK agents through the gateway, each with each server: what is allowed is as if it were not there, and a call
+that is denied, limited or held ends alone: the session and the calls beside it go on, and the server never saw it."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +23,10 @@ def call(name: str, **arguments: Any) -> Json:
 
 READ = {"everything": call("get-sum", a=2, b=40), "ledger": call("add", a=2, b=40)}
 OTHER_READS = {
-    "everything": [call("echo", message="naïve ☕ 9007199254740993"), call("get-structured-content", location="New York")],
+    "everything": [
+        call("echo", message="naïve ☕ 9007199254740993"),
+        call("get-structured-content", location="New York"),
+    ],
     "ledger": [call("describe", topic="holds")],
 }
 WRITE = {"everything": call("toggle-simulated-logging"), "ledger": call("note", text="kept")}
@@ -43,13 +46,14 @@ def gateway(run_gateway: Callable[..., Gateway], everything: Upstream, fastmcp: 
         {"per": "agent", "rate": "1000/s", "burst": 1000},
         {"per": ["agent", "tool"], "class": "write", "rate": f"{LIMIT}/1h"},
     ]
-    return run_gateway(everything, fastmcp, agents=agents, limits=limits)
+    return run_gateway(everything, fastmcp, agents=agents, limits=limits, hold_ttl="8s")
 
 
 @pytest.fixture(params=["everything", "fastmcp"])
 def server(request: pytest.FixtureRequest) -> Upstream:
     """Each server in turn."""
-    return request.getfixturevalue(request.param)
+    upstream: Upstream = request.getfixturevalue(request.param)
+    return upstream
 
 
 def refusal(step: Json, *outcomes: str) -> Json:
@@ -122,10 +126,10 @@ def test_held_calls_wait_or_end_alone(gateway: Gateway, everything: Upstream, fa
         client, server = pair
         beside = {"op": "parallel", "steps": [READ[server.name], HIGH[server.name], READ[server.name]]}
         steps = [READ[server.name], beside, READ[server.name]]
-        return parts.agent(client, gateway.plan(limited(client, server.name), server, steps), seconds=480)
+        return parts.agent(client, gateway.plan(limited(client, server.name), server, steps), seconds=240)
 
     with ThreadPoolExecutor(len(pairs)) as pool:
-        for (client, server), told in zip(pairs, pool.map(hold, pairs), strict=True):
+        for (client, _), told in zip(pairs, pool.map(hold, pairs), strict=True):
             first, held, last = told["results"][1]["ok"]
             decision = refusal(held, *HELD)
             assert "high-consequence" in decision["rule"], (client, decision)

@@ -36,7 +36,7 @@ def parent() -> tuple[str, str, str]:
 def kind(span: Json) -> int:
     """OTLP's JSON may give the kind as a number or by name."""
     names = {"SPAN_KIND_SERVER": SERVER, "SPAN_KIND_CLIENT": CLIENT, "SPAN_KIND_INTERNAL": INTERNAL}
-    return names.get(span["kind"], span["kind"])
+    return int(names.get(span["kind"], span["kind"]))
 
 
 def hop(collector: Collector, trace: str, calling: str) -> tuple[Json, list[Json]]:
@@ -47,7 +47,8 @@ def hop(collector: Collector, trace: str, calling: str) -> tuple[Json, list[Json
         servers = [span for span in spans if kind(span) == SERVER and span.get("parentSpanId") == calling]
         return (servers[0], spans) if servers else None
 
-    return parts.until(f"the server span of trace {trace} below {calling}", complete, seconds=20)
+    found: tuple[Json, list[Json]] = parts.until(f"the server span below {calling}", complete, seconds=20)
+    return found
 
 
 def below(root: Json, spans: list[Json]) -> list[Json]:
@@ -103,9 +104,7 @@ def test_an_mcp_call_is_one_trace(client: str, gateway: Gateway, fastmcp: Upstre
     assert parts.message(calls[0])["params"]["_meta"]["traceparent"] == expected_upstream(trace, client_span)
 
 
-def test_an_mcp_call_without_meta_goes_by_the_header(
-    gateway: Gateway, fastmcp: Upstream, collector: Collector
-) -> None:
+def test_an_mcp_call_without_meta_goes_by_the_header(gateway: Gateway, fastmcp: Upstream, collector: Collector) -> None:
     trace, calling, traceparent = parent()
     plan = gateway.plan(SUPPORT, fastmcp, [ADD], headers={"traceparent": traceparent})
     assert "ok" in parts.agent("typescript1", plan)["results"][0]
