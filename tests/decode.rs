@@ -182,6 +182,8 @@ fn the_era_is_decided_by_markers_that_agree() {
     let initialize =
         r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25"}}"#;
     let modern = &modern_body("tools/list", json!({}));
+    let ancient = &modern.replace("2026-07-28", "1999-01-01");
+    let latest = &modern.replace("2026-07-28", "latest");
     let old_meta = &modern.replace("2026-07-28", "2025-11-25");
     let list = ("Mcp-Method", "tools/list");
     let session = ("Mcp-Session-Id", "s1");
@@ -204,16 +206,8 @@ fn the_era_is_decided_by_markers_that_agree() {
         (&[("MCP-Protocol-Version", "2025-11-25"), list], modern, "header-mismatch"),
         (&[("MCP-Protocol-Version", "2026-09-01"), list], modern, "header-mismatch"),
         (&[("MCP-Protocol-Version", "2025-11-25"), list], old_meta, "era"),
-        (
-            &[("MCP-Protocol-Version", "1999-01-01"), list],
-            &modern.replace("2026-07-28", "1999-01-01"),
-            "Modern",
-        ),
-        (
-            &[("MCP-Protocol-Version", "latest"), list],
-            &modern.replace("2026-07-28", "latest"),
-            "protocol-version",
-        ),
+        (&[("MCP-Protocol-Version", "1999-01-01"), list], ancient, "Modern"),
+        (&[("MCP-Protocol-Version", "latest"), list], latest, "protocol-version"),
         (&[V, V, list], modern, "duplicate-header"),
     ];
     for (headers, body, expected) in cases {
@@ -242,7 +236,7 @@ fn headers_must_repeat_the_body() {
         (&[V, CALL, name("=?BASE64?c2VuZF9lbWFpbA==?=")], body, "header-mismatch"),
         (&[V, CALL, name("=?base64?c2VuZF9lbWFpbA?=")], body, "header-encoding"),
         (&[V, CALL, name("=?base64?!!?=")], body, "header-encoding"),
-        (&[V, CALL, name("=?base64?c2VuZF9lbWFpbA0K?=")], body, "header-encoding"),
+        (&[V, CALL, name("=?base64?c2VuZF9lbWFpbA0K?=")], body, "header-mismatch"),
         (&[V, CALL, name("=?base64?c2VuZF9lbWFpbA0KCg==?=")], body, "header-mismatch"),
         (&[V, CALL, name("Send_Email")], body, "header-mismatch"),
         (&[V, CALL, name("read_email")], body, "header-mismatch"),
@@ -485,7 +479,7 @@ proptest! {
         prop_assert!(read(&spliced).is_ok(), "{}", String::from_utf8_lossy(&spliced));
         let mut found: Value = serde_json::from_slice(&spliced).unwrap();
         prop_assert_eq!(&found["params"]["_meta"]["traceparent"], &json!(PARENT));
-        prop_assert_eq!(found["params"]["_meta"].get("tracestate"), state.map(Value::from).as_ref());
+        prop_assert_eq!(found["params"]["_meta"].get("tracestate").and_then(Value::as_str), state.as_deref());
         prop_assert!(found["params"]["_meta"].get("baggage").is_none());
         for side in [&mut found, &mut value] {
             if side["params"].get("_meta").is_none() {
@@ -549,7 +543,7 @@ fn events_are_found_as_the_standard_says() {
     assert_eq!(events(b"data: a\n\n"), one("a", 9));
     assert_eq!(events(b"data: a\r\r"), one("a", 9));
     assert_eq!(events(b"data: a\r\n\r\n"), one("a", 10));
-    assert_eq!(events(b"data: a\ndata: b\r\ndata:  c\r\n\n"), one("a\nb\n c", 29));
+    assert_eq!(events(b"data: a\ndata: b\r\ndata:  c\r\n\n"), one("a\nb\n c", 28));
     assert_eq!(events(b"\xef\xbb\xbfdata: a\n\n"), one("a", 12));
     assert_eq!(events(b": c\n\nid: 1\nretry: 2\nevent: x\n\n"), vec![]);
     assert_eq!(events(b"data\n\n"), one("", 6));
