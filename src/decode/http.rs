@@ -47,7 +47,7 @@ pub struct Target<'u> {
     /// The decoded segments; the last is empty when the path ends in `/`.
     pub segments: Vec<String>,
     /// The decoded pairs of the query, in order, no key twice.
-    pub query: Vec<(Cow<'u, str>, Cow<'u, str>)>,
+    pub query: Vec<Pair<'u>>,
     /// The path as sent.
     pub raw_path: &'u str,
     /// The query as sent, without `?`.
