@@ -341,6 +341,25 @@ impl Routes {
     }
 }
 
+// === impl Payload ===
+
+impl Payload {
+    /// Its size in bytes; 0 for one that streams.
+    pub fn len(&self) -> usize {
+        match self {
+            Payload::Form(bytes, _) | Payload::Other(bytes) => bytes.len(),
+            Payload::Json(document) => document.bytes().len(),
+            Payload::None | Payload::Opaque(_) => 0,
+            Payload::Rpc(message) => message.bytes().len(),
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        matches!(self, Payload::None)
+    }
+}
+
 // === impl Call ===
 
 impl Call {

@@ -68,6 +68,8 @@ pub struct Expects {
     pub mcp: bool,
     /// Whether its outcome must be known even when the agent has left.
     pub drains: bool,
+    /// Whether its head may take as long as it wants: a standing stream, or an upload that streams.
+    pub patient: bool,
     /// Whether it may stay silent without end.
     pub standing: bool,
     /// Whether it opens a session.
@@ -96,12 +98,15 @@ pub async fn send(
     let expects = expects(&committed);
     let request = request(upstream, committed, lease, hop)?;
     let sending = upstream.pool.send(request);
-    let sent = if expects.standing {
+    let sent = if expects.patient {
         sending.await
     } else {
         tokio::time::timeout(upstream.timeout, sending).await.unwrap_or(Err(Failure::TimedOut))
     };
     let (response, lent) = sent.map_err(|failure| broken(&failure))?;
+    if response.status().is_informational() {
+        return Err(failed("the upstream changed the protocol, which nobody asked for", "upstream-protocol"));
+    }
     let (mut head, body) = response.into_parts();
     drop_hop_by_hop(&mut head.headers);
     Ok(Reply { head, body, lent, expects })
@@ -122,6 +127,7 @@ fn expects(committed: &Committed) -> Expects {
         id: call.message().and_then(|message| message.id()).cloned(),
         mcp: envelope.is_some(),
         drains: leave(committed) == Leave::Stays,
+        patient: call.is_standing() || committed.facts().opaque,
         standing: call.is_standing(),
         opens_session: matches!(action, Some(McpAction::Initialize)),
         ends_session: match action {

@@ -15,7 +15,7 @@ use std::time::Duration;
 use aws_lc_rs::digest;
 use bytes::Bytes;
 use http::Response;
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
@@ -67,15 +67,25 @@ impl Audience {
     }
 }
 
-/// Begins to pass a reply on.
-pub fn reply(reply: Reply, slot: Slot, record: Record, audience: &Audience) -> Response<Body> {
+/// Begins to pass a reply on. One without a body has ended already, and is released when the audit has its outcome.
+pub async fn reply(
+    reply: Reply,
+    slot: Slot,
+    record: Record,
+    audience: &Audience,
+) -> Result<Response<Body>, Box<Stop>> {
     let Reply { mut head, body, lent, expects } = reply;
     sessions(&head.headers, head.status.is_success(), &expects, audience);
     if let Ok(value) = HeaderValue::from_str(&record.id().to_string()) {
         head.headers.insert(RECORD_HEADER, value);
     }
     let lesson = Lesson::of(&head.headers, &expects);
-    let passing = Passing {
+    if matches!(lesson, Lesson::Events(_)) {
+        // A stream of events is cut after the response, so its size is not known.
+        head.headers.remove(CONTENT_LENGTH);
+    }
+    let ended = body.is_end_stream();
+    let mut passing = Passing {
         incoming: Some(body),
         lent,
         expects,
@@ -88,7 +98,15 @@ pub fn reply(reply: Reply, slot: Slot, record: Record, audience: &Audience) -> R
         last: VecDeque::new(),
         state: State::Passing,
     };
-    Response::from_parts(head, Body::Reply(Box::new(passing)))
+    if !ended {
+        return Ok(Response::from_parts(head, Body::Reply(Box::new(passing))));
+    }
+    // A server does not ask an empty body for its end, so the end is recorded here.
+    passing.close(Ending::Complete, None);
+    if let State::Closing(closing, _) = std::mem::replace(&mut passing.state, State::Ended) {
+        closing.await?;
+    }
+    Ok(Response::from_parts(head, Body::Own(None)))
 }
 
 fn sessions(headers: &HeaderMap, success: bool, expects: &Expects, audience: &Audience) {
@@ -374,8 +392,9 @@ impl HttpBody for Body {
         match self {
             Body::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Body::Reply(passing) => match (&passing.incoming, &passing.lesson) {
-                // A stream of events is cut after the response, so its size is not known.
-                (Some(incoming), Some(Lesson::Json(..) | Lesson::Nothing)) => incoming.size_hint(),
+                (Some(incoming), Some(Lesson::Json(..) | Lesson::Nothing)) if passing.last.is_empty() => {
+                    incoming.size_hint()
+                }
                 _ => SizeHint::default(),
             },
         }

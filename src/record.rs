@@ -141,6 +141,7 @@ impl Record {
         let Some(hop) = &mut self.hop else { return };
         hop.protocol = self.shape.protocol;
         hop.upstream.name = Arc::clone(&call.route().name);
+        hop.request_bytes = call.payload().len() as u64;
         hop.target.http_method = Arc::from(call.head().method.as_str());
         if let Some(parent) = call.trace().parent {
             hop.parent = Some(parent);
@@ -219,14 +220,14 @@ impl Record {
             members.insert("input".to_owned(), input);
         }
         let entry = Entry { id: self.id, ..self.entry(Kind::Intent, members) };
-        let begun = Instant::now();
+        let (begun, bytes) = (Instant::now(), entry.body.len() as u64);
         let appended = self.evidence.ledger.append(entry, durability).await;
         if let Err(error) = appended {
             // The intent may have reached the disk all the same: it must not stand there as if the call had gone.
             self.state = State::Committed(Durability::Written);
             return Err(unavailable(&error.to_string()));
         }
-        self.evidence.telemetry.metrics().audit_committed(0, begun.elapsed());
+        self.evidence.telemetry.metrics().audit_committed(bytes, begun.elapsed());
         self.state = State::Committed(durability);
         Ok(Committed { call, facts })
     }

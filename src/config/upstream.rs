@@ -156,7 +156,13 @@ impl Reader {
             }
         };
         Some(forward::Upstream {
-            pool: Pool::new(Dial { name: Arc::from(host.as_str()), host, port, tls: config }),
+            pool: Pool::new(Dial {
+                name: Arc::from(host.as_str()),
+                authority: authority.parse().ok()?,
+                host,
+                port,
+                tls: config,
+            }),
             authority: HeaderValue::from_str(&authority).ok()?,
             path: base,
             timeout: self.duration(&format!("{path}.timeout"), raw.timeout.as_deref(), 30),
