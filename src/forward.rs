@@ -17,15 +17,15 @@ use http::request::Parts;
 use http::{Request, Uri, response};
 use hyper::body::Incoming;
 
-use crate::accept::Leave;
 use crate::answer::RECORD_HEADER;
 use crate::call::{Class, Era, RecordId, Stage, Stop, StopKind, TraceContext};
 use crate::credential::Lease;
 use crate::decode::jsonrpc::Id;
 use crate::decode::{Action, Payload, splice};
+use crate::net::Dial;
 use crate::record::Committed;
 use outgoing::Outgoing;
-use pool::{Dial, Failure, Lent, Pool};
+use pool::{Failure, Lent, Pool};
 
 /// One upstream, as sending sees it.
 pub struct Upstream {
@@ -110,6 +110,15 @@ pub async fn send(
     let (mut head, body) = response.into_parts();
     drop_hop_by_hop(&mut head.headers);
     Ok(Reply { head, body, lent, expects })
+}
+
+/// What becomes of work when the agent leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leave {
+    /// It is given up.
+    Ends,
+    /// It goes on to its end.
+    Stays,
 }
 
 /// Whether a call goes on when its agent leaves: a legacy or HTTP one that may have had an effect does.

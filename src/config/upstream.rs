@@ -9,8 +9,8 @@ use crate::classify::catalog::{Catalog, UpstreamConfig, UpstreamKind};
 use crate::credential::StaticFile;
 use crate::decode::{Route, RouteKind};
 use crate::forward;
-use crate::forward::pool::{Dial, Pool};
-use crate::net;
+use crate::forward::pool::Pool;
+use crate::net::{self, Dial};
 
 use super::catalog;
 use super::load::Reader;

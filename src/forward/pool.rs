@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use http::header::HOST;
-use http::uri::{Authority, Scheme};
+use http::uri::Scheme;
 use http::{Request, Response, Uri, Version};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
@@ -17,21 +17,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::outgoing::Outgoing;
-
-/// How to reach an upstream.
-#[derive(Clone)]
-pub struct Dial {
-    /// Host name or address.
-    pub host: String,
-    /// The same, for records.
-    pub name: Arc<str>,
-    /// The authority as configured, for HTTP/2.
-    pub authority: Authority,
-    /// TCP port.
-    pub port: u16,
-    /// TLS, when the upstream speaks it.
-    pub tls: Option<Arc<rustls::ClientConfig>>,
-}
+use crate::net::Dial;
 
 /// Why nothing came back.
 #[derive(Debug, thiserror::Error)]
