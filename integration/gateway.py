@@ -84,6 +84,7 @@ class Gateway:
     agents: list[Agent] = field(default_factory=lambda: [SUPPORT, READER])
     limits: list[Json] = field(default_factory=lambda: [{"per": "agent", "rate": "100000/s", "burst": 100000}])
     otlp: str | None = None
+    hold_ttl: str | None = None
     more: Json = field(default_factory=dict)
     port: int = field(default_factory=free_port)
     health: int = field(default_factory=free_port)
@@ -97,9 +98,16 @@ class Gateway:
         self.write("agents.yaml", [agent.entry() for agent in self.agents])
         for upstream in self.upstreams:
             self.write(f"catalog/{upstream.name}.yaml", {"tools": upstream.catalog})
-        shutil.copytree(REPOSITORY / "policies", self.directory / "policies", dirs_exist_ok=True)
+        self.copy_policies()
         self.write("holdpoint.yaml", self.configuration())
         return self
+
+    def copy_policies(self) -> None:
+        """The policies that ship; where a test waits for a hold to end, they end sooner."""
+        shutil.copytree(REPOSITORY / "policies", self.directory / "policies", dirs_exist_ok=True)
+        for policy in (self.directory / "policies").glob("*.cedar") if self.hold_ttl else ():
+            text = policy.read_text(encoding="utf-8")
+            policy.write_text(text.replace('@ttl("30m")', f'@ttl("{self.hold_ttl}")'), encoding="utf-8")
 
     def issue(self) -> None:
         """A development CA, and a certificate for each agent, registered or not."""
@@ -202,7 +210,7 @@ class Gateway:
         assert ended is None, f"holdpoint serve ended with {ended}:\n{self.process.tail()}"
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.health}/readyz", timeout=2) as response:
-                return response.status == 200
+                return bool(response.status == 200)
         except (urllib.error.URLError, OSError):
             return False
 
@@ -237,7 +245,7 @@ class Gateway:
     def metrics(self) -> str:
         """The Prometheus text."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.health}/metrics", timeout=5) as response:
-            return response.read().decode()
+            return str(response.read(), "utf-8")
 
 
 def whole_lines(file: Path) -> Iterable[Json]:
@@ -252,3 +260,8 @@ def whole_lines(file: Path) -> Iterable[Json]:
 def decision_of(result: Json) -> Json | None:
     """The decision in a result that the gateway made, if it made it."""
     return (result.get("_meta") or {}).get("dev.holdpoint/decision")
+
+
+def problem_decision(problem: Json) -> Json:
+    """The decision in a problem body: a member of its own, or the members of the body itself."""
+    return problem.get("dev.holdpoint/decision") or problem.get("decision") or problem

@@ -299,7 +299,8 @@ def agent(client: str, plan: Json, seconds: float = 120) -> Json:
         check=False,
     )
     assert done.returncode == 0, f"{client} ended with {done.returncode}:\n{done.stderr[-4000:]}"
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    told: Json = json.loads(done.stdout.strip().splitlines()[-1])
+    return told
 
 
 COLLECTOR = """

@@ -11,4 +11,6 @@ export HOLDPOINT_INTEGRATION_MODE=$mode PYTHONDONTWRITEBYTECODE=1
 tests=("$here")
 if [ "$mode" = direct ]; then tests=("$here/test_direct.py"); fi
 cd "$here"
-exec "$cache/runner/bin/python" -m pytest -p no:cacheprovider --rootdir "$here" -q -ra --durations=12 "${tests[@]}" "$@"
+# A test named on the command line replaces the whole directory.
+for each in "$@"; do case "$each" in test_*) tests=() ;; esac; done
+exec "$cache/runner/bin/python" -m pytest -p no:cacheprovider --rootdir "$here" -q -ra --durations=12 ${tests[@]+"${tests[@]}"} "$@"

@@ -27,7 +27,8 @@ CALLS: dict[str, tuple[Json, str]] = {
 @pytest.fixture(params=["everything", "fastmcp"])
 def mcp(request: pytest.FixtureRequest) -> Upstream:
     """Each MCP upstream in turn."""
-    return request.getfixturevalue(request.param)
+    upstream: Upstream = request.getfixturevalue(request.param)
+    return upstream
 
 
 @pytest.mark.parametrize("client", CLIENTS)
@@ -59,7 +60,7 @@ def test_nginx_serves_and_logs(nginx: Upstream) -> None:
 
 
 def test_the_collector_writes_what_it_gets(collector: Collector) -> None:
-    span = {"traceId": "0af7651916cd43dd8448eb211c80319c", "spanId": "b7ad6b7169203331", "name": "hop", "kind": 2}
+    span: Json = {"traceId": "0af7651916cd43dd8448eb211c80319c", "spanId": "b7ad6b7169203331", "name": "hop", "kind": 2}
     batch = {"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}
     data = json.dumps(batch).encode()
     post = urllib.request.Request(f"{collector.endpoint}/v1/traces", data, {"Content-Type": "application/json"})

@@ -1,4 +1,4 @@
-"""Traffic that an SDK does not make: curl, long streams, large bodies, load. Every plan has a `url` and maybe a certificate."""
+"""Traffic that an SDK does not make: curl, long streams, large bodies, load. A plan has a `url`, maybe certificates."""
 
 import asyncio
 import hashlib
@@ -36,7 +36,8 @@ class Reply:
 
     def json(self) -> Json:
         """The body as JSON."""
-        return json.loads(self.body)
+        told: Json = json.loads(self.body)
+        return told
 
 
 def curl(url: str, *arguments: str, plan: Json | None = None) -> Reply:
@@ -158,7 +159,7 @@ async def worker(client: aiohttp.ClientSession, url: str, tally: Tally, numbers:
     while True:
         try:
             await one_call(client, url, tally, next(numbers))
-        except (aiohttp.ClientError, OSError, asyncio.TimeoutError):
+        except (aiohttp.ClientError, OSError, TimeoutError):
             tally.broken += 1
             await asyncio.sleep(0.02)
 

@@ -126,7 +126,8 @@ fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
     let runs = Runs::new(settings.flow);
     restore(&runs, &settings);
     let (ledger, recovered) = Ledger::open(settings.audit)?;
-    let evidence = Evidence { ledger, telemetry, pseudonyms, policy_revision: Arc::clone(loaded.policy.revision()) };
+    let evidence =
+        Evidence { ledger, telemetry, pseudonyms, policy_revision: Arc::clone(loaded.policy.revision()) };
     let gateway = Gateway {
         directory: loaded.directory,
         decoder: Decoder {
@@ -162,7 +163,9 @@ fn key(dir: &Path, purpose: &str) -> Result<[u8; 32], StartError> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(fail)?;
     let path = dir.join(format!("{purpose}.key"));
     if let Ok(bytes) = std::fs::read(&path) {
-        return bytes.try_into().map_err(|_| StartError::Keys(format!("{}: is not 32 bytes", path.display())));
+        return bytes
+            .try_into()
+            .map_err(|_| StartError::Keys(format!("{}: is not 32 bytes", path.display())));
     }
     let mut bytes = [0; 32];
     SystemRandom::new().fill(&mut bytes).map_err(|_| StartError::Keys("no random numbers".to_owned()))?;
@@ -248,7 +251,8 @@ const REFUSED_RECORDS_MAX: u64 = 50;
 impl Folds {
     /// The number of refusals folded since the last record, or `None` when this one is folded too.
     fn admit(&self) -> Option<u64> {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let now =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
         if self.second.swap(now, Ordering::Relaxed) != now {
             self.written.store(0, Ordering::Relaxed);
         }

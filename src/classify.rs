@@ -109,7 +109,12 @@ pub struct Facts {
 /// Says what a decoded call does to the world.
 pub fn call(catalog: &Catalog, call: &Call) -> Result<Facts, Box<Stop>> {
     let Some(upstream) = catalog.upstream(&call.route().name) else {
-        return Err(Stop::new(Stage::Classify, StopKind::Denied, "no-catalogue", "this upstream has no catalogue"));
+        return Err(Stop::new(
+            Stage::Classify,
+            StopKind::Denied,
+            "no-catalogue",
+            "this upstream has no catalogue",
+        ));
     };
     let params = call.message().and_then(Message::params);
     let subject = match call.action() {
@@ -131,10 +136,9 @@ pub fn call(catalog: &Catalog, call: &Call) -> Result<Facts, Box<Stop>> {
                 Subject::Tool { name, arguments: params.and_then(|params| params.get("arguments")) }
             }
             action if action.is_chatter() => Subject::Session,
-            _ => Subject::Method {
-                name: call.message().and_then(Message::method).unwrap_or("reply"),
-                params,
-            },
+            _ => {
+                Subject::Method { name: call.message().and_then(Message::method).unwrap_or("reply"), params }
+            }
         },
     };
     facts(catalog, &Question { upstream, subject })

@@ -1,4 +1,315 @@
-//! The commands, as plain functions: each gives an exit code, text for people and JSON for programs.
+//! The command line: what can be said, and what it answers with.
+//!
+//! Exit codes: 0 done, 1 refused or found wanting, 2 could not run, 64 bad usage or configuration.
 
 pub mod audit;
 pub mod policy;
+mod serve;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::read::Mistake;
+use crate::config::{self, Loaded};
+use crate::record::tail::Format;
+use crate::{demo, pki};
+use audit::Then;
+use policy::{Catalogued, Said};
+
+/// A gateway between agents and the tools and APIs they call.
+#[derive(Debug, Parser)]
+#[command(name = "holdpoint", version, max_term_width = 100, disable_help_subcommand = true)]
+struct Arguments {
+    /// Answer in JSON.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway.
+    Serve(ConfigFile),
+    /// Report every mistake in the configuration and in all that it names.
+    Check(ConfigFile),
+    /// Show everything in a minute: an embedded CA, sample tools, the gateway and a scripted agent.
+    Demo {
+        /// Nobody is asked anything; exit 0 when every step was as expected.
+        #[arg(long)]
+        once: bool,
+    },
+    /// Make certificates for development.
+    Pki {
+        /// Where the development CA is.
+        #[arg(long, default_value = "pki", global = true)]
+        dir: PathBuf,
+        #[command(subcommand)]
+        command: PkiCommand,
+    },
+    /// Check, test and question the policies.
+    Policy {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// Only these policies, without a configuration.
+        #[arg(long, global = true)]
+        policies: Option<PathBuf>,
+        #[command(subcommand)]
+        command: PolicyCommand,
+    },
+    /// Verify and read the audit.
+    Audit {
+        #[command(subcommand)]
+        command: AuditCommand,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct ConfigFile {
+    /// The configuration file.
+    #[arg(long, global = true, env = "HOLDPOINT_CONFIG", default_value = "/etc/holdpoint/holdpoint.yaml")]
+    config: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum PkiCommand {
+    /// Make a development CA and the gateway's certificate.
+    Init,
+    /// Issue a certificate.
+    Issue {
+        /// For an agent, by the path of its SPIFFE ID, as in agent/support.
+        #[arg(long, group = "whom", required = true)]
+        agent: Option<String>,
+        /// For a person, by name.
+        #[arg(long, group = "whom")]
+        person: Option<String>,
+        /// For a gateway, by name.
+        #[arg(long, group = "whom")]
+        gateway: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum PolicyCommand {
+    /// Parse and validate every policy.
+    Check,
+    /// Run the cases beside the policies.
+    Test,
+    /// Say why a recorded call was decided as it was, by today's policies.
+    Explain {
+        /// A record's id or a trace's id.
+        record: String,
+        /// The audit's directory; the configuration's by default.
+        #[arg(long)]
+        audit: Option<PathBuf>,
+    },
+    /// Show what an agent may do with each tool of the catalogue.
+    Can {
+        /// The agent's SPIFFE ID, or its end.
+        #[arg(long)]
+        agent: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum AuditCommand {
+    /// Verify that no record was changed, removed or put in.
+    Verify {
+        /// The audit's directory.
+        dir: PathBuf,
+    },
+    /// Show the newest records.
+    Tail {
+        /// The audit's directory.
+        dir: PathBuf,
+        /// How many.
+        #[arg(short = 'n', long, default_value_t = 20)]
+        count: usize,
+        /// Wait for more.
+        #[arg(short, long)]
+        follow: bool,
+    },
+}
+
+/// Bad usage or configuration [sysexits EX_USAGE].
+const USAGE: u8 = 64;
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version come this way too; they are no failure.
+            let code = if error.use_stderr() { USAGE } else { 0 };
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    ExitCode::from(run(arguments))
+}
+
+fn run(arguments: Arguments) -> u8 {
+    let format = if arguments.json { Format::Json } else { Format::Text };
+    let out = &mut std::io::stdout();
+    match arguments.command {
+        Command::Serve(file) => serve::serve(&file.config, format),
+        Command::Check(file) => check(&file.config, format, out),
+        Command::Demo { once } => demo::run(once, format),
+        Command::Pki { dir, command } => pki_command(&dir, command, format, out),
+        Command::Policy { config, policies, command } => {
+            policy_command(&config.config, policies.as_deref(), command, format, out)
+        }
+        Command::Audit { command: AuditCommand::Verify { dir } } => audit::verify(&dir, format, out),
+        Command::Audit { command: AuditCommand::Tail { dir, count, follow } } => {
+            audit::tail(&dir, count, if follow { Then::Follow } else { Then::Stop }, format, out)
+        }
+    }
+}
+
+fn check(file: &Path, format: Format, out: &mut dyn Write) -> u8 {
+    match config::load(file) {
+        Err(mistakes) => tell(wanting(&mistakes), format, out),
+        Ok(loaded) => {
+            let upstreams = loaded.catalog.upstreams().count();
+            let tools: usize = loaded.catalog.upstreams().map(|upstream| upstream.entries().count()).sum();
+            let agents = loaded.directory.entries().count();
+            let policies = loaded.policy.len();
+            let text = format!(
+                "{}: in order: {agents} agents, {upstreams} upstreams with {tools} catalogued tools, {policies} policies (revision {})\n",
+                file.display(),
+                loaded.policy.revision(),
+            );
+            let json = serde_json::json!({"ok": true, "agents": agents, "upstreams": upstreams, "tools": tools,
+                "policies": policies, "revision": &**loaded.policy.revision()});
+            tell(Said { code: 0, text, json }, format, out)
+        }
+    }
+}
+
+/// Every mistake, a line each.
+fn wanting(mistakes: &[Mistake]) -> Said {
+    let mut text: String = mistakes.iter().map(|mistake| format!("{mistake}\n")).collect();
+    text.push_str(&format!("{} mistake{}\n", mistakes.len(), if mistakes.len() == 1 { "" } else { "s" }));
+    let list: Vec<_> = mistakes
+        .iter()
+        .map(|mistake| serde_json::json!({"file": mistake.file, "path": mistake.path, "problem": mistake.problem}))
+        .collect();
+    Said { code: USAGE, text, json: serde_json::json!({"ok": false, "mistakes": list}) }
+}
+
+/// Says something in the form that was asked for; what went wrong goes to standard error.
+fn tell(said: Said, format: Format, out: &mut dyn Write) -> u8 {
+    let written = match format {
+        Format::Json => writeln!(out, "{:#}", said.json),
+        Format::Text if said.code >= 2 => write!(std::io::stderr(), "{}", said.text),
+        Format::Text => write!(out, "{}", said.text),
+    };
+    if written.is_ok() { said.code } else { 2 }
+}
+
+fn pki_command(dir: &Path, command: PkiCommand, format: Format, out: &mut dyn Write) -> u8 {
+    let made = match command {
+        PkiCommand::Init => pki::init(dir),
+        PkiCommand::Issue { agent: Some(path), .. } => pki::issue_agent(dir, &path),
+        PkiCommand::Issue { person: Some(name), .. } => pki::issue_person(dir, &name),
+        PkiCommand::Issue { gateway, .. } => pki::issue_gateway(dir, gateway.as_deref().unwrap_or("gateway")),
+    };
+    let said = match made {
+        Ok(files) => {
+            let names: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+            let text = format!("wrote {} (for development only)\n", names.join(", "));
+            Said { code: 0, text, json: serde_json::json!({"files": names}) }
+        }
+        Err(problem) => Said {
+            code: 2,
+            text: format!("holdpoint pki: {problem}\n"),
+            json: serde_json::json!({"error": problem}),
+        },
+    };
+    tell(said, format, out)
+}
+
+fn policy_command(
+    file: &Path,
+    policies: Option<&Path>,
+    command: PolicyCommand,
+    format: Format,
+    out: &mut dyn Write,
+) -> u8 {
+    if let (Some(dir), PolicyCommand::Check | PolicyCommand::Test) = (policies, &command) {
+        let facts = crate::decide::schema::Facts::new();
+        let said = if matches!(command, PolicyCommand::Check) {
+            policy::check(dir, &facts)
+        } else {
+            policy::test(dir, &facts)
+        };
+        return tell(said, format, out);
+    }
+    let (loaded, dir) = match (config::load(file), config::policy_dir(file)) {
+        (Ok(loaded), Some(dir)) => (loaded, dir),
+        (Err(mistakes), _) => return tell(wanting(&mistakes), format, out),
+        (Ok(_), None) => {
+            return tell(
+                wanting(&[Mistake::new(&file.display().to_string(), "policy", "is missing")]),
+                format,
+                out,
+            );
+        }
+    };
+    let said = match command {
+        PolicyCommand::Check => policy::check(&dir, &loaded.facts()),
+        PolicyCommand::Test => policy::test(&dir, &loaded.facts()),
+        PolicyCommand::Explain { record, audit } => explain(&loaded, &record, audit.as_deref()),
+        PolicyCommand::Can { agent } => can(&loaded, &agent),
+    };
+    tell(said, format, out)
+}
+
+fn explain(loaded: &Loaded, needle: &str, audit: Option<&Path>) -> Said {
+    let dir = audit.unwrap_or(&loaded.settings.audit.dir);
+    let wanting = |code, text: String| Said {
+        code,
+        json: serde_json::json!({"error": text}),
+        text: format!("{text}\n"),
+    };
+    match crate::record::tail::find(dir, needle) {
+        Err(error) => wanting(2, format!("{}: {error}", dir.display())),
+        Ok(records) => match records.iter().find(|record| record.get("input").is_some()) {
+            Some(record) => policy::explain(&loaded.policy, record),
+            None if records.is_empty() => {
+                wanting(1, format!("no record or trace `{needle}` in {}", dir.display()))
+            }
+            None => wanting(
+                1,
+                format!("`{needle}` was stopped before policy was asked; `holdpoint audit tail` shows why"),
+            ),
+        },
+    }
+}
+
+fn can(loaded: &Loaded, agent: &str) -> Said {
+    let found: Vec<_> = loaded
+        .directory
+        .entries()
+        .filter(|entry| entry.id.as_str() == agent || entry.id.as_str().ends_with(&format!("/{agent}")))
+        .filter_map(|entry| loaded.directory.find(&entry.id))
+        .map(|known| known.profile_today(time::OffsetDateTime::now_utc().date()))
+        .collect();
+    if found.is_empty() {
+        let text = format!("no agent `{agent}` in the registry");
+        return Said { code: 1, json: serde_json::json!({"error": text}), text: format!("{text}\n") };
+    }
+    let mut resources: Vec<Catalogued> = loaded
+        .catalog
+        .upstreams()
+        .flat_map(|upstream| upstream.entries())
+        .map(|entry| Catalogued { profile: Arc::clone(&entry.profile), effects: entry.effects.clone() })
+        .collect();
+    resources
+        .sort_by(|a, b| (&a.profile.upstream, &a.profile.name).cmp(&(&b.profile.upstream, &b.profile.name)));
+    policy::can(&loaded.policy, &found, &resources)
+}

@@ -8,7 +8,7 @@ pub mod registry;
 pub mod units;
 mod upstream;
 
-pub use load::{Listener, ListenerKind, Loaded, Settings, load};
+pub use load::{Listener, ListenerKind, Loaded, Settings, load, policy_dir};
 
 /// The JSON Schema of the configuration file.
 pub fn schema() -> serde_json::Value {

@@ -67,8 +67,10 @@ pub fn lease(broker: &Broker, committed: &Committed, key: &PseudonymKey) -> Resu
 impl Broker {
     /// A broker for these upstreams.
     pub fn new(sources: impl IntoIterator<Item = (Arc<str>, StaticFile)>) -> Broker {
-        let upstreams =
-            sources.into_iter().map(|(name, config)| (name, Source { config, read: Mutex::new(None) })).collect();
+        let upstreams = sources
+            .into_iter()
+            .map(|(name, config)| (name, Source { config, read: Mutex::new(None) }))
+            .collect();
         Broker { upstreams }
     }
 }

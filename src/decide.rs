@@ -36,6 +36,7 @@ pub struct Held {
 }
 
 /// What is to become of a call.
+#[expect(clippy::large_enum_variant, reason = "one is made for each call, and moved on at once")]
 pub enum Verdict {
     /// It goes.
     Allow(Permitted),
@@ -62,7 +63,9 @@ pub fn call(policy: &Policy, call: Call, facts: Facts, entry: Entry, moment: Mom
     let verdict = match &decision.outcome {
         Outcome::Allow => Verdict::Allow(Permitted { call, facts, entry }),
         Outcome::Deny => Verdict::Deny(denied(&decision)),
-        Outcome::Hold(terms) => Verdict::Hold(Held { terms: terms.clone(), rule: Arc::clone(&decision.rule) }),
+        Outcome::Hold(terms) => {
+            Verdict::Hold(Held { terms: terms.clone(), rule: Arc::clone(&decision.rule) })
+        }
     };
     Judged { verdict, decision, input }
 }
@@ -101,8 +104,10 @@ fn input(call: &Call, facts: &Facts, entry: &Entry, moment: Moment) -> PolicyInp
 }
 
 fn denied(decision: &Decision) -> Box<Stop> {
-    let public = "Policy does not permit this call. Do not retry it unchanged; ask the agent's owner if it is needed.";
-    let mut stop = Stop::new(Stage::Decide, StopKind::Denied, "policy", public).operator(decision.reason.clone());
+    let public =
+        "Policy does not permit this call. Do not retry it unchanged; ask the agent's owner if it is needed.";
+    let mut stop =
+        Stop::new(Stage::Decide, StopKind::Denied, "policy", public).operator(decision.reason.clone());
     stop.rule = Arc::clone(&decision.rule);
     stop
 }

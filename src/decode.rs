@@ -70,10 +70,13 @@ pub struct Route {
     pub host: Option<String>,
 }
 
+/// Whether the bodies of a method and path are streamed unread.
+pub type IsOpaque = Box<dyn Fn(&str, &str) -> bool + Send + Sync>;
+
 /// The protocol of an upstream, and what routing must know of it.
 pub enum RouteKind {
     /// Plain HTTP; the function says which method and path stream their bodies unread.
-    Http(Box<dyn Fn(&str, &str) -> bool + Send + Sync>),
+    Http(IsOpaque),
     /// MCP.
     Mcp,
 }
@@ -154,7 +157,10 @@ pub async fn call(
         RouteKind::Mcp => {
             shape.protocol = Protocol::Mcp(Era::Legacy);
             if path != "/mcp" {
-                return Err(not_found(&format!("the MCP endpoint of `{}` is /{}/mcp", route.name, route.name)));
+                return Err(not_found(&format!(
+                    "the MCP endpoint of `{}` is /{}/mcp",
+                    route.name, route.name
+                )));
             }
             let (envelope, payload) = mcp_payload(decoder, &agent, &route, &head, body, shape).await?;
             let trace = mcp_trace(&envelope, &head.headers);
@@ -227,14 +233,21 @@ async fn mcp_payload(
     if let Some(session) = &envelope.session
         && !decoder.sessions.is_bound(&agent.profile().id, &route.name, session)
     {
-        return Err(Stop::new(Stage::Decode, StopKind::SessionUnknown, "session", "no such session: initialize again"));
+        return Err(Stop::new(
+            Stage::Decode,
+            StopKind::SessionUnknown,
+            "session",
+            "no such session: initialize again",
+        ));
     }
     Ok((envelope, message.map_or(Payload::None, Payload::Rpc)))
 }
 
 fn asked(message: &Message) -> Asked {
     match message.form() {
-        Form::Request { id, method } if &**method == "tools/call" => Asked::ToolCall(id.to_json().to_string()),
+        Form::Request { id, method } if &**method == "tools/call" => {
+            Asked::ToolCall(id.to_json().to_string())
+        }
         Form::Request { id, .. } => Asked::Request(id.to_json().to_string()),
         Form::Notification { .. } | Form::Response { .. } => Asked::Notification,
     }
@@ -256,7 +269,8 @@ fn mcp_trace(envelope: &Envelope, headers: &HeaderMap) -> Trace {
 
 /// Reads a body whole, within its bounds.
 async fn read(bounds: &Bounds, body: Incoming) -> Result<Bytes, Box<Stop>> {
-    let reading = tokio::time::timeout(bounds.body_time_max, read_unbounded_time(bounds.body_bytes_max, body));
+    let reading =
+        tokio::time::timeout(bounds.body_time_max, read_unbounded_time(bounds.body_bytes_max, body));
     reading.await.unwrap_or_else(|_| {
         Err(Stop::new(Stage::Decode, StopKind::Malformed, "body-slow", "the body took too long to arrive"))
     })
@@ -274,7 +288,8 @@ async fn read_unbounded_time(bytes_max: usize, mut body: Incoming) -> Result<Byt
     let mut rest = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| {
-            Stop::new(Stage::Decode, StopKind::Malformed, "body-broken", "the body broke off").operator(error.to_string())
+            Stop::new(Stage::Decode, StopKind::Malformed, "body-broken", "the body broke off")
+                .operator(error.to_string())
         })?;
         let Ok(data) = frame.into_data() else { continue };
         if first.len() + rest.len() + data.len() > bytes_max {
@@ -377,7 +392,8 @@ impl Call {
 
     /// Whether this is a stream that may stay open without end.
     pub fn is_standing(&self) -> bool {
-        self.envelope().is_some_and(|envelope| matches!(envelope.action, McpAction::Listen | McpAction::OpenStream))
+        self.envelope()
+            .is_some_and(|envelope| matches!(envelope.action, McpAction::Listen | McpAction::OpenStream))
     }
 
     /// Takes the call apart, to send it.

@@ -291,7 +291,9 @@ fn broken(failure: &Failure) -> Box<Stop> {
     let (reason, text) = match failure {
         Failure::Connect(_) => ("upstream-connect", "the upstream cannot be reached; nothing was sent"),
         Failure::Broken(_) => ("upstream-broken", "the upstream broke off; whether it acted is not known"),
-        Failure::TimedOut => ("upstream-timeout", "the upstream did not reply in time; whether it acted is not known"),
+        Failure::TimedOut => {
+            ("upstream-timeout", "the upstream did not reply in time; whether it acted is not known")
+        }
     };
     failed(text, reason).operator(failure.to_string())
 }

@@ -166,7 +166,11 @@ impl Passing {
                 let response = events.iter().find(|event| sse::is_response(&event.data, id))?;
                 let end = usize::try_from(response.end.saturating_sub(before)).unwrap_or(data.len());
                 // A CR LF may be cut after the CR: the LF then belongs to the end as well.
-                let end = if data.get(end) == Some(&b'\n') && data.get(end.wrapping_sub(1)) == Some(&b'\r') { end + 1 } else { end };
+                let end = if data.get(end) == Some(&b'\n') && data.get(end.wrapping_sub(1)) == Some(&b'\r') {
+                    end + 1
+                } else {
+                    end
+                };
                 Some((end.min(data.len()), sse::outcome(&response.data)))
             }
             Lesson::Json(kept, size) => {
@@ -320,10 +324,12 @@ impl Drop for Passing {
         };
         spawn(async move {
             if drains {
-                let draining = std::future::poll_fn(|cx| loop {
-                    match ready!(rest.poll_next(cx)) {
-                        Some(Ok(_)) => {}
-                        Some(Err(_)) | None => return Poll::Ready(()),
+                let draining = std::future::poll_fn(|cx| {
+                    loop {
+                        match ready!(rest.poll_next(cx)) {
+                            Some(Ok(_)) => {}
+                            Some(Err(_)) | None => return Poll::Ready(()),
+                        }
                     }
                 });
                 if tokio::time::timeout(DRAIN_TIME_MAX, draining).await.is_ok() {

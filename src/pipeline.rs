@@ -20,7 +20,9 @@ use crate::limit::{Meters, Slot};
 use crate::observe::{Audience, Body};
 use crate::record::{Evidence, Record};
 use crate::telemetry::hop::HttpVersion;
-use crate::{accept, answer, classify, credential, decide, decode, flow, forward, hold, identify, limit, observe};
+use crate::{
+    accept, answer, classify, credential, decide, decode, flow, forward, hold, identify, limit, observe,
+};
 
 /// Everything that the stages work with.
 pub struct Gateway {
@@ -119,5 +121,10 @@ async fn run(
 }
 
 fn left() -> Box<Stop> {
-    Stop::new(Stage::Forward, StopKind::UpstreamFailed, "client-gone", "the agent left before the reply began")
+    Stop::new(
+        Stage::Forward,
+        StopKind::UpstreamFailed,
+        "client-gone",
+        "the agent left before the reply began",
+    )
 }

@@ -148,7 +148,8 @@ impl Record {
         }
         hop.link = call.trace().link;
         if let Action::Mcp(envelope) = call.action() {
-            hop.target.method = Arc::from(call.message().and_then(|message| message.method()).unwrap_or_default());
+            hop.target.method =
+                Arc::from(call.message().and_then(|message| message.method()).unwrap_or_default());
             hop.target.mcp_version = envelope.version.clone();
             hop.target.rpc_id = call.message().and_then(|message| message.id()).map(|id| match id {
                 crate::decode::jsonrpc::Id::Number(number) => Arc::from(number.to_string()),
@@ -493,18 +494,22 @@ fn error_type(stop: &Stop) -> Option<ErrorType> {
 }
 
 fn unavailable(detail: &str) -> Box<Stop> {
-    Stop::new(Stage::Commit, StopKind::Unavailable, "audit", "the audit is not available; nothing was sent. Try again.")
-        .operator(detail)
-        .retry_after(Duration::from_secs(5))
+    Stop::new(
+        Stage::Commit,
+        StopKind::Unavailable,
+        "audit",
+        "the audit is not available; nothing was sent. Try again.",
+    )
+    .operator(detail)
+    .retry_after(Duration::from_secs(5))
 }
 
 /// SHA-256 over what the agent sent, as `sha256:` and hexadecimal.
 fn arguments_digest(payload: &Payload) -> Option<String> {
     let bytes = match payload {
-        Payload::Rpc(message) => message
-            .params()
-            .map(|params| params.get("arguments").unwrap_or(params).raw())
-            .unwrap_or_default(),
+        Payload::Rpc(message) => {
+            message.params().map(|params| params.get("arguments").unwrap_or(params).raw()).unwrap_or_default()
+        }
         Payload::Json(document) => document.bytes(),
         Payload::Form(bytes, _) | Payload::Other(bytes) => bytes,
         Payload::None => b"",

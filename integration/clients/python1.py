@@ -13,8 +13,10 @@ from typing import Any
 import httpx
 from mcp import ClientSession
 from mcp.client.streamable_http import streamable_http_client
+from mcp.types import Implementation
 
 Json = dict[str, Any]
+ME = Implementation(name="python1", version="1.0.0")
 
 
 def tls(plan: Json) -> ssl.SSLContext | bool:
@@ -50,7 +52,7 @@ async def run(plan: Json) -> Json:
             httpx.AsyncClient(verify=tls(plan), headers=plan.get("headers"), timeout=httpx.Timeout(30, read=300))
         )
         read, write, _ = await stack.enter_async_context(streamable_http_client(plan["url"], http_client=http))
-        session = await stack.enter_async_context(ClientSession(read, write))
+        session = await stack.enter_async_context(ClientSession(read, write, client_info=ME))
         hello = await session.initialize()
         results = [await step(session, each) for each in plan["steps"]]
         return {"initialize": plain(hello), "results": results}

@@ -1,4 +1,4 @@
-"""An agent on the Python MCP SDK 2.x, which speaks 2026-07-28 where the server does: plan on stdin, results on stdout."""
+"""An agent on the Python MCP SDK 2.x, 2026-07-28 where the server speaks it: plan on stdin, results on stdout."""
 
 import asyncio
 import json
@@ -10,8 +10,10 @@ from typing import Any
 import httpx2
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
+from mcp.types import Implementation
 
 Json = dict[str, Any]
+ME = Implementation(name="python2", version="1.0.0")
 
 
 def tls(plan: Json) -> ssl.SSLContext | bool:
@@ -47,7 +49,7 @@ async def run(plan: Json) -> Json:
             httpx2.AsyncClient(verify=tls(plan), headers=plan.get("headers"), timeout=httpx2.Timeout(30, read=300))
         )
         transport = streamable_http_client(plan["url"], http_client=http)
-        client = await stack.enter_async_context(Client(transport, mode=plan.get("mode", "auto")))
+        client = await stack.enter_async_context(Client(transport, mode=plan.get("mode", "auto"), client_info=ME))
         hello = {
             "protocolVersion": client.protocol_version,
             "serverInfo": plain(client.server_info),

@@ -1,4 +1,4 @@
-"""An HTTP API that writes down exactly what it saw, streams events with their time, and takes and makes bodies of any size.
+"""An HTTP API that writes down what it saw, streams events with their time, and takes and makes bodies of any size.
 
 Each request is a line when it arrives (what an upstream saw even if the gateway dies the next moment) and another when
 its body is complete.
@@ -10,12 +10,13 @@ import json
 import os
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from aiohttp import web
 
 KEPT_BYTES_MAX = 64 * 1024
 BLOCK_BYTES = 1024 * 1024
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 SEEN = web.AppKey("seen", int)
 BLOCK = bytes(range(256)) * (BLOCK_BYTES // 256)
 
@@ -40,7 +41,7 @@ async def blocks(size: int) -> AsyncIterator[bytes]:
 
 
 @web.middleware
-async def recording(request: web.Request, handler: web.RequestHandler) -> web.StreamResponse:
+async def recording(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Writes the arrival before anything else happens."""
     write(request, "arrived")
     return await handler(request)

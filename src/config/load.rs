@@ -100,6 +100,14 @@ pub fn load(path: &Path) -> Result<Loaded, Vec<Mistake>> {
     }
 }
 
+/// The directory of policies that a configuration file names.
+pub fn policy_dir(path: &Path) -> Option<PathBuf> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let raw: File = read::yaml("", &text, &mut Vec::new())?;
+    let dir = raw.policy?.cedar?;
+    Some(path.parent().unwrap_or(Path::new(".")).join(dir))
+}
+
 /// Reads one file's values, collecting mistakes.
 pub(super) struct Reader {
     file: String,
@@ -199,7 +207,10 @@ impl Reader {
                 [role] if role == "people" => Some(Role::People),
                 [role] if role == "orchestrators" => Some(Role::Orchestrators),
                 _ => {
-                    self.mistake(&format!("{path}.roles"), "must be one of [agents], [people], [orchestrators]");
+                    self.mistake(
+                        &format!("{path}.roles"),
+                        "must be one of [agents], [people], [orchestrators]",
+                    );
                     None
                 }
             };
@@ -213,7 +224,12 @@ impl Reader {
             self.mistake("trust.domains", "must name at least one trust domain");
         }
         let trust = Trust::build(&sources, &provider());
-        (identity, trust.map_err(|problems| problems.into_iter().for_each(|p| self.mistake("trust.domains", p))).ok())
+        (
+            identity,
+            trust
+                .map_err(|problems| problems.into_iter().for_each(|p| self.mistake("trust.domains", p)))
+                .ok(),
+        )
     }
 
     fn settings(&mut self, raw: &File) -> Option<Settings> {
@@ -233,7 +249,10 @@ impl Reader {
                 }
             };
             let address = listener.address.parse().map_err(|_| {
-                self.mistake(&format!("{path}.address"), "must be an address and a port, as in 127.0.0.1:8443");
+                self.mistake(
+                    &format!("{path}.address"),
+                    "must be an address and a port, as in 127.0.0.1:8443",
+                );
             });
             if let (Some(kind), Ok(address)) = (kind, address) {
                 listeners.push(Listener { name: listener.name.clone(), kind, address });
@@ -290,8 +309,13 @@ impl Reader {
             };
             if per.as_slice() == ["certificate"] {
                 match rate {
-                    Some(rate) if limit.class.is_none() && limit.concurrency.is_none() => config.certificate = rate,
-                    _ => self.mistake(&path, "a limit per certificate has a rate, and neither class nor concurrency"),
+                    Some(rate) if limit.class.is_none() && limit.concurrency.is_none() => {
+                        config.certificate = rate
+                    }
+                    _ => self.mistake(
+                        &path,
+                        "a limit per certificate has a rate, and neither class nor concurrency",
+                    ),
                 }
                 continue;
             }
@@ -310,7 +334,13 @@ impl Reader {
             if let Some(class) = class {
                 name = format!("{name}-{}", class.as_str());
             }
-            config.rules.push(limit::Rule { name, per: dimensions, class, rate, concurrency: limit.concurrency });
+            config.rules.push(limit::Rule {
+                name,
+                per: dimensions,
+                class,
+                rate,
+                concurrency: limit.concurrency,
+            });
         }
         config
     }
@@ -391,7 +421,10 @@ impl Reader {
     fn policy(&mut self, raw: &File, catalog: &Catalog) -> Option<Policy> {
         self.not_yet("policy.rego", raw.policy.as_ref().is_some_and(|policy| policy.rego.is_some()));
         let Some(cedar) = raw.policy.as_ref().and_then(|policy| policy.cedar.as_deref()) else {
-            self.mistake("policy.cedar", "is required: a directory of policies; without one everything is denied");
+            self.mistake(
+                "policy.cedar",
+                "is required: a directory of policies; without one everything is denied",
+            );
             return None;
         };
         let facts = facts(catalog);

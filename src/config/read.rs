@@ -46,17 +46,19 @@ pub fn yaml<T: DeserializeOwned>(file: &str, text: &str, mistakes: &mut Vec<Mist
             return None;
         }
     };
+    let mut pruned = Pruned::default();
     // Each round removes one value, so the tree's size bounds the rounds; a sane file has few mistakes.
     for _ in 0..ROUNDS_MAX {
         match serde_path_to_error::deserialize::<_, T>(&tree) {
             Ok(value) => return Some(value),
             Err(error) => {
-                let path = error.path().clone();
-                let mistake = Mistake::new(file, path.to_string(), error.into_inner().to_string());
-                if !mistakes.contains(&mistake) {
-                    mistakes.push(mistake);
+                let steps = steps(error.path());
+                let path = pruned.original(&steps);
+                let problem = error.into_inner().to_string();
+                if !pruned.explains(&path, &problem) {
+                    mistakes.push(Mistake::new(file, &path, problem));
                 }
-                if !prune(&mut tree, &path) {
+                if !prune(&mut tree, steps, &mut pruned) {
                     return None;
                 }
             }
@@ -68,41 +70,86 @@ pub fn yaml<T: DeserializeOwned>(file: &str, text: &str, mistakes: &mut Vec<Mist
 /// How many mistakes of form are looked for in one file.
 const ROUNDS_MAX: usize = 200;
 
-/// Removes the value at a path, or the innermost list element around it; `false` when nothing could be removed.
-fn prune(tree: &mut Value, path: &serde_path_to_error::Path) -> bool {
+enum Step {
+    Key(String),
+    Index(usize),
+}
+
+/// The steps of a path, as far as they are known.
+fn steps(path: &serde_path_to_error::Path) -> Vec<Step> {
     use serde_path_to_error::Segment;
-    let mut steps = Vec::new();
-    for segment in path {
-        match segment {
-            Segment::Map { key } => steps.push(Step::Key(key.clone())),
-            Segment::Seq { index } => steps.push(Step::Index(*index)),
-            Segment::Enum { .. } | Segment::Unknown => break,
+    path.iter()
+        .map_while(|segment| match segment {
+            Segment::Map { key } => Some(Step::Key(key.clone())),
+            Segment::Seq { index } => Some(Step::Index(*index)),
+            Segment::Enum { .. } | Segment::Unknown => None,
+        })
+        .collect()
+}
+
+/// What was removed, by the paths of the file as it was written.
+#[derive(Default)]
+struct Pruned {
+    values: Vec<String>,
+    /// The list and the place in it.
+    elements: Vec<(String, usize)>,
+}
+
+impl Pruned {
+    /// The path as the operator sees it: elements that were removed still count.
+    fn original(&self, steps: &[Step]) -> String {
+        let mut path = String::new();
+        for step in steps {
+            match step {
+                Step::Key(key) if path.is_empty() => path.push_str(key),
+                Step::Key(key) => path.push_str(&format!(".{key}")),
+                Step::Index(index) => {
+                    let mut gone: Vec<usize> =
+                        self.elements.iter().filter(|(list, _)| *list == path).map(|(_, at)| *at).collect();
+                    gone.sort_unstable();
+                    let at = gone.into_iter().fold(*index, |at, gone| if gone <= at { at + 1 } else { at });
+                    path.push_str(&format!("[{at}]"));
+                }
+            }
         }
+        path
     }
+
+    /// Whether a field is only missing because its value was wrong and has been removed.
+    fn explains(&self, path: &str, problem: &str) -> bool {
+        let field = problem.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
+        field.is_some_and(|field| {
+            let value = if path.is_empty() { field.to_owned() } else { format!("{path}.{field}") };
+            self.values.contains(&value)
+        })
+    }
+}
+
+/// Removes the value at a path, or the innermost one around it; `false` when nothing could be removed.
+fn prune(tree: &mut Value, mut steps: Vec<Step>, pruned: &mut Pruned) -> bool {
+    let mut path = pruned.original(&steps);
     while let Some(last) = steps.pop() {
+        let list = pruned.original(&steps);
         let parent = steps.iter().try_fold(&mut *tree, |value, step| match step {
             Step::Key(key) => value.get_mut(key.as_str()),
             Step::Index(index) => value.get_mut(index),
         });
         match (parent, last) {
-            (Some(Value::Object(object)), Step::Key(key)) => {
-                if object.remove(&key).is_some() {
-                    return true;
-                }
+            (Some(Value::Object(object)), Step::Key(key)) if object.contains_key(&key) => {
+                object.remove(&key);
+                pruned.values.push(path);
+                return true;
             }
             (Some(Value::Array(array)), Step::Index(index)) if index < array.len() => {
                 array.remove(index);
+                let at = path.rsplit_once('[').and_then(|(_, at)| at.trim_end_matches(']').parse().ok());
+                pruned.elements.push((list, at.unwrap_or(index)));
                 return true;
             }
-            _ => {}
+            _ => path = list,
         }
     }
     false
-}
-
-enum Step {
-    Key(String),
-    Index(usize),
 }
 
 #[cfg(test)]
@@ -127,14 +174,22 @@ mod tests {
 
     #[test]
     fn every_mistake_is_reported_at_once() {
-        let text = "name: a\nextra: 1\nitems:\n- {size: 300}\n- {size: 1, colour: red}\n- {}\n- {size: 2}\n";
+        let text = "name: a\nextra: 1\nitems:\n- {size: 300}\n- {size: 1, colour: red}\n- {}\n- {size: 2}\n- {size: x}\n";
         let mut mistakes = Vec::new();
         let sample: Option<Sample> = yaml("f.yaml", text, &mut mistakes);
         assert!(sample.is_some());
         let lines: Vec<String> = mistakes.iter().map(Mistake::to_string).collect();
-        assert_eq!(lines.len(), 5, "{lines:#?}");
-        assert!(lines[0].starts_with("f.yaml: extra: unknown field"), "{lines:#?}");
-        assert!(lines.iter().any(|line| line.contains("items[0].size: invalid value")));
+        let begins = [
+            "f.yaml: extra: unknown field",
+            "f.yaml: items[0].size: invalid value",
+            "f.yaml: items[1].colour: unknown field",
+            "f.yaml: items[2]: missing field",
+            "f.yaml: items[4].size: invalid type",
+        ];
+        assert_eq!(lines.len(), begins.len(), "{lines:#?}");
+        for (line, begin) in lines.iter().zip(begins) {
+            assert!(line.starts_with(begin), "{lines:#?}");
+        }
     }
 
     #[test]

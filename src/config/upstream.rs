@@ -137,7 +137,8 @@ impl Reader {
             let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
             Some((tls, host, port, authority.as_str().to_owned(), uri.path().to_owned()))
         });
-        let Some((tls, host, port, authority, base)) = parsed.filter(|_| uri.is_some_and(|uri| uri.query().is_none()))
+        let Some((tls, host, port, authority, base)) =
+            parsed.filter(|_| uri.is_some_and(|uri| uri.query().is_none()))
         else {
             self.mistake(&format!("{path}.url"), expected);
             return None;
@@ -178,7 +179,9 @@ impl Reader {
     fn credential(&mut self, path: &str, raw: &raw::StaticCredential) -> Option<StaticFile> {
         let file = self.path(&raw.file);
         match std::fs::metadata(&file) {
-            Err(error) => self.mistake(&format!("{path}.credential.file"), format!("{}: {error}", file.display())),
+            Err(error) => {
+                self.mistake(&format!("{path}.credential.file"), format!("{}: {error}", file.display()))
+            }
             Ok(metadata) if metadata.permissions().mode() & 0o077 != 0 => self.mistake(
                 &format!("{path}.credential.file"),
                 format!("{}: others may read it: chmod 600", file.display()),

@@ -147,6 +147,14 @@ impl Known {
         &self.profile
     }
 
+    /// The profile with the autonomy in force on a day.
+    pub fn profile_today(&self, today: Date) -> Arc<AgentProfile> {
+        match self.entry.standing(today) {
+            Standing::InForce => Arc::clone(&self.profile),
+            _ => Arc::clone(&self.reduced),
+        }
+    }
+
     /// The profile with read-only autonomy.
     pub fn reduced(&self) -> &Arc<AgentProfile> {
         &self.reduced

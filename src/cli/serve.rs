@@ -1,0 +1,78 @@
+//! `holdpoint serve`: run until told to end.
+
+use std::path::Path;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::record::tail::Format;
+use crate::{app, config};
+
+/// Runs the gateway: 0 after an orderly end, 2 when it cannot run, 64 when its configuration is wrong.
+pub fn serve(file: &Path, format: Format) -> u8 {
+    log(format);
+    let loaded = match config::load(file) {
+        Ok(loaded) => loaded,
+        Err(mistakes) => {
+            for mistake in &mistakes {
+                eprintln!("{mistake}");
+            }
+            eprintln!("{} mistakes; nothing was started", mistakes.len());
+            return super::USAGE;
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("holdpoint: {error}");
+            return 2;
+        }
+    };
+    runtime.block_on(async {
+        match app::start(loaded).await {
+            Ok(running) => until_told(running).await,
+            Err(error) => {
+                eprintln!("holdpoint: {error}");
+                2
+            }
+        }
+    })
+}
+
+async fn until_told(running: app::Running) -> u8 {
+    for listener in &running.listeners {
+        tracing::info!(listener.name, address = %listener.address, kind = ?listener.kind, "listening");
+    }
+    let recovered = &running.recovered;
+    if recovered.torn_bytes > 0 || recovered.dangling > 0 {
+        tracing::warn!(
+            audit.torn_bytes = recovered.torn_bytes,
+            audit.dangling = recovered.dangling,
+            "the audit was recovered after a crash"
+        );
+    }
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return 2;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("draining");
+    running.drain().await;
+    tracing::info!("ended");
+    0
+}
+
+/// Own logs go to standard error, filtered by `HOLDPOINT_LOG`.
+fn log(format: Format) {
+    let filter = EnvFilter::try_from_env("HOLDPOINT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second subscriber in one process keeps the first.
+    let _ = match format {
+        Format::Json => logs.json().try_init(),
+        Format::Text => logs.with_target(false).try_init(),
+    };
+}
