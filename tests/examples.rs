@@ -84,6 +84,14 @@ fn every_example_is_read_and_loads_with_its_certificates() {
 }
 
 #[test]
+fn the_readme_shows_the_minimal_example() {
+    let readme = text("README.md");
+    let shown = readme.split_once("```yaml\n").unwrap().1.split_once("```").unwrap().0;
+    let parse = |text: &str| serde_saphyr::from_str::<Value>(text).unwrap();
+    assert_eq!(parse(shown), parse(&text("config/minimal.yaml")));
+}
+
+#[test]
 fn the_example_of_a_credential_loads_once_its_file_is_private() {
     let copy = Copy::new();
     let file = copy.0.join("config/holdpoint.yaml");
