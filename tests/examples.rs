@@ -1,5 +1,7 @@
 //! The examples and the generated files are what the program understands today.
 
+#![expect(clippy::unwrap_used, clippy::string_slice, reason = "a test ends where it cannot go on")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
