@@ -1,5 +1,7 @@
 //! The examples and the generated files are what the program understands today.
 
+#![expect(clippy::unwrap_used, clippy::string_slice, reason = "a test ends where it cannot go on")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -81,6 +83,14 @@ fn every_example_is_read_and_loads_with_its_certificates() {
         }
         assert!(mistakes.is_empty(), "{mistakes:#?}");
     }
+}
+
+#[test]
+fn the_readme_shows_the_minimal_example() {
+    let readme = text("README.md");
+    let shown = readme.split_once("```yaml\n").unwrap().1.split_once("```").unwrap().0;
+    let parse = |text: &str| serde_saphyr::from_str::<Value>(text).unwrap();
+    assert_eq!(parse(shown), parse(&text("config/minimal.yaml")));
 }
 
 #[test]

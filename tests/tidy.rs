@@ -1,5 +1,14 @@
 //! What the compiler cannot hold, this does: names, sizes, who may make a proof, and documents that follow the code.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::indexing_slicing,
+    reason = "a test ends where it cannot go on"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -140,7 +149,7 @@ fn a_call_is_moved_and_never_cloned() {
             let attributes = lines[..at].iter().rev().take_while(|line| line.starts_with("#["));
             let derives = attributes.into_iter().any(|line| line.contains("Clone") || line.contains("Copy"));
             let implements = line.starts_with("impl Clone for") && words().any(proof);
-            assert!(!(declares && derives) && !implements, "{}: {line} must not be cloned", source.path);
+            assert!(!(implements || declares && derives), "{}: {line} must not be cloned", source.path);
         }
     }
 }
