@@ -17,13 +17,12 @@ use http::request::Parts;
 use http::{Request, Uri, response};
 use hyper::body::Incoming;
 
-use crate::answer::RECORD_HEADER;
 use crate::call::{Class, Era, RecordId, Stage, Stop, StopKind, TraceContext};
 use crate::credential::Lease;
 use crate::decode::jsonrpc::Id;
 use crate::decode::{Action, Payload, splice};
 use crate::net::Dial;
-use crate::record::Committed;
+use crate::record::{Committed, RECORD_HEADER};
 use outgoing::Outgoing;
 use pool::{Failure, Lent, Pool};
 

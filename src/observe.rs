@@ -20,7 +20,6 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
-use crate::answer::RECORD_HEADER;
 use crate::call::{AgentId, Stop, hex};
 use crate::decode::Call;
 use crate::decode::session::Sessions;
@@ -28,7 +27,7 @@ use crate::decode::sse::{self, ReplyKind, Scanner};
 use crate::forward::pool::Lent;
 use crate::forward::{Expects, Reply};
 use crate::limit::Slot;
-use crate::record::{Ending, Record, ReplyFacts};
+use crate::record::{Ending, RECORD_HEADER, Record, ReplyFacts};
 
 /// What of a JSON reply is looked at; a longer one passes without being understood.
 const WINDOW_BYTES_MAX: usize = 256 << 10;

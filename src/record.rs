@@ -34,6 +34,9 @@ use crate::secret::PseudonymKey;
 use crate::telemetry::hop::{ErrorType, Hop, HttpVersion, StageTime};
 use crate::telemetry::{Telemetry, hop, spans};
 
+/// The header that names a call's record, on every reply and on the request upstream.
+pub const RECORD_HEADER: http::HeaderName = http::HeaderName::from_static("holdpoint-record");
+
 /// Where evidence goes.
 pub struct Evidence {
     /// The audit.
@@ -137,6 +140,9 @@ impl Record {
         self.put("upstream", json!(&*call.route().name));
         if let Some(digest) = arguments_digest(call.payload()) {
             self.put("arguments", json!(digest));
+        }
+        if let Some(method) = call.message().and_then(|message| message.method()) {
+            self.put("method", json!(method));
         }
         let Some(hop) = &mut self.hop else { return };
         hop.protocol = self.shape.protocol;
@@ -379,7 +385,7 @@ impl Record {
         members.insert("intent".to_owned(), json!(self.id.to_string()));
         members.insert("status".to_owned(), json!(status));
         members.insert("duration_ms".to_owned(), json!(millis(self.started.elapsed())));
-        for key in ["agent", "class", "tool", "upstream"] {
+        for key in ["agent", "class", "method", "tool", "upstream"] {
             if let Some(value) = self.members.get(key) {
                 members.insert(key.to_owned(), value.clone());
             }

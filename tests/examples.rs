@@ -8,9 +8,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use holdpoint::config::read::{self, Mistake};
 use holdpoint::config::{self, catalog, raw, registry};
 use holdpoint::pki;
+use holdpoint::yaml::{self, Mistake};
 use serde_json::Value;
 
 fn root() -> &'static Path {
@@ -76,7 +76,7 @@ fn every_example_is_read_and_loads_with_its_certificates() {
         if name.ends_with("agents.yaml") {
             registry::parse(&[(name.to_owned(), text(name))], &mut mistakes);
         } else {
-            read::yaml::<raw::File>(name, &text(name), &mut mistakes);
+            yaml::read::<raw::File>(name, &text(name), &mut mistakes);
             if let Err(found) = copy.load(name) {
                 panic!("{name}: {found:#?}");
             }
@@ -113,7 +113,7 @@ fn every_catalogue_is_a_catalogue_and_every_policy_is_in_order() {
     for file in files("catalog") {
         let name = file.to_str().unwrap();
         let mut mistakes = Vec::new();
-        assert!(read::yaml::<catalog::FileRaw>(name, &text(name), &mut mistakes).is_some());
+        assert!(yaml::read::<catalog::FileRaw>(name, &text(name), &mut mistakes).is_some());
         assert!(mistakes.is_empty(), "{mistakes:#?}");
     }
     let copy = Copy::new();

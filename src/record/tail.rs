@@ -147,7 +147,8 @@ pub fn summary(record: &Value) -> String {
         format!("{:<10}", text("/type").unwrap_or_default()),
         text("/agent/id").map(|id| short(&id)).unwrap_or_else(|| "-".to_owned()),
     ];
-    match (text("/upstream"), text("/tool")) {
+    let tool = text("/tool").filter(|tool| !tool.is_empty()).or_else(|| text("/method"));
+    match (text("/upstream"), tool) {
         (Some(upstream), Some(tool)) => words.push(format!("{upstream}.{tool}")),
         (Some(one), None) | (None, Some(one)) => words.push(one),
         (None, None) => {}

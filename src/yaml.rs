@@ -36,7 +36,7 @@ impl fmt::Display for Mistake {
 ///
 /// The text is deserialised again and again, each time without the value that was wrong the time before, so that
 /// one mistake does not hide the next.
-pub fn yaml<T: DeserializeOwned>(file: &str, text: &str, mistakes: &mut Vec<Mistake>) -> Option<T> {
+pub fn read<T: DeserializeOwned>(file: &str, text: &str, mistakes: &mut Vec<Mistake>) -> Option<T> {
     let mut tree: Value = match serde_saphyr::from_str(text) {
         Ok(tree) => tree,
         Err(error) => {
@@ -176,7 +176,7 @@ mod tests {
     fn every_mistake_is_reported_at_once() {
         let text = "name: a\nextra: 1\nitems:\n- {size: 300}\n- {size: 1, colour: red}\n- {}\n- {size: 2}\n- {size: x}\n";
         let mut mistakes = Vec::new();
-        let sample: Option<Sample> = yaml("f.yaml", text, &mut mistakes);
+        let sample: Option<Sample> = read("f.yaml", text, &mut mistakes);
         assert!(sample.is_some());
         let lines: Vec<String> = mistakes.iter().map(Mistake::to_string).collect();
         let begins = [
@@ -195,7 +195,7 @@ mod tests {
     #[test]
     fn a_key_given_twice_is_a_mistake() {
         let mut mistakes = Vec::new();
-        assert!(yaml::<Sample>("f.yaml", "name: a\nname: b\n", &mut mistakes).is_none());
+        assert!(read::<Sample>("f.yaml", "name: a\nname: b\n", &mut mistakes).is_none());
         assert!(mistakes[0].problem.contains("not valid YAML"), "{mistakes:?}");
     }
 }
