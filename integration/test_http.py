@@ -75,7 +75,7 @@ def test_requests_arrive_as_if_direct(method: str, gateway: Gateway, recorder: U
     options = {"data": b'{"text": "caf\xc3\xa9"}', "headers": {"Content-Type": "application/json"}}
     if method == "GET":
         options = {"headers": {"X-Mark": "a, b", "Accept": "application/json"}}
-    path = "/v1/notes?tag=a&tag=b"
+    path = "/v1/notes?tag=a,b&Tag%20two=%2F"
     ask({"url": recorder.url}, method, path, **options)
     ask(gateway.plan(SUPPORT, recorder, []), method, path, **options)
 
