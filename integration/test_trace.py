@@ -176,9 +176,11 @@ def test_the_collector_gets_every_span(
     recorded = {record["id"] for record in gateway.records("intent", "refused")}
 
     def missing() -> tuple[set[str], set[str]]:
-        spans = collector.spans()
-        servers = [span for span in spans if kind(span) == SERVER]
-        whole = {span.get("parentSpanId") for span in servers if is_whole_hop(span, spans)}
+        traces: dict[str, list[Json]] = {}
+        for span in collector.spans():
+            traces.setdefault(span["traceId"], []).append(span)
+        servers = [span for spans in traces.values() for span in spans if kind(span) == SERVER]
+        whole = {span.get("parentSpanId") for span in servers if is_whole_hop(span, traces[span["traceId"]])}
         named = {span["attributes"].get("holdpoint.record.id") for span in servers}
         return calling.keys() - whole, recorded - named
 
@@ -192,9 +194,9 @@ def test_the_collector_gets_every_span(
     assert dropped(gateway) == 0
 
 
-def is_whole_hop(server: Json, spans: list[Json]) -> bool:
+def is_whole_hop(server: Json, trace: list[Json]) -> bool:
     """Whether a server span's client span and stages are there too."""
-    inside = below(server, [span for span in spans if span["traceId"] == server["traceId"]])
+    inside = below(server, trace)
     clients = [span for span in inside if kind(span) == CLIENT]
     return len(clients) == 1 and {span["name"] for span in inside} >= STAGES
 
