@@ -33,6 +33,7 @@ def test_events_pass_as_they_arrive(gateway: Gateway, recorder: Upstream, figure
     assert len(through) == len(direct) == count
     figure("sse_event_delay_direct_ms_median", f"{statistics.median(direct):.2f}")
     figure("sse_event_delay_through_ms_median", f"{statistics.median(through):.2f}")
+    figure("sse_event_delay_added_ms_median", f"{statistics.median(through) - statistics.median(direct):.2f}")
     figure("sse_event_delay_added_ms_max", f"{max(through) - statistics.median(direct):.2f}")
     assert max(through) < DELAY_MS_MAX, "an event waited for another"
 
@@ -57,9 +58,12 @@ def test_a_gibibyte_passes_both_ways_in_little_memory(gateway: Gateway, recorder
 
 
 def test_an_upload_over_http2_is_not_held_either(
-    gateway: Gateway, recorder: Upstream, tmp_path: Path, figure: Figure
+    run_gateway: Callable[..., Gateway], recorder: Upstream, tmp_path: Path, figure: Figure
 ) -> None:
+    """Through a gateway of its own: a peak that another test left would hide this one's."""
+    gateway = run_gateway(recorder)
     plan = gateway.plan(SUPPORT, recorder, [])
+    asyncio.run(traffic.send_blob(plan, WARM_BYTES))
     body = tmp_path / "body"
     body.touch()
     before = gateway.rss_peak_kib()
