@@ -263,5 +263,6 @@ def decision_of(result: Json) -> Json | None:
 
 
 def problem_decision(problem: Json) -> Json:
-    """The decision in a problem body: a member of its own, or the members of the body itself."""
-    return problem.get("dev.holdpoint/decision") or problem.get("decision") or problem
+    """The decision in a problem body."""
+    decision: Json = problem["dev.holdpoint/decision"]
+    return decision

@@ -269,6 +269,10 @@ NOTES_OPERATIONS = {
     "GET /v1/notes/{id}": tool("read"),
     "POST /v1/notes": tool("write", 1),
     "DELETE /v1/notes/{id}": tool("write", 3),
+    "POST /v1/letters": {
+        **tool("external", 1, sink={"kind": "message", "destinations": ["/body/to"]}),
+        "returns": {"confidentiality": "public", "integrity": "trusted"},
+    },
     "GET /v1/events": tool("read"),
     "GET /v1/blob": tool("read"),
     "PUT /v1/blob": tool("write", 1, body="opaque"),

@@ -24,12 +24,23 @@ part() {
     if [ -e "$done_file" ]; then return; fi
     echo "setup: installing $name"
     rm -f "$cache/.$name-"*
-    "$install" >"$cache/$name.log" 2>&1 || {
-        tail -n 40 "$cache/$name.log" >&2
-        echo "setup: $name could not be installed; the whole log is $cache/$name.log" >&2
-        exit 1
-    }
+    logged "$name" "$install"
     touch "$done_file"
+}
+
+# logged NAME FUNCTION: runs FUNCTION with its output in a log, and shows the log's end if any command of it fails.
+# Not `FUNCTION || …`: there, the shell would go on after a failure inside the function.
+logged() {
+    local status=0 log="$cache/$1.log"
+    set +e
+    (set -e; "$2") >"$log" 2>&1
+    status=$?
+    set -e
+    if [ $status -ne 0 ]; then
+        tail -n 40 "$log" >&2
+        echo "setup: $1 could not be installed; the whole log is $log" >&2
+        exit 1
+    fi
 }
 
 # venv NAME: a virtual environment with exactly what pins/NAME.txt says.
@@ -63,7 +74,7 @@ collector() {
     "$cache/collector/build/otelcol-holdpoint" --version
 }
 
-# Debian's nginx and curl. The package would start an nginx of its own: policy-rc.d forbids that for the moment.
+# Debian's nginx, curl and openssl. The package would start an nginx of its own: policy-rc.d forbids that for the moment.
 debian() {
     local policy=/usr/sbin/policy-rc.d made=no
     if [ ! -e $policy ]; then
@@ -71,14 +82,17 @@ debian() {
         chmod +x $policy
         made=yes
     fi
+    if [ $made = yes ]; then trap "rm -f $policy" EXIT; fi
     apt-get update
-    DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends nginx-light curl
-    if [ $made = yes ]; then rm -f $policy; fi
+    DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends nginx-light curl openssl ca-certificates
 }
 
-if ! { command -v nginx || [ -x /usr/sbin/nginx ]; } >/dev/null || ! command -v curl >/dev/null; then
-    echo "setup: installing nginx and curl"
-    debian >"$cache/debian.log" 2>&1 || { tail -n 40 "$cache/debian.log" >&2; exit 1; }
+for tool in python3 node npm go; do
+    command -v $tool >/dev/null || { echo "setup: $tool is needed and is not installed" >&2; exit 1; }
+done
+if ! [ -x /usr/sbin/nginx ] || ! command -v curl >/dev/null || ! command -v openssl >/dev/null; then
+    echo "setup: installing nginx, curl and openssl"
+    logged debian debian
 fi
 part runner runner "$here/pins/runner.txt"
 part python1 python1 "$here/pins/python1.txt"

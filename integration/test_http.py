@@ -10,13 +10,14 @@ from multidict import CIMultiDictProxy
 
 import parts
 import traffic
-from gateway import READER, SUPPORT, Gateway, problem_decision
+from gateway import READER, SUPPORT, Agent, Gateway, problem_decision
 from parts import Json, Upstream
 
 # What may differ, and why: the record's id, trace context, hop-by-hop fields and the clock. `host` names who was asked.
 DIFFER_IN_REPLY = {"holdpoint-record", "traceparent", "tracestate", "date", "connection", "keep-alive"}
 DIFFER_IN_REPLY |= {"transfer-encoding", "te", "trailer", "upgrade"}
 DIFFER_IN_REQUEST = DIFFER_IN_REPLY | {"host"}
+CLEAN = Agent("agent/clean")
 
 
 @dataclass
@@ -75,7 +76,7 @@ def test_requests_arrive_as_if_direct(method: str, gateway: Gateway, recorder: U
     options = {"data": b'{"text": "caf\xc3\xa9"}', "headers": {"Content-Type": "application/json"}}
     if method == "GET":
         options = {"headers": {"X-Mark": "a, b", "Accept": "application/json"}}
-    path = "/v1/notes?tag=a&tag=b"
+    path = "/v1/notes?tag=a,b&Tag%20two=%2F"
     ask({"url": recorder.url}, method, path, **options)
     ask(gateway.plan(SUPPORT, recorder, []), method, path, **options)
 
@@ -112,17 +113,45 @@ def test_a_held_delete_waits_or_says_so(gateway: Gateway, recorder: Upstream) ->
     before = len(recorder.seen("arrived"))
     options = {"headers": {"Prefer": "wait=1"}}
     held = ask(gateway.plan(SUPPORT, recorder, []), "DELETE", "/v1/notes/7", **options)
-    assert held.status == 503, held
-    assert any(name == "retry-after" for name, _ in held.headers)
-    assert decision(held)["outcome"] in {"held", "pending"}
+    check_held(held, "high-consequence")
     assert len(recorder.seen("arrived")) == before
+
+
+def check_held(held: Answer, rule: str) -> None:
+    """Never a success code, and the agent is told when to ask again."""
+    assert held.status == 503, held
+    assert json.loads(held.body)["type"].endswith("hold-pending")
+    assert any(name == "retry-after" for name, _ in held.headers)
+    assert (decision(held)["outcome"], decision(held)["rule"]) == ("pending", rule)
 
 
 def test_an_unlisted_operation_is_held(gateway: Gateway, recorder: Upstream) -> None:
     before = len(recorder.seen("arrived"))
     options = {"headers": {"Prefer": "wait=1"}}
-    assert ask(gateway.plan(SUPPORT, recorder, []), "PATCH", "/v1/unknown", **options).status in {403, 503}
+    unlisted = ask(gateway.plan(SUPPORT, recorder, []), "PATCH", "/v1/unknown", **options)
+    assert (unlisted.status, decision(unlisted)["outcome"]) == (503, "pending")
     assert len(recorder.seen("arrived")) == before
+
+
+def test_what_was_read_decides_what_may_leave(
+    run_gateway: Callable[..., Gateway], nginx: Upstream, recorder: Upstream
+) -> None:
+    """The same call to the outside passes before a customer was read, and is held after it, whatever was read where."""
+    agents = [SUPPORT, CLEAN]
+    gateway = run_gateway(nginx, recorder, agents=agents)
+
+    def send(agent: Agent) -> Answer:
+        return ask(gateway.plan(agent, recorder, []), "POST", "/v1/letters", json={"to": "eve@elsewhere.test"})
+
+    assert [send(agent).status for agent in agents] == [201, 201]
+    assert ask(gateway.plan(SUPPORT, nginx, []), "GET", "/v1/customers/7").status == 200
+    before = len(recorder.seen("arrived"))
+    check_held(send(SUPPORT), "flow")
+    assert len(recorder.seen("arrived")) == before, "what was held never left"
+    assert send(CLEAN).status == 201, "an agent that read nothing is not held"
+    gateway.kill()
+    gateway.start()
+    check_held(send(SUPPORT), "flow")
 
 
 def test_every_reply_names_a_record(gateway: Gateway, recorder: Upstream) -> None:

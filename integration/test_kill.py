@@ -1,14 +1,17 @@
 """kill -9 at random moments under load: the record is never worth less than what the upstream saw."""
 
 import asyncio
+import json
 import random
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import traffic
 from conftest import Figure
-from gateway import SUPPORT, Gateway
+from gateway import SUPPORT, Gateway, holdpoint
 from parts import Json, Upstream, header, short
 
 KILLS = 20
@@ -66,6 +69,8 @@ def test_kill_9_under_load(run_gateway: Callable[..., Gateway], recorder: Upstre
     figure("kill9_upstream_saw", len(arrived))
     figure("kill9_upstream_saw_without_intent", len(unrecorded))
     figure("kill9_replies_without_outcome", len(unanswered))
+    figure("kill9_audit_verified_after_kill", sum(status in {"ok", "incomplete"} for status in story.after_kill))
+    figure("kill9_audit_verified_after_restart", story.after_restart.count("ok"))
     figure("kill9_incomplete_after_kill", story.after_kill.count("incomplete"))
     figure("kill9_restart_seconds_max", f"{max(story.restart_seconds):.2f}")
 
@@ -79,3 +84,16 @@ def test_kill_9_under_load(run_gateway: Callable[..., Gateway], recorder: Upstre
     assert set(story.after_restart) == {"ok"}, story.after_restart
     code, report = gateway.verify()
     assert (code, report["status"]) == (0, "ok"), report
+    assert tampered(gateway.audit_dir, gateway.directory / "tampered") == (1, "tampered"), "and it would have noticed"
+
+
+def tampered(audit: Path, copy: Path) -> tuple[int, str]:
+    """What verification says of a copy in which one letter of one record in the middle is another."""
+    shutil.copytree(audit, copy)
+    segment = max(copy.glob("**/*.jsonl"), key=lambda file: file.stat().st_size)
+    lines = segment.read_text(encoding="utf-8").splitlines(keepends=True)
+    middle = next(number for number in range(len(lines) // 2, len(lines)) if '"type":"intent"' in lines[number])
+    lines[middle] = lines[middle].replace(SUPPORT.id, SUPPORT.id[:-1] + "x", 1)
+    segment.write_text("".join(lines), encoding="utf-8")
+    done = holdpoint("audit", "verify", str(copy), "--json", check=False)
+    return done.returncode, json.loads(done.stdout)["status"]

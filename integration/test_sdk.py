@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import parts
-from gateway import READER, STRANGER, SUPPORT, Agent, Gateway, decision_of
+from gateway import STRANGER, SUPPORT, Agent, Gateway, decision_of
 from parts import CLIENTS, Json, Upstream
 
 SERVERS = ("everything", "ledger")
@@ -33,15 +33,23 @@ WRITE = {"everything": call("toggle-simulated-logging"), "ledger": call("note", 
 HIGH = {"everything": call("get-env"), "ledger": call("refund", order="A-7", amount="12.50")}
 
 
+PAIRS = [(client, server) for server in SERVERS for client in CLIENTS]
+
+
 def limited(client: str, server: str) -> Agent:
     """An agent of its own for each pair, because limits count by agent."""
     return Agent(f"agent/{client}-{server}")
 
 
+def reader(client: str, server: str) -> Agent:
+    """A read-only agent for each pair: what policy would refuse counts towards the limits too, which come first."""
+    return Agent(f"agent/{client}-{server}-reader", autonomy="read-only")
+
+
 @pytest.fixture(scope="module")
 def gateway(run_gateway: Callable[..., Gateway], everything: Upstream, fastmcp: Upstream) -> Gateway:
     """One gateway before both servers; writes of one tool are limited."""
-    agents = [SUPPORT, READER, *(limited(client, server) for client in CLIENTS for server in SERVERS)]
+    agents = [SUPPORT, *(limited(*pair) for pair in PAIRS), *(reader(*pair) for pair in PAIRS)]
     limits = [
         {"per": "agent", "rate": "1000/s", "burst": 1000},
         {"per": ["agent", "tool"], "class": "write", "rate": f"{LIMIT}/1h"},
@@ -90,7 +98,8 @@ def test_what_is_allowed_is_as_if_direct(client: str, server: Upstream, gateway:
 def test_a_denied_call_ends_alone(client: str, server: Upstream, gateway: Gateway) -> None:
     before = len(server.calls(WRITE[server.name]["name"]))
     beside = {"op": "parallel", "steps": [READ[server.name], WRITE[server.name], READ[server.name]]}
-    told = parts.agent(client, gateway.plan(READER, server, [READ[server.name], beside, READ[server.name]]))
+    steps = [READ[server.name], beside, READ[server.name]]
+    told = parts.agent(client, gateway.plan(reader(client, server.name), server, steps))
 
     first, denied, last = told["results"][1]["ok"]
     refusal(denied, "denied")

@@ -159,23 +159,53 @@ async def timed_calls(plan: Json, count: int) -> list[float]:
     return taken
 
 
-def test_every_call_has_a_server_span(gateway: Gateway, recorder: Upstream, collector: Collector) -> None:
-    traces = [parent() for _ in range(short(100, 1000))]
+def test_the_collector_gets_every_span(
+    gateway: Gateway, recorder: Upstream, collector: Collector, figure: Figure
+) -> None:
+    """Of each call its server span, its client span and its stages; and a server span for each record there is."""
+    calling = {parent_span: traceparent for _, parent_span, traceparent in (parent() for _ in range(short(100, 1000)))}
 
     async def run() -> None:
         async with traffic.session(gateway.plan(SUPPORT, recorder, [])) as client:
-            for number, (_, _, traceparent) in enumerate(traces):
+            for number, traceparent in enumerate(calling.values()):
                 headers = {"traceparent": traceparent}
                 async with client.get(f"{gateway.url(recorder)}/v1/notes/{number}", headers=headers) as reply:
                     assert reply.status == 200
 
     asyncio.run(run())
+    recorded = {record["id"] for record in gateway.records("intent", "refused")}
 
-    def all_there() -> bool:
-        calling = {span.get("parentSpanId") for span in collector.spans() if kind(span) == SERVER}
-        return all(each[1] in calling for each in traces)
+    def missing() -> tuple[set[str], set[str]]:
+        traces: dict[str, list[Json]] = {}
+        for span in collector.spans():
+            traces.setdefault(span["traceId"], []).append(span)
+        servers = [span for spans in traces.values() for span in spans if kind(span) == SERVER]
+        whole = {span.get("parentSpanId") for span in servers if is_whole_hop(span, traces[span["traceId"]])}
+        named = {span["attributes"].get("holdpoint.record.id") for span in servers}
+        return calling.keys() - whole, recorded - named
 
-    parts.until("a server span for every call", all_there, seconds=30, pause=0.5)
+    parts.until("every span", lambda: missing() == (set(), set()), seconds=30, pause=0.5)
+    figure("collector_calls", len(calling))
+    figure("collector_calls_whole", len(calling) - len(missing()[0]))
+    figure("collector_records", len(recorded))
+    figure("collector_records_without_server_span", len(missing()[1]))
+    figure("collector_spans", len(collector.spans()))
+    figure("collector_spans_dropped", dropped(gateway))
+    assert dropped(gateway) == 0
+
+
+def is_whole_hop(server: Json, trace: list[Json]) -> bool:
+    """Whether a server span's client span and stages are there too."""
+    inside = below(server, trace)
+    clients = [span for span in inside if kind(span) == CLIENT]
+    return len(clients) == 1 and {span["name"] for span in inside} >= STAGES
+
+
+def dropped(gateway: Gateway) -> int:
+    """What telemetry says that it lost."""
+    samples = [line for line in gateway.metrics().splitlines() if line.startswith("holdpoint_telemetry_dropped")]
+    assert samples, "the metric is always there"
+    return int(sum(float(line.rsplit(" ", 1)[1]) for line in samples))
 
 
 def test_a_dead_collector_costs_no_call(

@@ -184,7 +184,7 @@ impl Record {
         if let Some(hop) = &mut self.hop {
             hop.decision.class = Some(facts.class);
             hop.decision.consequence = Some(facts.consequence);
-            hop.target.route = Some(Arc::clone(&facts.resource.name));
+            hop.target.route = route(self.shape.protocol, &facts.resource.name);
         }
     }
 
@@ -467,6 +467,12 @@ impl Committed {
     }
 }
 
+/// The path template of a catalogued HTTP operation, `METHOD /path`; nothing else has a route.
+fn route(protocol: Protocol, operation: &str) -> Option<Arc<str>> {
+    let (_, path) = operation.split_once(' ')?;
+    (protocol == Protocol::Http).then(|| Arc::from(path))
+}
+
 fn durability(facts: &Facts) -> Durability {
     if facts.action == PolicyAction::Discover || facts.class == Class::Read {
         Durability::Written
@@ -527,4 +533,17 @@ fn arguments_digest(payload: &Payload) -> Option<String> {
 
 fn millis(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1_000_000.0).round() / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::call::Era;
+
+    #[test]
+    fn only_catalogued_http_operations_have_a_route() {
+        assert_eq!(route(Protocol::Http, "GET /v1/notes/{id}").as_deref(), Some("/v1/notes/{id}"));
+        assert_eq!(route(Protocol::Http, "*unlisted*"), None);
+        assert_eq!(route(Protocol::Mcp(Era::Legacy), "send mail"), None);
+    }
 }

@@ -76,7 +76,11 @@ async def events(request: web.Request) -> web.StreamResponse:
     for index in range(int(request.query.get("n", "10"))):
         await asyncio.sleep(float(request.query.get("interval_ms", "50")) / 1000)
         data = json.dumps({"n": index, "at_ns": time.monotonic_ns()})
-        await response.write(f"id: {index}\nevent: tick\ndata: {data}\n\n".encode())
+        try:
+            await response.write(f"id: {index}\nevent: tick\ndata: {data}\n\n".encode())
+        except ConnectionError:
+            write(request, "left")
+            raise
     return response
 
 
@@ -103,6 +107,7 @@ def app(seen: str) -> web.Application:
     made[SEEN] = os.open(seen, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     made.router.add_route("*", "/v1/notes", note)
     made.router.add_route("*", "/v1/notes/{id}", note)
+    made.router.add_post("/v1/letters", note)
     made.router.add_get("/v1/events", events)
     made.router.add_put("/v1/blob", put_blob)
     made.router.add_get("/v1/blob", get_blob)
