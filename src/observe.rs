@@ -20,8 +20,8 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
-use crate::answer::RECORD_HEADER;
-use crate::call::{AgentId, Stop, hex};
+use crate::answer::{self, RECORD_HEADER};
+use crate::call::{AgentId, Stage, Stop, StopKind, hex};
 use crate::decode::Call;
 use crate::decode::session::Sessions;
 use crate::decode::sse::{self, ReplyKind, Scanner};
@@ -67,15 +67,17 @@ impl Audience {
     }
 }
 
-/// Begins to pass a reply on.
-pub fn reply(reply: Reply, slot: Slot, record: Record, audience: &Audience) -> Response<Body> {
+/// Begins to pass a reply on. One without a body has ended already: it passes when its outcome is recorded.
+pub async fn reply(reply: Reply, slot: Slot, record: Record, audience: &Audience) -> Response<Body> {
     let Reply { mut head, body, lent, expects } = reply;
     sessions(&head.headers, head.status.is_success(), &expects, audience);
     if let Ok(value) = HeaderValue::from_str(&record.id().to_string()) {
         head.headers.insert(RECORD_HEADER, value);
     }
     let lesson = Lesson::of(&head.headers, &expects);
-    let passing = Passing {
+    let (id, shape) = (record.id(), record.shape.clone());
+    let ended = body.is_end_stream();
+    let mut passing = Passing {
         incoming: Some(body),
         lent,
         expects,
@@ -88,7 +90,21 @@ pub fn reply(reply: Reply, slot: Slot, record: Record, audience: &Audience) -> R
         last: VecDeque::new(),
         state: State::Passing,
     };
+    if ended {
+        // Servers do not ask for the body of such a reply, and that must not look as if the agent had left.
+        passing.close(Ending::Complete, None);
+        if let Err(stop) = passing.closed().await {
+            return answer::refusal(&unrecorded(stop), &shape, id).map(|bytes| Body::Own(Some(bytes)));
+        }
+    }
     Response::from_parts(head, Body::Reply(Box::new(passing)))
+}
+
+/// The call was made, so the agent must not be invited to try again.
+fn unrecorded(stop: Box<Stop>) -> Box<Stop> {
+    let text =
+        "the upstream has replied, but the audit could not record it; the call may have had its effect";
+    Stop::new(Stage::Observe, StopKind::Unavailable, "audit", text).operator(stop.operator)
 }
 
 fn sessions(headers: &HeaderMap, success: bool, expects: &Expects, audience: &Audience) {
@@ -214,6 +230,14 @@ impl Passing {
             return;
         };
         self.state = State::Closing(Box::pin(record.ended(ending, facts)), ending);
+    }
+
+    /// Waits until the outcome is recorded.
+    async fn closed(&mut self) -> Result<(), Box<Stop>> {
+        match std::mem::replace(&mut self.state, State::Ended) {
+            State::Closing(closing, _) => closing.await,
+            State::Passing | State::Ended => Ok(()),
+        }
     }
 
     /// Takes a frame from the upstream: gives what may pass now.

@@ -51,7 +51,7 @@ pub async fn serve(gw: &Gateway, conn: &Conn, request: Request<Incoming>) -> Res
     let http = if conn.is_h2() { HttpVersion::Two } else { HttpVersion::One };
     let mut record = Record::open(&gw.evidence, conn.peer(), http);
     match run(gw, conn, request, &mut record).await {
-        Ok((reply, slot, audience)) => observe::reply(reply, slot, record, &audience),
+        Ok((reply, slot, audience)) => observe::reply(reply, slot, record, &audience).await,
         Err(stop) => {
             let response = answer::refusal(&stop, &record.shape, record.id());
             record.stopped(&stop, response.status().as_u16()).await;
