@@ -80,6 +80,36 @@ async fn a_write_goes_on_when_its_agent_leaves() {
 }
 
 #[tokio::test]
+async fn an_agent_that_leaves_a_modern_call_or_a_stream_ends_it_upstream() {
+    let first =
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\ndata: {\"begun\":1}\n\n".to_owned();
+    let odd = Fake::that(move |_| Does::WritesThen(first.clone(), String::new())).await;
+    let world = World::odd(odd, "", "").await;
+    let mut raw = world.raw("support").await;
+    raw.message("oddmcp", &call(1, "countdown", json!({}))).await;
+    assert!(raw.until("begun").await);
+    drop(raw);
+    world.odd.was_left(1).await;
+
+    // A modern write is the client's to end as well: that is how that era cancels.
+    let body = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"note","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}}}"#;
+    let mut raw = world.raw("support").await;
+    raw.send(format!(
+        "POST /oddmcp/mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+         mcp-protocol-version: 2026-07-28\r\nmcp-method: tools/call\r\nmcp-name: note\r\n\
+         accept: application/json, text/event-stream\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    ))
+    .await;
+    assert!(raw.until("begun").await, "{}", raw.text());
+    drop(raw);
+    world.odd.was_left(2).await;
+    let gone = || world.records().iter().filter(|record| record["status"] == "client-gone").count() == 2;
+    eventually(gone, "both outcomes say that the agent left").await;
+    world.join().await;
+}
+
+#[tokio::test]
 async fn an_upstream_that_cannot_be_reached_was_sent_nothing() {
     let odd = Fake::polite().await;
     odd.stop();
@@ -204,6 +234,17 @@ async fn a_call_under_way_is_finished_before_the_gateway_ends() {
     assert!(raw.until("slow").await, "{}", raw.text());
     tokio::time::timeout(crate::harness::SOON, ending).await.unwrap().unwrap();
     assert_eq!(world.outcome_of(&raw.header("holdpoint-record"))["status"], "executed");
+    world.join().await;
+}
+
+#[tokio::test]
+async fn two_gateways_never_write_one_audit() {
+    let world = World::start().await;
+    let loaded = holdpoint::config::load(&world.dir.join("holdpoint.yaml"));
+    let Ok(loaded) = loaded else { panic!("the configuration is good") };
+    let second = holdpoint::app::start(loaded).await;
+    assert!(matches!(second, Err(holdpoint::app::StartError::Audit(_))));
+    assert_eq!(world.agent("support").tool("mail", "note", json!({})).await.unwrap().outcome(), "allowed");
     world.join().await;
 }
 

@@ -32,6 +32,7 @@ pub struct Seen {
 pub struct Fake {
     address: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
+    begun: Arc<Mutex<usize>>,
     left: Arc<Mutex<usize>>,
     go: Arc<Semaphore>,
     task: tokio::task::JoinHandle<()>,
@@ -55,10 +56,12 @@ impl Fake {
     pub async fn that(does: impl Fn(&Seen) -> Does + Send + Sync + 'static) -> Fake {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (seen, left, go) = (Arc::default(), Arc::default(), Arc::new(Semaphore::new(0)));
+        let (seen, begun, left) = (Arc::default(), Arc::default(), Arc::default());
+        let go = Arc::new(Semaphore::new(0));
         let share = Share {
             does: Arc::new(does),
             seen: Arc::clone(&seen),
+            begun: Arc::clone(&begun),
             left: Arc::clone(&left),
             go: Arc::clone(&go),
         };
@@ -67,7 +70,7 @@ impl Fake {
                 tokio::spawn(serve(stream, share.clone()));
             }
         });
-        Fake { address, seen, left, go, task }
+        Fake { address, seen, begun, left, go, task }
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -76,6 +79,11 @@ impl Fake {
 
     pub fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
+    }
+
+    /// How many requests have begun, their bodies perhaps still to come.
+    pub fn begun(&self) -> usize {
+        *self.begun.lock().unwrap()
     }
 
     /// How many connections ended while a reply was still owed.
@@ -125,13 +133,14 @@ pub async fn eventually(happened: impl Fn() -> bool, otherwise: &str) {
 struct Share {
     does: Arc<dyn Fn(&Seen) -> Does + Send + Sync>,
     seen: Arc<Mutex<Vec<Seen>>>,
+    begun: Arc<Mutex<usize>>,
     left: Arc<Mutex<usize>>,
     go: Arc<Semaphore>,
 }
 
 async fn serve(mut stream: TcpStream, share: Share) {
     let mut read = Vec::new();
-    while let Some(seen) = request(&mut stream, &mut read).await {
+    while let Some(seen) = request(&mut stream, &mut read, &share.begun).await {
         let does = (share.does)(&seen);
         share.seen.lock().unwrap().push(seen);
         match does {
@@ -171,7 +180,7 @@ async fn serve(mut stream: TcpStream, share: Share) {
 }
 
 /// One request; `None` when the connection ends.
-async fn request(stream: &mut TcpStream, read: &mut Vec<u8>) -> Option<Seen> {
+async fn request(stream: &mut TcpStream, read: &mut Vec<u8>, begun: &Mutex<usize>) -> Option<Seen> {
     let mut more = async |read: &mut Vec<u8>| -> Option<()> {
         let mut buffer = [0; 16384];
         let count = stream.read(&mut buffer).await.ok().filter(|count| *count > 0)?;
@@ -186,6 +195,7 @@ async fn request(stream: &mut TcpStream, read: &mut Vec<u8>) -> Option<Seen> {
     };
     let head = String::from_utf8_lossy(&read[..end]).into_owned();
     read.drain(..end);
+    *begun.lock().unwrap() += 1;
     let value = |name: &str| {
         let line = head.lines().find(|line| line.to_ascii_lowercase().starts_with(name))?;
         line.split_once(':').map(|(_, value)| value.trim().to_owned())

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use holdpoint::app::{self, Running};
 use holdpoint::call::RecordId;
 use holdpoint::config::{self, ListenerKind};
@@ -13,6 +14,9 @@ use holdpoint::demo::sample::Sample;
 use holdpoint::pki;
 use holdpoint::record::tail::{self, Format};
 use holdpoint::record::verify::{Status, verify};
+use http_body_util::Full;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::{Value, json};
@@ -174,23 +178,38 @@ keys: {{dir: keys}}
 
     /// A connection on which any bytes can be sent as an agent of that name.
     pub async fn raw(&self, name: &str) -> Raw {
+        Raw { stream: self.connect(name, b"http/1.1").await, read: Vec::new() }
+    }
+
+    /// An HTTP/2 connection of an agent of that name.
+    pub async fn h2(&self, name: &str) -> http2::SendRequest<Full<Bytes>> {
+        let stream = self.connect(name, b"h2").await;
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+        let (sender, connection) =
+            http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        sender
+    }
+
+    async fn connect(&self, name: &str, alpn: &[u8]) -> TlsStream<TcpStream> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(self.pem("example.org")).unwrap()).unwrap();
         let chain =
             CertificateDer::pem_file_iter(self.pem(name)).unwrap().collect::<Result<Vec<_>, _>>().unwrap();
         let key = PrivateKeyDer::from_pem_file(self.pem(&format!("{name}-key"))).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let tls = rustls::ClientConfig::builder_with_provider(provider)
+        let mut tls = rustls::ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
             .unwrap()
             .with_root_certificates(roots)
             .with_client_auth_cert(chain, key)
             .unwrap();
+        tls.alpn_protocols = vec![alpn.to_vec()];
         let stream = TcpStream::connect(self.address(ListenerKind::Agents)).await.unwrap();
         stream.set_nodelay(true).unwrap();
         let server = ServerName::try_from("localhost").unwrap();
         let tls = tokio_rustls::TlsConnector::from(Arc::new(tls));
-        Raw { stream: tls.connect(server, stream).await.unwrap(), read: Vec::new() }
+        tls.connect(server, stream).await.unwrap()
     }
 
     /// A page of the health listener.

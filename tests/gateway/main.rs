@@ -13,3 +13,4 @@ mod http;
 mod identity;
 mod mcp;
 mod trace;
+mod wire;

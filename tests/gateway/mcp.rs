@@ -326,6 +326,68 @@ fn differential() -> Vec<(Vec<u8>, &'static str)> {
 }
 
 #[tokio::test]
+async fn the_codes_of_json_rpc_tell_broken_text_from_a_broken_message() {
+    let world = World::start().await;
+    let agent = world.agent("support");
+    for (body, code) in [
+        ("{\"jsonrpc\":", -32700),
+        ("", -32700),
+        ("tools/call", -32700),
+        ("{} {}", -32700),
+        ("[]", -32600),
+        ("{}", -32600),
+        (r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":[]}"#, -32602),
+        (r#"{"jsonrpc":"2.0","id":1,"id":2,"method":"ping"}"#, -31004),
+    ] {
+        let answer = agent.message("mail", body, &[LEGACY]).await.unwrap();
+        assert_eq!((answer.status.as_u16(), &answer.json()["error"]["code"]), (400, &json!(code)), "{body}");
+        assert!(answer.json()["id"].is_null());
+    }
+    world.nothing_upstream();
+    world.join().await;
+}
+
+#[tokio::test]
+async fn what_is_refused_beside_tool_calls_gets_the_error_of_its_era() {
+    let world = World::start().await;
+    let agent = world.agent("support");
+    let legacy = agent.rpc("mail", "resources/read", json!({"uri": "file:///etc/passwd"})).await.unwrap();
+    assert_eq!((legacy.status.as_u16(), &legacy.json()["error"]["code"]), (200, &json!(-31003)));
+    let body = format!(
+        r#"{{"jsonrpc":"2.0","id":1,"method":"resources/read","params":{{"uri":"a:b","_meta":{META}}}}}"#
+    );
+    let headers =
+        [("mcp-protocol-version", "2026-07-28"), ("mcp-method", "resources/read"), ("mcp-name", "a:b")];
+    let modern = agent.message("mail", body, &headers).await.unwrap();
+    assert_eq!((modern.status.as_u16(), &modern.json()["error"]["code"]), (503, &json!(-31003)));
+
+    // An answer to the upstream that carries something is a call like any other; nobody waits for its fate.
+    let answer = r#"{"jsonrpc":"2.0","id":9,"result":{"text":"the customer list"}}"#;
+    let dropped = agent.message("mail", answer, &[LEGACY]).await.unwrap();
+    assert_eq!((dropped.status.as_u16(), dropped.body.len()), (202, 0));
+    world.record(&dropped.record(), "held");
+    world.nothing_upstream();
+    world.join().await;
+}
+
+#[tokio::test]
+async fn a_session_that_the_agent_did_not_ask_for_is_not_bound() {
+    let odd = Fake::that(|_| {
+        let body = r#"{"jsonrpc":"2.0","id":1,"result":{}}"#;
+        Does::Writes(reply(body).replacen("\r\n", "\r\nmcp-session-id: planted\r\n", 1))
+    })
+    .await;
+    let world = World::odd(odd, "", "").await;
+    let agent = world.agent("support");
+    agent.tool("oddmcp", "search_customers", json!({})).await.unwrap();
+    let list = r#"{"jsonrpc":"2.0","id":2,"method":"tools/list"}"#;
+    let answer = agent.message("oddmcp", list, &[LEGACY, ("mcp-session-id", "planted")]).await.unwrap();
+    assert_eq!(answer.status, 404);
+    assert_eq!(world.odd.seen().len(), 1);
+    world.join().await;
+}
+
+#[tokio::test]
 async fn what_is_no_call_that_the_gateway_knows_is_refused() {
     let world = World::start().await;
     let agent = world.agent("support");
