@@ -94,17 +94,17 @@ pub async fn reply(reply: Reply, slot: Slot, record: Record, audience: &Audience
         // Servers do not ask for the body of such a reply, and that must not look as if the agent had left.
         passing.close(Ending::Complete, None);
         if let Err(stop) = passing.closed().await {
-            return answer::refusal(&unrecorded(stop), &shape, id).map(|bytes| Body::Own(Some(bytes)));
+            return answer::refusal(&unrecorded(&stop), &shape, id).map(|bytes| Body::Own(Some(bytes)));
         }
     }
     Response::from_parts(head, Body::Reply(Box::new(passing)))
 }
 
 /// The call was made, so the agent must not be invited to try again.
-fn unrecorded(stop: Box<Stop>) -> Box<Stop> {
+fn unrecorded(stop: &Stop) -> Box<Stop> {
     let text =
         "the upstream has replied, but the audit could not record it; the call may have had its effect";
-    Stop::new(Stage::Observe, StopKind::Unavailable, "audit", text).operator(stop.operator)
+    Stop::new(Stage::Observe, StopKind::Unavailable, "audit", text).operator(&*stop.operator)
 }
 
 fn sessions(headers: &HeaderMap, success: bool, expects: &Expects, audience: &Audience) {
