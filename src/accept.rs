@@ -28,7 +28,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::call::{AgentId, Stage, Stop, StopKind};
 use crate::identify::svid::Leaf;
-pub use gone::{Gone, Leave};
+pub use gone::Gone;
 use gone::{Presence, Watched};
 
 /// How long a connection that must end may still finish its calls.

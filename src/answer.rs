@@ -12,9 +12,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode};
 use serde_json::{Value, json};
 
 use crate::call::{Asked, Era, Protocol, RecordId, Shape, Stop, StopKind};
-
-/// The header that names a call's record, on every reply and on the request upstream.
-pub const RECORD_HEADER: HeaderName = HeaderName::from_static("holdpoint-record");
+use crate::record::RECORD_HEADER;
 
 /// The key of the decision object in results that the gateway makes.
 pub const DECISION_META: &str = "dev.holdpoint/decision";

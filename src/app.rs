@@ -73,9 +73,10 @@ pub async fn start(loaded: Loaded) -> Result<Running, StartError> {
     let bound = bind(&settings.listeners).await?;
     let (gateway, identity, trust, recovered) = gateway(loaded)?;
     let gateway = Arc::new(gateway);
-    let server = tls::server_config(trust, Role::Agents, identity).map_err(StartError::Tls)?;
+    let server = tls::server_config(trust, Role::Agents, Arc::clone(&identity)).map_err(StartError::Tls)?;
     let (drain, draining) = watch::channel(false);
     let mut tasks = JoinSet::new();
+    tasks.spawn(ageing(Arc::clone(&gateway), identity, draining.clone()));
     let mut listeners = Vec::new();
     for (listener, socket) in bound {
         let address = socket.local_addr().unwrap_or(listener.address);
@@ -102,6 +103,31 @@ pub async fn start(loaded: Loaded) -> Result<Running, StartError> {
         }
     }
     Ok(Running { listeners, recovered, gateway, tasks, drain })
+}
+
+/// Tells the metrics what ages: the gateway's certificate, and reviews of agents.
+async fn ageing(gateway: Arc<Gateway>, identity: Arc<tls::Identity>, mut drain: watch::Receiver<bool>) {
+    const EVERY: Duration = Duration::from_secs(60);
+    const WARNED_AHEAD: time::Duration = time::Duration::days(30);
+    let name: Arc<str> = Arc::from("gateway");
+    let metrics = gateway.evidence.telemetry.metrics();
+    loop {
+        if let Some(end) = identity.not_after() {
+            let now = std::time::SystemTime::now();
+            let left = match end.duration_since(now) {
+                Ok(left) => left.as_secs_f64(),
+                Err(past) => -past.duration().as_secs_f64(),
+            };
+            metrics.trust_expiry(&name, left);
+        }
+        let soon = time::OffsetDateTime::now_utc().date().saturating_add(WARNED_AHEAD);
+        let due = gateway.directory.entries().filter(|entry| entry.review_due.is_some_and(|due| due <= soon));
+        metrics.reviews_due(due.count());
+        tokio::select! {
+            () = tokio::time::sleep(EVERY) => {}
+            _ = drain.wait_for(|drain| *drain) => return,
+        }
+    }
 }
 
 async fn bind(listeners: &[Listener]) -> Result<Vec<(Listener, TcpListener)>, StartError> {

@@ -13,9 +13,9 @@ use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::read::Mistake;
 use crate::config::{self, Loaded};
 use crate::record::tail::Format;
+use crate::yaml::Mistake;
 use crate::{demo, pki};
 use audit::Then;
 use policy::{Catalogued, Said};

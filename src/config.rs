@@ -3,7 +3,6 @@
 pub mod catalog;
 mod load;
 pub mod raw;
-pub mod read;
 pub mod registry;
 pub mod units;
 mod upstream;

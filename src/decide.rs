@@ -36,6 +36,7 @@ pub struct Held {
 }
 
 /// What is to become of a call.
+#[expect(clippy::large_enum_variant, reason = "one is made for each call, and moved on at once")]
 pub enum Verdict {
     /// It goes.
     Allow(Permitted),

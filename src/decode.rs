@@ -70,10 +70,13 @@ pub struct Route {
     pub host: Option<String>,
 }
 
+/// Whether the bodies of a method and path are streamed unread.
+pub type IsOpaque = Box<dyn Fn(&str, &str) -> bool + Send + Sync>;
+
 /// The protocol of an upstream, and what routing must know of it.
 pub enum RouteKind {
     /// Plain HTTP; the function says which method and path stream their bodies unread.
-    Http(Box<dyn Fn(&str, &str) -> bool + Send + Sync>),
+    Http(IsOpaque),
     /// MCP.
     Mcp,
 }
@@ -335,6 +338,25 @@ impl Routes {
         let found = http::route(path).and_then(|(name, rest)| Some((self.by_name.get(name)?, rest)));
         let (route, rest) = found.ok_or_else(|| not_found("no such upstream"))?;
         Ok((Arc::clone(route), if rest.is_empty() { "/".to_owned() } else { rest.to_owned() }))
+    }
+}
+
+// === impl Payload ===
+
+impl Payload {
+    /// Its size in bytes; 0 for one that streams.
+    pub fn len(&self) -> usize {
+        match self {
+            Payload::Form(bytes, _) | Payload::Other(bytes) => bytes.len(),
+            Payload::Json(document) => document.bytes().len(),
+            Payload::None | Payload::Opaque(_) => 0,
+            Payload::Rpc(message) => message.bytes().len(),
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        matches!(self, Payload::None)
     }
 }
 

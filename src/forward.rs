@@ -17,15 +17,14 @@ use http::request::Parts;
 use http::{Request, Uri, response};
 use hyper::body::Incoming;
 
-use crate::accept::Leave;
-use crate::answer::RECORD_HEADER;
 use crate::call::{Class, Era, RecordId, Stage, Stop, StopKind, TraceContext};
 use crate::credential::Lease;
 use crate::decode::jsonrpc::Id;
 use crate::decode::{Action, Payload, splice};
-use crate::record::Committed;
+use crate::net::Dial;
+use crate::record::{Committed, RECORD_HEADER};
 use outgoing::Outgoing;
-use pool::{Dial, Failure, Lent, Pool};
+use pool::{Failure, Lent, Pool};
 
 /// One upstream, as sending sees it.
 pub struct Upstream {
@@ -68,6 +67,8 @@ pub struct Expects {
     pub mcp: bool,
     /// Whether its outcome must be known even when the agent has left.
     pub drains: bool,
+    /// Whether its head may take as long as it wants: a standing stream, or an upload that streams.
+    pub patient: bool,
     /// Whether it may stay silent without end.
     pub standing: bool,
     /// Whether it opens a session.
@@ -96,15 +97,27 @@ pub async fn send(
     let expects = expects(&committed);
     let request = request(upstream, committed, lease, hop)?;
     let sending = upstream.pool.send(request);
-    let sent = if expects.standing {
+    let sent = if expects.patient {
         sending.await
     } else {
         tokio::time::timeout(upstream.timeout, sending).await.unwrap_or(Err(Failure::TimedOut))
     };
     let (response, lent) = sent.map_err(|failure| broken(&failure))?;
+    if response.status().is_informational() {
+        return Err(failed("the upstream changed the protocol, which nobody asked for", "upstream-protocol"));
+    }
     let (mut head, body) = response.into_parts();
     drop_hop_by_hop(&mut head.headers);
     Ok(Reply { head, body, lent, expects })
+}
+
+/// What becomes of work when the agent leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leave {
+    /// It is given up.
+    Ends,
+    /// It goes on to its end.
+    Stays,
 }
 
 /// Whether a call goes on when its agent leaves: a legacy or HTTP one that may have had an effect does.
@@ -122,6 +135,7 @@ fn expects(committed: &Committed) -> Expects {
         id: call.message().and_then(|message| message.id()).cloned(),
         mcp: envelope.is_some(),
         drains: leave(committed) == Leave::Stays,
+        patient: call.is_standing() || committed.facts().opaque,
         standing: call.is_standing(),
         opens_session: matches!(action, Some(McpAction::Initialize)),
         ends_session: match action {

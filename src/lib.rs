@@ -25,3 +25,4 @@ pub mod pki;
 pub mod record;
 pub mod secret;
 pub mod telemetry;
+pub mod yaml;

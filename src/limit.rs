@@ -71,17 +71,20 @@ const KEYS_MAX: usize = 200_000;
 /// After how many calls the forgotten keys are swept.
 const SWEEP_CALLS: u32 = 4096;
 
+/// How many calls are under way, by what shares the limit.
+type Places = Arc<DashMap<Key, u32>>;
+
 /// The state of every limit.
 pub struct Meters {
     certificates: Meter<[u8; 32]>,
-    rules: Vec<(Rule, Option<Meter<Key>>, Arc<DashMap<Key, u32>>)>,
+    rules: Vec<(Rule, Option<Meter<Key>>, Places)>,
     clock: DefaultClock,
 }
 
 /// The places a call holds under concurrency limits; dropping it gives them back.
 #[derive(Default)]
 pub struct Slot {
-    places: Vec<(Arc<DashMap<Key, u32>>, Key)>,
+    places: Vec<(Places, Key)>,
 }
 
 /// What a call is, as limits see it.

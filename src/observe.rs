@@ -15,20 +15,19 @@ use std::time::Duration;
 use aws_lc_rs::digest;
 use bytes::Bytes;
 use http::Response;
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
-use crate::answer::{self, RECORD_HEADER};
-use crate::call::{AgentId, Stage, Stop, StopKind, hex};
+use crate::call::{AgentId, Stop, hex};
 use crate::decode::Call;
 use crate::decode::session::Sessions;
 use crate::decode::sse::{self, ReplyKind, Scanner};
 use crate::forward::pool::Lent;
 use crate::forward::{Expects, Reply};
 use crate::limit::Slot;
-use crate::record::{Ending, Record, ReplyFacts};
+use crate::record::{Ending, RECORD_HEADER, Record, ReplyFacts};
 
 /// What of a JSON reply is looked at; a longer one passes without being understood.
 const WINDOW_BYTES_MAX: usize = 256 << 10;
@@ -67,15 +66,23 @@ impl Audience {
     }
 }
 
-/// Begins to pass a reply on. One without a body has ended already: it passes when its outcome is recorded.
-pub async fn reply(reply: Reply, slot: Slot, record: Record, audience: &Audience) -> Response<Body> {
+/// Begins to pass a reply on. One without a body has ended already, and is released when the audit has its outcome.
+pub async fn reply(
+    reply: Reply,
+    slot: Slot,
+    record: Record,
+    audience: &Audience,
+) -> Result<Response<Body>, Box<Stop>> {
     let Reply { mut head, body, lent, expects } = reply;
     sessions(&head.headers, head.status.is_success(), &expects, audience);
     if let Ok(value) = HeaderValue::from_str(&record.id().to_string()) {
         head.headers.insert(RECORD_HEADER, value);
     }
     let lesson = Lesson::of(&head.headers, &expects);
-    let (id, shape) = (record.id(), record.shape.clone());
+    if matches!(lesson, Lesson::Events(_)) {
+        // A stream of events is cut after the response, so its size is not known.
+        head.headers.remove(CONTENT_LENGTH);
+    }
     let ended = body.is_end_stream();
     let mut passing = Passing {
         incoming: Some(body),
@@ -90,21 +97,15 @@ pub async fn reply(reply: Reply, slot: Slot, record: Record, audience: &Audience
         last: VecDeque::new(),
         state: State::Passing,
     };
-    if ended {
-        // Servers do not ask for the body of such a reply, and that must not look as if the agent had left.
-        passing.close(Ending::Complete, None);
-        if let Err(stop) = passing.closed().await {
-            return answer::refusal(&unrecorded(&stop), &shape, id).map(|bytes| Body::Own(Some(bytes)));
-        }
+    if !ended {
+        return Ok(Response::from_parts(head, Body::Reply(Box::new(passing))));
     }
-    Response::from_parts(head, Body::Reply(Box::new(passing)))
-}
-
-/// The call was made, so the agent must not be invited to try again.
-fn unrecorded(stop: &Stop) -> Box<Stop> {
-    let text =
-        "the upstream has replied, but the audit could not record it; the call may have had its effect";
-    Stop::new(Stage::Observe, StopKind::Unavailable, "audit", text).operator(&*stop.operator)
+    // A server does not ask an empty body for its end, so the end is recorded here.
+    passing.close(Ending::Complete, None);
+    if let State::Closing(closing, _) = std::mem::replace(&mut passing.state, State::Ended) {
+        closing.await?;
+    }
+    Ok(Response::from_parts(head, Body::Own(None)))
 }
 
 fn sessions(headers: &HeaderMap, success: bool, expects: &Expects, audience: &Audience) {
@@ -230,14 +231,6 @@ impl Passing {
             return;
         };
         self.state = State::Closing(Box::pin(record.ended(ending, facts)), ending);
-    }
-
-    /// Waits until the outcome is recorded.
-    async fn closed(&mut self) -> Result<(), Box<Stop>> {
-        match std::mem::replace(&mut self.state, State::Ended) {
-            State::Closing(closing, _) => closing.await,
-            State::Passing | State::Ended => Ok(()),
-        }
     }
 
     /// Takes a frame from the upstream: gives what may pass now.
@@ -398,8 +391,9 @@ impl HttpBody for Body {
         match self {
             Body::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Body::Reply(passing) => match (&passing.incoming, &passing.lesson) {
-                // A stream of events is cut after the response, so its size is not known.
-                (Some(incoming), Some(Lesson::Json(..) | Lesson::Nothing)) => incoming.size_hint(),
+                (Some(incoming), Some(Lesson::Json(..) | Lesson::Nothing)) if passing.last.is_empty() => {
+                    incoming.size_hint()
+                }
                 _ => SizeHint::default(),
             },
         }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use time::OffsetDateTime;
@@ -51,13 +52,21 @@ pub async fn serve(gw: &Gateway, conn: &Conn, request: Request<Incoming>) -> Res
     let http = if conn.is_h2() { HttpVersion::Two } else { HttpVersion::One };
     let mut record = Record::open(&gw.evidence, conn.peer(), http);
     match run(gw, conn, request, &mut record).await {
-        Ok((reply, slot, audience)) => observe::reply(reply, slot, record, &audience).await,
+        Ok((reply, slot, audience)) => {
+            let (shape, id) = (record.shape.clone(), record.id());
+            let passing = observe::reply(reply, slot, record, &audience).await;
+            passing.unwrap_or_else(|stop| own(answer::refusal(&stop, &shape, id)))
+        }
         Err(stop) => {
             let response = answer::refusal(&stop, &record.shape, record.id());
             record.stopped(&stop, response.status().as_u16()).await;
-            response.map(|bytes| Body::Own(Some(bytes)))
+            own(response)
         }
     }
+}
+
+fn own(response: Response<Bytes>) -> Response<Body> {
+    response.map(|bytes| Body::Own(Some(bytes)))
 }
 
 async fn run(

@@ -28,11 +28,14 @@ use crate::classify::Facts;
 use crate::decide::{Decision, Judged, Outcome, Permitted, wire};
 use crate::decode::{Action, Call, Payload};
 use crate::flow::{self, Label};
-use crate::forward::pool::Dial;
 use crate::identify::Agent;
+use crate::net::Dial;
 use crate::secret::PseudonymKey;
 use crate::telemetry::hop::{ErrorType, Hop, HttpVersion, StageTime};
 use crate::telemetry::{Telemetry, hop, spans};
+
+/// The header that names a call's record, on every reply and on the request upstream.
+pub const RECORD_HEADER: http::HeaderName = http::HeaderName::from_static("holdpoint-record");
 
 /// Where evidence goes.
 pub struct Evidence {
@@ -138,9 +141,13 @@ impl Record {
         if let Some(digest) = arguments_digest(call.payload()) {
             self.put("arguments", json!(digest));
         }
+        if let Some(method) = call.message().and_then(|message| message.method()) {
+            self.put("method", json!(method));
+        }
         let Some(hop) = &mut self.hop else { return };
         hop.protocol = self.shape.protocol;
         hop.upstream.name = Arc::clone(&call.route().name);
+        hop.request_bytes = call.payload().len() as u64;
         hop.target.http_method = Arc::from(call.head().method.as_str());
         if let Some(parent) = call.trace().parent {
             hop.parent = Some(parent);
@@ -219,14 +226,14 @@ impl Record {
             members.insert("input".to_owned(), input);
         }
         let entry = Entry { id: self.id, ..self.entry(Kind::Intent, members) };
-        let begun = Instant::now();
+        let (begun, bytes) = (Instant::now(), entry.body.len() as u64);
         let appended = self.evidence.ledger.append(entry, durability).await;
         if let Err(error) = appended {
             // The intent may have reached the disk all the same: it must not stand there as if the call had gone.
             self.state = State::Committed(Durability::Written);
             return Err(unavailable(&error.to_string()));
         }
-        self.evidence.telemetry.metrics().audit_committed(0, begun.elapsed());
+        self.evidence.telemetry.metrics().audit_committed(bytes, begun.elapsed());
         self.state = State::Committed(durability);
         Ok(Committed { call, facts })
     }
@@ -378,7 +385,7 @@ impl Record {
         members.insert("intent".to_owned(), json!(self.id.to_string()));
         members.insert("status".to_owned(), json!(status));
         members.insert("duration_ms".to_owned(), json!(millis(self.started.elapsed())));
-        for key in ["agent", "class", "tool", "upstream"] {
+        for key in ["agent", "class", "method", "tool", "upstream"] {
             if let Some(value) = self.members.get(key) {
                 members.insert(key.to_owned(), value.clone());
             }

@@ -11,8 +11,8 @@ use holdpoint::classify::catalog::{Catalog, FactType, UpstreamConfig, UpstreamKi
 use holdpoint::classify::sink::{Internal, Place};
 use holdpoint::classify::{self, Facts, HttpBody, Question, Subject};
 use holdpoint::config::catalog::{Source, catalog};
-use holdpoint::config::read::Mistake;
 use holdpoint::json::{Document, Limits};
+use holdpoint::yaml::Mistake;
 use http::{HeaderMap, HeaderValue};
 
 fn upstream(name: &str, kind: UpstreamKind) -> UpstreamConfig {

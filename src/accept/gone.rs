@@ -8,6 +8,8 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::sync::{mpsc, watch};
 
+use crate::forward::Leave;
+
 /// Tells whether the client of a call has left before the whole answer was taken. It is among the request's extensions.
 #[derive(Clone, Debug)]
 pub struct Gone(watch::Receiver<bool>);
@@ -42,15 +44,6 @@ impl Gone {
     pub fn is_gone(&self) -> bool {
         *self.0.borrow()
     }
-}
-
-/// What becomes of work when the client leaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Leave {
-    /// It is given up.
-    Ends,
-    /// It goes on to its end.
-    Stays,
 }
 
 /// The connection's end of [`Gone`]: dropped before the answer is complete, it says that the client has left.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use rustls::client::danger::HandshakeSignatureValid;
@@ -30,6 +31,14 @@ impl Identity {
     /// Reads a certificate chain and its key, both PEM, and checks that they belong together.
     pub fn read(chain: &[u8], key: &[u8]) -> Result<Identity, String> {
         Ok(Identity(ArcSwap::from_pointee(certified_key(chain, key)?)))
+    }
+
+    /// When the certificate expires.
+    pub fn not_after(&self) -> Option<SystemTime> {
+        let key = self.0.load();
+        let (_, leaf) = x509_parser::parse_x509_certificate(key.cert.first()?).ok()?;
+        let seconds = u64::try_from(leaf.validity().not_after.timestamp()).ok()?;
+        SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
     }
 
     /// Replaces the certificate for handshakes from now on; on an error the old one stays.

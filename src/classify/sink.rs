@@ -104,7 +104,7 @@ impl Internal {
     pub fn add(&mut self, pattern: &str) -> Result<(), String> {
         let parsed = Pattern::parse(pattern).ok_or_else(|| {
             format!(
-                "`{pattern}` is no pattern: expected *@example.org, name@example.org, *.example.org or a host"
+                "`{pattern}` is no pattern: expected *@example.org, name@example.org, *.example.org or host.example.org"
             )
         })?;
         self.patterns.push(parsed);
@@ -130,7 +130,9 @@ impl Pattern {
             None => (None, text),
         };
         let (below, domain) = domain.strip_prefix("*.").map_or((false, domain), |rest| (true, rest));
-        Some(Pattern { local, host: host(domain)?, below })
+        // A single label is a whole top-level domain, or a slip: neither is anybody's inside.
+        let host = host(domain).filter(|host| host.contains('.') || host == "localhost")?;
+        Some(Pattern { local, host, below })
     }
 
     fn matches(&self, place: &Place) -> bool {

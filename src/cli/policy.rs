@@ -8,9 +8,9 @@ use std::time::SystemTime;
 use serde_json::{Value, json};
 
 use crate::call::{AgentProfile, Auth, Effect, PolicyAction, PolicyInput, ResourceKind, ResourceProfile};
-use crate::config::read::Mistake;
 use crate::decide::schema::Facts;
 use crate::decide::{Decision, Outcome, Policy, cases, explain, wire};
+use crate::yaml::Mistake;
 
 /// Done, and everything is as it should be.
 const DONE: u8 = 0;

@@ -17,7 +17,8 @@ pub fn serve(file: &Path, format: Format) -> u8 {
             for mistake in &mistakes {
                 eprintln!("{mistake}");
             }
-            eprintln!("{} mistakes; nothing was started", mistakes.len());
+            let plural = if mistakes.len() == 1 { "" } else { "s" };
+            eprintln!("{} mistake{plural}; nothing was started", mistakes.len());
             return super::USAGE;
         }
     };

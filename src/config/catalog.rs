@@ -7,7 +7,6 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::read::{Mistake, yaml};
 use crate::call::{Class, Confidentiality, Consequence, Effect, Integrity};
 use crate::classify::catalog::{
     Catalog, Draft, Fact, FactType, Reply, Sink, Upstream, UpstreamConfig, UpstreamKind,
@@ -16,6 +15,7 @@ use crate::classify::sink::{Internal, SinkKind};
 use crate::classify::template::Template;
 use crate::classify::view::Pointer;
 use crate::classify::when::{Condition, Pattern, Scalar, Settings, Test};
+use crate::yaml::{self, Mistake};
 
 /// One upstream and the text of its catalogue file.
 pub struct Source<'a> {
@@ -283,7 +283,7 @@ struct Place<'m> {
 }
 
 fn drafts(file: &str, text: &str, kind: UpstreamKind, mistakes: &mut Vec<Mistake>) -> Vec<Draft> {
-    let Some(raw) = yaml::<FileRaw>(file, text, mistakes) else { return Vec::new() };
+    let Some(raw) = yaml::read::<FileRaw>(file, text, mistakes) else { return Vec::new() };
     let mut drafts: Vec<Draft> = Vec::new();
     for (key, entry) in raw.tools {
         let path = format!("tools.{key}");

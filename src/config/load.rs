@@ -19,8 +19,8 @@ use crate::json::Limits;
 use crate::{accept, flow, forward, limit, record, telemetry};
 
 use super::raw::{File, OneOrMany};
-use super::read::{self, Mistake};
 use super::{catalog, registry, units, upstream};
+use crate::yaml::{self, Mistake};
 
 /// Everything that configuration gives, ready to be wired.
 pub struct Loaded {
@@ -91,7 +91,7 @@ pub fn load(path: &Path) -> Result<Loaded, Vec<Mistake>> {
     let mut mistakes = Vec::new();
     let text = std::fs::read_to_string(path)
         .map_err(|error| vec![Mistake::new(&file, "", format!("cannot be read: {error}"))])?;
-    let raw: Option<File> = read::yaml(&file, &text, &mut mistakes);
+    let raw: Option<File> = yaml::read(&file, &text, &mut mistakes);
     let mut reader = Reader { file, base: path.parent().unwrap_or(Path::new(".")).to_owned(), mistakes };
     let loaded = raw.and_then(|raw| reader.file(raw));
     match loaded {
@@ -103,7 +103,7 @@ pub fn load(path: &Path) -> Result<Loaded, Vec<Mistake>> {
 /// The directory of policies that a configuration file names.
 pub fn policy_dir(path: &Path) -> Option<PathBuf> {
     let text = std::fs::read_to_string(path).ok()?;
-    let raw: File = read::yaml("", &text, &mut Vec::new())?;
+    let raw: File = yaml::read("", &text, &mut Vec::new())?;
     let dir = raw.policy?.cedar?;
     Some(path.parent().unwrap_or(Path::new(".")).join(dir))
 }

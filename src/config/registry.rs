@@ -9,10 +9,10 @@ use serde::Deserialize;
 use time::Date;
 use time::macros::format_description;
 
-use super::read::{self, Mistake};
 use crate::call::{AgentId, Autonomy};
 use crate::identify::directory::{Directory, Entry, Owners, State};
 use crate::identify::svid;
+use crate::yaml::{self, Mistake};
 
 /// The form of a file with named parts.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -149,10 +149,10 @@ fn raw_agents(file: &str, text: &str, mistakes: &mut Vec<Mistake>) -> Vec<(Strin
     let (mut defaults, agents, prefix) = match shape {
         Ok(serde_json::Value::Null) => return Vec::new(),
         Ok(serde_json::Value::Object(_)) => {
-            let raw: RawFile = read::yaml(file, text, mistakes).unwrap_or_default();
+            let raw: RawFile = yaml::read(file, text, mistakes).unwrap_or_default();
             (raw.defaults, raw.agents, "agents")
         }
-        _ => (None, read::yaml::<Vec<RawAgent>>(file, text, mistakes).unwrap_or_default(), ""),
+        _ => (None, yaml::read::<Vec<RawAgent>>(file, text, mistakes).unwrap_or_default(), ""),
     };
     let mut found = Vec::new();
     for (at, mut agent) in agents.into_iter().enumerate() {

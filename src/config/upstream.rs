@@ -9,8 +9,8 @@ use crate::classify::catalog::{Catalog, UpstreamConfig, UpstreamKind};
 use crate::credential::StaticFile;
 use crate::decode::{Route, RouteKind};
 use crate::forward;
-use crate::forward::pool::{Dial, Pool};
-use crate::net;
+use crate::forward::pool::Pool;
+use crate::net::{self, Dial};
 
 use super::catalog;
 use super::load::Reader;
@@ -156,7 +156,13 @@ impl Reader {
             }
         };
         Some(forward::Upstream {
-            pool: Pool::new(Dial { name: Arc::from(host.as_str()), host, port, tls: config }),
+            pool: Pool::new(Dial {
+                name: Arc::from(host.as_str()),
+                authority: authority.parse().ok()?,
+                host,
+                port,
+                tls: config,
+            }),
             authority: HeaderValue::from_str(&authority).ok()?,
             path: base,
             timeout: self.duration(&format!("{path}.timeout"), raw.timeout.as_deref(), 30),

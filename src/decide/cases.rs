@@ -13,8 +13,8 @@ use crate::call::{
     AgentId, AgentProfile, Approval, Auth, Autonomy, BreakGlass, Class, Consequence, Effect, Lifted,
     PolicyAction, PolicyInput, ResourceProfile, Task,
 };
-use crate::config::read::{self, Mistake};
 use crate::decide::schema::{FactType, Facts};
+use crate::yaml::{self, Mistake};
 
 /// One case. What it does not say is harmless: an owned, constrained agent reads a listed tool inside.
 #[derive(Debug, Deserialize)]
@@ -151,7 +151,7 @@ impl Report {
 pub fn run(policy: &Policy, facts: &Facts, files: &[(String, String)]) -> Report {
     let mut report = Report::default();
     for (file, text) in files.iter().filter(|(file, _)| is_cases(file)) {
-        let cases: Option<Vec<Case>> = read::yaml(file, text, &mut report.mistakes);
+        let cases: Option<Vec<Case>> = yaml::read(file, text, &mut report.mistakes);
         for (at, case) in cases.unwrap_or_default().into_iter().enumerate() {
             let mut problems = Vec::new();
             let input = input(&case, facts, &mut problems);

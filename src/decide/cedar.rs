@@ -10,8 +10,8 @@ use std::sync::Arc;
 use cedar_policy::{Authorizer, Decision as Answered, PolicyId, PolicySet, Request, Schema};
 
 use crate::call::{Approval, PolicyInput};
-use crate::config::read::Mistake;
 use crate::decide::schema::{FactType, Facts};
+use crate::yaml::Mistake;
 use load::RuleInfo;
 pub use terms::HoldTerms;
 use view::{Names, PairView, Views};

@@ -36,6 +36,9 @@ const DECIDING: [&str; 12] = [
     "holdpoint-task",
 ];
 
+/// A decoded name and its decoded value.
+pub type Pair<'u> = (Cow<'u, str>, Cow<'u, str>);
+
 /// The target of a request, understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target<'u> {
@@ -44,7 +47,7 @@ pub struct Target<'u> {
     /// The decoded segments; the last is empty when the path ends in `/`.
     pub segments: Vec<String>,
     /// The decoded pairs of the query, in order, no key twice.
-    pub query: Vec<(Cow<'u, str>, Cow<'u, str>)>,
+    pub query: Vec<Pair<'u>>,
     /// The path as sent.
     pub raw_path: &'u str,
     /// The query as sent, without `?`.
@@ -85,7 +88,7 @@ pub fn route(path: &str) -> Option<(&str, &str)> {
 }
 
 /// Understands a form body [`application/x-www-form-urlencoded`] by the rules of a query; values may have line breaks.
-pub fn form(bytes: &[u8]) -> Result<Vec<(Cow<'_, str>, Cow<'_, str>)>, Box<Stop>> {
+pub fn form(bytes: &[u8]) -> Result<Vec<Pair<'_>>, Box<Stop>> {
     let text = std::str::from_utf8(bytes).map_err(|_| malformed("form-utf8", "the form is not UTF-8"))?;
     pairs(text, Place::Form)
 }
@@ -185,7 +188,7 @@ enum Place {
     Query,
 }
 
-fn pairs(text: &str, place: Place) -> Result<Vec<(Cow<'_, str>, Cow<'_, str>)>, Box<Stop>> {
+fn pairs(text: &str, place: Place) -> Result<Vec<Pair<'_>>, Box<Stop>> {
     let mut found = Vec::new();
     let mut exact = HashSet::new();
     let mut folded = HashSet::new();

@@ -6,7 +6,9 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use http::{Request, Response};
+use http::header::HOST;
+use http::uri::Scheme;
+use http::{Request, Response, Uri, Version};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -15,19 +17,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::outgoing::Outgoing;
-
-/// How to reach an upstream.
-#[derive(Clone)]
-pub struct Dial {
-    /// Host name or address.
-    pub host: String,
-    /// The same, for records.
-    pub name: Arc<str>,
-    /// TCP port.
-    pub port: u16,
-    /// TLS, when the upstream speaks it.
-    pub tls: Option<Arc<rustls::ClientConfig>>,
-}
+use crate::net::Dial;
 
 /// Why nothing came back.
 #[derive(Debug, thiserror::Error)]
@@ -130,9 +120,24 @@ impl Pool {
                 lent.connection = Some(connection);
                 response
             }
-            Connection::Two(mut connection) => connection.try_send_request(request).await.map_err(unsent)?,
+            Connection::Two(mut connection) => {
+                connection.try_send_request(self.absolute(request)).await.map_err(unsent)?
+            }
         };
         Ok((response, lent))
+    }
+
+    /// HTTP/2 takes scheme and authority from the target instead of `Host` [RFC 9113 §8.3.1].
+    fn absolute(&self, mut request: Request<Outgoing>) -> Request<Outgoing> {
+        let mut parts = request.uri().clone().into_parts();
+        parts.scheme = Some(Scheme::HTTPS);
+        parts.authority = Some(self.dial.authority.clone());
+        if let Ok(uri) = Uri::from_parts(parts) {
+            *request.uri_mut() = uri;
+            request.headers_mut().remove(HOST);
+            *request.version_mut() = Version::HTTP_2;
+        }
+        request
     }
 
     async fn connect(&self) -> Result<Connection, Failure> {

@@ -147,7 +147,8 @@ pub fn summary(record: &Value) -> String {
         format!("{:<10}", text("/type").unwrap_or_default()),
         text("/agent/id").map(|id| short(&id)).unwrap_or_else(|| "-".to_owned()),
     ];
-    match (text("/upstream"), text("/tool")) {
+    let tool = text("/tool").filter(|tool| !tool.is_empty()).or_else(|| text("/method"));
+    match (text("/upstream"), tool) {
         (Some(upstream), Some(tool)) => words.push(format!("{upstream}.{tool}")),
         (Some(one), None) | (None, Some(one)) => words.push(one),
         (None, None) => {}
@@ -158,10 +159,10 @@ pub fn summary(record: &Value) -> String {
         _ => {}
     }
     words.extend(text("/decision/outcome"));
-    words.extend(text("/decision/rule").map(|rule| format!("by {rule}")));
+    words.extend(text("/decision/rule").filter(|rule| !rule.is_empty()).map(|rule| format!("by {rule}")));
     words.extend(text("/stage").map(|stage| format!("at {stage}")));
     words.extend(text("/status").or_else(|| number("/status").map(|status| status.to_string())));
-    words.extend(number("/duration_ms").map(|ms| format!("{ms}ms")));
+    words.extend(record.pointer("/duration_ms").and_then(Value::as_f64).map(|ms| format!("{ms:.1} ms")));
     words.extend(text("/reason").map(|reason| format!("({reason})")));
     words.push(text("/id").unwrap_or_default());
     words.extend(text("/intent").map(|intent| format!("of {intent}")));

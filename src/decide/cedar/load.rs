@@ -8,8 +8,8 @@ use cedar_policy::ffi::DetailedError;
 use cedar_policy::{Effect, Policy as Rule, PolicyId, PolicySet, Schema, ValidationMode, Validator};
 
 use super::terms::{self, HoldTerms};
-use crate::config::read::Mistake;
 use crate::decide::schema::{self, Facts};
+use crate::yaml::Mistake;
 
 /// The annotations that a policy may carry.
 const ANNOTATIONS: [&str; 8] = ["id", "public", "hold", "quorum", "approvers", "ttl", "mode", "controls"];
