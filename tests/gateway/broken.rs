@@ -325,3 +325,46 @@ async fn without_room_for_the_record_nothing_leaves_and_it_recovers() {
     world.join().await;
     drop(disk);
 }
+
+#[tokio::test]
+async fn a_write_whose_outcome_finds_no_room_is_not_called_unsent() {
+    const CALLS: usize = 24;
+    let dir = std::env::temp_dir().join(format!("holdpoint-gateway-{}", holdpoint::call::RecordId::new()));
+    let Some(disk) = Disk::mount(&dir.join("audit")) else {
+        eprintln!("skipped: mounting a file system is not allowed here");
+        return;
+    };
+    let odd =
+        Fake::that(|_| Does::WritesThen(String::new(), "HTTP/1.1 204 No Content\r\n\r\n".to_owned())).await;
+    let mut world = World::odd_in(dir, odd, "", "").await;
+    let mut calls = Vec::new();
+    for _ in 0..CALLS {
+        let mut raw = world.raw("support").await;
+        raw.send("POST /odd/v1/invoices HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n").await;
+        calls.push(raw);
+    }
+    world.odd.has_seen(CALLS).await;
+    // The last page of the log has room for some outcomes, and not for all.
+    assert!(std::fs::write(world.dir.join("audit/ballast"), vec![0; 2 << 20]).is_err());
+    let mut unrecorded = 0;
+    for _ in 0..CALLS {
+        world.odd.go_on();
+    }
+    for raw in &mut calls {
+        assert!(raw.until("\r\n\r\n").await);
+        if !raw.text().starts_with("HTTP/1.1 204") {
+            assert!(raw.until("may have had its effect").await, "{}", raw.text());
+            assert_eq!(raw.header("retry-after"), "");
+            unrecorded += 1;
+        }
+    }
+    assert!(unrecorded > 0);
+    drop(calls);
+    std::fs::remove_file(world.dir.join("audit/ballast")).unwrap();
+    world.down().await;
+    world.up().await;
+    let unknown = world.records().iter().filter(|record| record["status"] == "unknown").count();
+    assert_eq!(unknown, unrecorded, "the next start tells of each");
+    world.join().await;
+    drop(disk);
+}
