@@ -266,6 +266,8 @@ impl Disk {
 impl Drop for Disk {
     fn drop(&mut self) {
         let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+        // The gateway's own end could not remove what was mounted.
+        let _ = self.0.parent().map(std::fs::remove_dir_all);
     }
 }
 
