@@ -170,11 +170,16 @@ fn code(stop: &Stop) -> i32 {
         StopKind::Limited => -31002,
         StopKind::Malformed if stop.reason == "meta-missing" => -32602,
         StopKind::Malformed if stop.reason == "params" => -32602,
-        StopKind::Malformed if stop.reason.starts_with("json") => -32700,
+        StopKind::Malformed if is_no_json(stop.reason) => -32700,
         StopKind::Malformed | StopKind::Oversize => -32600,
         StopKind::MethodUnknown => -32601,
         StopKind::Unavailable | StopKind::UpstreamFailed => -31010,
     }
+}
+
+/// Reasons of [`crate::json`] for a text that is no JSON at all, rather than more of it than is taken.
+fn is_no_json(reason: &str) -> bool {
+    matches!(reason, "empty" | "literal" | "number" | "string" | "syntax" | "trailing-data")
 }
 
 /// One sentence that says what happened and what to do; the model reads it.
@@ -310,7 +315,7 @@ mod tests {
     #[test]
     fn what_cannot_be_read_gets_the_codes_of_json_rpc() {
         let cases = [
-            (StopKind::Malformed, "json-syntax", -32700, 400),
+            (StopKind::Malformed, "syntax", -32700, 400),
             (StopKind::Malformed, "meta-missing", -32602, 400),
             (StopKind::Ambiguous, "duplicate-key", -31004, 400),
             (StopKind::HeaderMismatch, "header-mismatch", -32020, 400),

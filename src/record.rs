@@ -335,7 +335,7 @@ impl Record {
         let (entry, durability) = self.ending(ending, &reply);
         let appended = self.evidence.ledger.append(entry, durability).await;
         self.finish();
-        appended.map(|_| ()).map_err(|error| unavailable(&error.to_string()))
+        appended.map(|_| ()).map_err(|error| unrecorded(&error.to_string()))
     }
 
     fn ending(&mut self, ending: Ending, reply: &ReplyFacts) -> (Entry, Durability) {
@@ -515,6 +515,13 @@ fn unavailable(detail: &str) -> Box<Stop> {
     )
     .operator(detail)
     .retry_after(Duration::from_secs(5))
+}
+
+/// The call was made, so the agent must not be invited to make it again.
+fn unrecorded(detail: &str) -> Box<Stop> {
+    let text =
+        "the upstream has replied, but the audit could not record it; the call may have had its effect";
+    Stop::new(Stage::Observe, StopKind::Unavailable, "audit", text).operator(detail)
 }
 
 /// SHA-256 over what the agent sent, as `sha256:` and hexadecimal.
