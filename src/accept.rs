@@ -153,7 +153,7 @@ struct Fault(&'static str);
 pub fn sound<B>(conn: &Conn, request: &Request<B>) -> Result<(), Box<Stop>> {
     match conn.framing_fault_of(request) {
         Some(reason) => {
-            let text = format!("the request's framing can be read in two ways ({reason})");
+            let text = format!("the request is not framed or headed as HTTP requires ({reason})");
             Err(Stop::new(Stage::Accept, StopKind::Ambiguous, reason, text))
         }
         None => Ok(()),

@@ -312,7 +312,11 @@ impl Record {
                         members.insert(key.to_owned(), value);
                     }
                 }
-                let status = if stop.kind == StopKind::UpstreamFailed { "failed" } else { "not-sent" };
+                let status = match (stop.kind, stop.reason) {
+                    (_, "client-gone") => "client-gone",
+                    (StopKind::UpstreamFailed, _) => "failed",
+                    _ => "not-sent",
+                };
                 (self.outcome(status, members), durability)
             }
             State::Open | State::Closed => {

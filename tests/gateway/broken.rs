@@ -16,8 +16,7 @@ async fn an_agent_that_leaves_a_read_ends_it_upstream() {
     world.odd.has_seen(1).await;
     drop(raw);
     world.odd.was_left(1).await;
-    let outcome = world.eventually("failed").await;
-    assert_eq!(outcome["reason"], "client-gone");
+    assert_eq!(world.eventually("client-gone").await["reason"], "client-gone");
     world.join().await;
 }
 
