@@ -33,8 +33,9 @@ def test_events_pass_as_they_arrive(gateway: Gateway, recorder: Upstream, figure
     assert len(through) == len(direct) == count
     figure("sse_event_delay_direct_ms_median", f"{statistics.median(direct):.2f}")
     figure("sse_event_delay_through_ms_median", f"{statistics.median(through):.2f}")
+    figure("sse_event_delay_direct_ms_max", f"{max(direct):.2f}")
+    figure("sse_event_delay_through_ms_max", f"{max(through):.2f}")
     figure("sse_event_delay_added_ms_median", f"{statistics.median(through) - statistics.median(direct):.2f}")
-    figure("sse_event_delay_added_ms_max", f"{max(through) - statistics.median(direct):.2f}")
     assert max(through) < DELAY_MS_MAX, "an event waited for another"
 
 
