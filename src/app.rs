@@ -150,7 +150,7 @@ fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
     let pseudonyms = PseudonymKey::new(&key(&settings.keys_dir, "pseudonym")?);
     let telemetry = Arc::new(Telemetry::start(&settings.telemetry)?);
     let runs = Runs::new(settings.flow);
-    restore(&runs, &settings);
+    restore(&runs, &settings.audit.dir)?;
     let (ledger, recovered) = Ledger::open(settings.audit)?;
     let evidence =
         Evidence { ledger, telemetry, pseudonyms, policy_revision: Arc::clone(loaded.policy.revision()) };
@@ -172,14 +172,12 @@ fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
     Ok((gateway, Arc::new(loaded.identity), Arc::new(ArcSwap::from_pointee(loaded.trust)), recovered))
 }
 
-/// Brings back the labels that the intents of the last day carry: a restart cleans no run.
-fn restore(runs: &Runs, settings: &Settings) {
-    let restored = crate::record::restore::labels(&settings.audit.dir, |agent, label, at| {
-        crate::flow::sent(runs, agent, &[label], at);
-    });
-    if let Err(error) = restored {
-        tracing::warn!(%error, "labels could not be restored from the audit");
-    }
+/// Brings back the labels that the intents of the last day carry: a restart cleans no run, and a gateway that cannot
+/// tell what its runs have read does not start.
+fn restore(runs: &Runs, audit: &Path) -> Result<(), StartError> {
+    let bring = |agent: &crate::call::AgentId, label, at| crate::flow::sent(runs, agent, &[label], at);
+    crate::record::restore::labels(audit, bring)
+        .map_err(|source| crate::record::LedgerError::Io { path: audit.to_owned(), source }.into())
 }
 
 /// A key of 32 bytes, made when there is none.

@@ -26,6 +26,7 @@ use serde_json::{Map, Value, json};
 use crate::call::{Class, PolicyAction, Protocol, RecordId, Shape, Stage, Stop, StopKind, TraceContext, hex};
 use crate::classify::Facts;
 use crate::decide::{Decision, Judged, Outcome, Permitted, wire};
+use crate::decode::mcp::McpAction;
 use crate::decode::{Action, Call, Payload};
 use crate::flow::{self, Label};
 use crate::identify::Agent;
@@ -138,8 +139,11 @@ impl Record {
     /// Notes what is called, before anything is known of what it does.
     pub fn decoded(&mut self, call: &Call) {
         self.put("upstream", json!(&*call.route().name));
-        if let Some(digest) = arguments_digest(call.payload()) {
+        if let Some(digest) = arguments_digest(call) {
             self.put("arguments", json!(digest));
+        }
+        if let Some(asked) = asked(call) {
+            self.put("asked", json!(asked));
         }
         if let Some(method) = call.message().and_then(|message| message.method()) {
             self.put("method", json!(method));
@@ -162,7 +166,7 @@ impl Record {
                 crate::decode::jsonrpc::Id::Number(number) => Arc::from(number.to_string()),
                 crate::decode::jsonrpc::Id::Text(text) => Arc::clone(text),
             });
-            if let crate::decode::mcp::McpAction::CallTool { name } = &envelope.action {
+            if let McpAction::CallTool { name } = &envelope.action {
                 hop.target.tool = Some(Arc::clone(name));
             }
         }
@@ -171,6 +175,9 @@ impl Record {
     /// Notes what the call does.
     pub fn understood(&mut self, facts: &Facts) {
         self.put("tool", json!(&*facts.resource.name));
+        if facts.resource.listed {
+            self.members.remove("asked");
+        }
         self.put("class", json!(facts.class.as_str()));
         self.put("consequence", json!(facts.consequence.level()));
         let effects: Vec<&str> = facts.effects.iter().map(|effect| effect.as_str()).collect();
@@ -528,18 +535,41 @@ fn unrecorded(detail: &str) -> Box<Stop> {
     Stop::new(Stage::Observe, StopKind::Unavailable, "audit", text).operator(detail)
 }
 
-/// SHA-256 over what the agent sent, as `sha256:` and hexadecimal.
-fn arguments_digest(payload: &Payload) -> Option<String> {
-    let bytes = match payload {
+/// SHA-256 over what the agent sent, as `sha256:` and hexadecimal: of a tool call its arguments; of an HTTP request its
+/// method, path and query as one line, then its body.
+fn arguments_digest(call: &Call) -> Option<String> {
+    let mut context = digest::Context::new(&digest::SHA256);
+    if let Action::Http { path, raw_query, .. } = call.action() {
+        let query = raw_query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
+        context.update(format!("{} {path}{query}\n", call.head().method).as_bytes());
+    }
+    match call.payload() {
         Payload::Rpc(message) => {
-            message.params().map(|params| params.get("arguments").unwrap_or(params).raw()).unwrap_or_default()
+            let params = message.params();
+            context.update(
+                params.map(|params| params.get("arguments").unwrap_or(params).raw()).unwrap_or_default(),
+            );
         }
-        Payload::Json(document) => document.bytes(),
-        Payload::Form(bytes, _) | Payload::Other(bytes) => bytes,
-        Payload::None => b"",
+        Payload::Json(document) => context.update(document.bytes()),
+        Payload::Form(bytes, _) | Payload::Other(bytes) => context.update(bytes),
+        Payload::None => {}
         Payload::Opaque(_) => return None,
+    }
+    Some(format!("sha256:{}", hex(context.finish().as_ref())))
+}
+
+/// What was asked for in the agent's own words: kept where the catalogue has no name for it, so that an operator can
+/// give it one. Never arguments or a query.
+fn asked(call: &Call) -> Option<String> {
+    const CHARS_MAX: usize = 256;
+    let asked = match call.action() {
+        Action::Http { path, .. } => format!("{} {path}", call.head().method),
+        Action::Mcp(envelope) => match &envelope.action {
+            McpAction::CallTool { name } | McpAction::GetPrompt { name } => name.to_string(),
+            _ => return None,
+        },
     };
-    Some(format!("sha256:{}", hex(digest::digest(&digest::SHA256, bytes).as_ref())))
+    Some(asked.chars().take(CHARS_MAX).collect())
 }
 
 fn millis(duration: Duration) -> f64 {

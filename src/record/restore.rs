@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use serde::Deserialize;
+use memchr::memmem::Finder;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -15,46 +15,96 @@ use crate::flow::Label;
 /// How far back is looked: a `secret` label stands this long.
 const BACK: Duration = Duration::from_secs(24 * 60 * 60);
 
-#[derive(Deserialize)]
-struct Intent {
-    ts: String,
-    agent: Agent,
-    brings: Vec<String>,
-}
-
-#[derive(Deserialize)]
-struct Agent {
-    id: String,
-}
-
 /// Calls `restored` for each label that an intent of the last day brought, with its agent and its time.
+///
+/// A day can hold millions of records, so a line is not parsed but searched: a quote inside a JSON string is escaped,
+/// so what is looked for stands only where it is a member.
 pub fn labels(dir: &Path, mut restored: impl FnMut(&AgentId, Label, SystemTime)) -> io::Result<()> {
-    let since = SystemTime::now() - BACK;
     if !dir.is_dir() {
         return Ok(());
     }
+    let since = SystemTime::now() - BACK;
+    let finders = Finders::new();
     for segment in segment::list(dir)? {
         if std::fs::metadata(&segment.path)?.modified()? < since {
             continue;
         }
         let mut lines = Lines::open(&segment.path, 0)?;
         while let Some(line) = lines.read()? {
-            let line = line.bytes;
-            // Only an intent that brings something has labels; the rest is not worth parsing.
-            if !contains(line, b"\"type\":\"intent\"") || contains(line, b"\"brings\":[]") {
-                continue;
-            }
-            let Ok(intent) = serde_json::from_slice::<Intent>(line) else { continue };
-            let Ok(at) = OffsetDateTime::parse(&intent.ts, &Rfc3339) else { continue };
-            let agent = AgentId::from_normalised(&intent.agent.id);
-            for label in intent.brings.iter().filter_map(|word| Label::parse(word)) {
-                restored(&agent, label, at.into());
+            let Some(found) = finders.read(line.bytes) else { continue };
+            let agent = AgentId::from_normalised(found.agent);
+            for word in found.brings.split(',') {
+                if let Some(label) = Label::parse(word.trim_matches('"')) {
+                    restored(&agent, label, found.at);
+                }
             }
         }
     }
     Ok(())
 }
 
-fn contains(line: &[u8], part: &[u8]) -> bool {
-    line.windows(part.len()).any(|window| window == part)
+/// What an intent says of labels.
+struct Found<'l> {
+    at: SystemTime,
+    agent: &'l str,
+    /// As in `"confidential","untrusted"`.
+    brings: &'l str,
+}
+
+struct Finders {
+    intent: Finder<'static>,
+    brings: Finder<'static>,
+    agent: Finder<'static>,
+    ts: Finder<'static>,
+}
+
+impl Finders {
+    fn new() -> Finders {
+        Finders {
+            intent: Finder::new(b"\"type\":\"intent\""),
+            brings: Finder::new(b"\"brings\":[\""),
+            agent: Finder::new(b"\"agent\":{\"id\":\""),
+            ts: Finder::new(b"\"ts\":\""),
+        }
+    }
+
+    /// The labels of an intent that brought some; `None` for every other record.
+    fn read<'l>(&self, line: &'l [u8]) -> Option<Found<'l>> {
+        let head = line.get(..HEAD_BYTES.min(line.len()))?;
+        self.intent.find(head)?;
+        let brings = until(line, &self.brings, "]")?;
+        let agent = until(line, &self.agent, "\"")?;
+        let at = OffsetDateTime::parse(until(head, &self.ts, "\"")?, &Rfc3339).ok()?;
+        Some(Found { at: at.into(), agent, brings })
+    }
+}
+
+/// The text from the end of what is found to the next `end`.
+fn until<'l>(line: &'l [u8], finder: &Finder<'_>, end: &str) -> Option<&'l str> {
+    let rest = line.get(finder.find(line)? + finder.needle().len()..)?;
+    let rest = rest.get(..memchr::memmem::find(rest, end.as_bytes())?)?;
+    std::str::from_utf8(rest).ok()
+}
+
+/// The common members of a record lie within this.
+const HEAD_BYTES: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_an_intent_brought_is_read() {
+        let finders = Finders::new();
+        let intent = br#"{"v":1,"ts":"2026-11-21T01:02:03.5Z","type":"intent","agent":{"id":"spiffe://a.example/x","instance":"1"},"brings":["confidential","untrusted"],"tool":"t"}"#;
+        let found = finders.read(intent).unwrap();
+        assert_eq!((found.agent, found.brings), ("spiffe://a.example/x", r#"confidential","untrusted""#));
+        let labels: Vec<_> =
+            found.brings.split(',').filter_map(|word| Label::parse(word.trim_matches('"'))).collect();
+        assert_eq!(labels, [Label::Confidential, Label::Untrusted]);
+        let inside = br#"{"v":1,"ts":"2026-11-21T01:02:03.5Z","type":"intent","agent":{"id":"spiffe://a.example/x"},"tool":"\"brings\":[\"secret\"]","brings":[]}"#;
+        assert!(finders.read(inside).is_none());
+        let outcome = br#"{"v":1,"ts":"2026-11-21T01:02:03.5Z","type":"outcome","agent":{"id":"x"},"brings":["secret"]}"#;
+        assert!(finders.read(outcome).is_none());
+    }
 }

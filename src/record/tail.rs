@@ -148,6 +148,10 @@ pub fn summary(record: &Value) -> String {
         text("/agent/id").map(|id| short(&id)).unwrap_or_else(|| "-".to_owned()),
     ];
     let tool = text("/tool").filter(|tool| !tool.is_empty()).or_else(|| text("/method"));
+    let tool = match (tool, text("/asked")) {
+        (Some(tool), Some(asked)) => Some(format!("{tool} ({asked})")),
+        (tool, asked) => tool.or(asked),
+    };
     match (text("/upstream"), tool) {
         (Some(upstream), Some(tool)) => words.push(format!("{upstream}.{tool}")),
         (Some(one), None) | (None, Some(one)) => words.push(one),
