@@ -78,8 +78,8 @@ async fn run(
     // Understand: nothing outside this process has been touched.
     let gone = Gone::of(&request);
     record.enter(Stage::Accept);
-    accept::sound(conn, &request)?;
     limit::admit(&gw.meters, &conn.fingerprint())?;
+    accept::sound(conn, &request)?;
     record.enter(Stage::Identify);
     let agent = identify::agent(&gw.directory, conn, OffsetDateTime::now_utc().date())?;
     record.identified(&agent);
