@@ -8,13 +8,14 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::sync::oneshot;
 
 /// The bytes that were decided on, or a stream whose operation the catalogue marks opaque.
 pub enum Outgoing {
     /// Whole: pieces of the bytes that were parsed.
     Whole(VecDeque<Bytes>),
-    /// Passed on as it arrives. Trailers are dropped.
-    Stream(Incoming),
+    /// Passed on as it arrives. Trailers are dropped. The sender goes with it, which tells that the upload has ended.
+    Stream(Incoming, oneshot::Sender<()>),
 }
 
 impl Body for Outgoing {
@@ -27,7 +28,7 @@ impl Body for Outgoing {
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         match self.get_mut() {
             Outgoing::Whole(pieces) => Poll::Ready(pieces.pop_front().map(|piece| Ok(Frame::data(piece)))),
-            Outgoing::Stream(incoming) => loop {
+            Outgoing::Stream(incoming, _) => loop {
                 match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
                     Some(Ok(frame)) if frame.is_data() => return Poll::Ready(Some(Ok(frame))),
                     Some(Ok(_)) => {}
@@ -41,7 +42,7 @@ impl Body for Outgoing {
     fn is_end_stream(&self) -> bool {
         match self {
             Outgoing::Whole(pieces) => pieces.is_empty(),
-            Outgoing::Stream(incoming) => incoming.is_end_stream(),
+            Outgoing::Stream(incoming, _) => incoming.is_end_stream(),
         }
     }
 
@@ -50,7 +51,7 @@ impl Body for Outgoing {
             Outgoing::Whole(pieces) => {
                 SizeHint::with_exact(pieces.iter().map(|piece| piece.len() as u64).sum())
             }
-            Outgoing::Stream(incoming) => incoming.size_hint(),
+            Outgoing::Stream(incoming, _) => incoming.size_hint(),
         }
     }
 }
