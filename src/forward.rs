@@ -25,7 +25,7 @@ use crate::decode::jsonrpc::Id;
 use crate::decode::{Action, Payload, splice};
 use crate::net::Dial;
 use crate::record::Committed;
-use outgoing::Outgoing;
+use outgoing::{Outgoing, Steady, Upload};
 use pool::{Failure, Lent, Pool};
 
 /// One upstream, as sending sees it.
@@ -92,11 +92,14 @@ pub async fn send(
     committed: Committed,
     lease: Lease,
     hop: HopHeaders,
+    steady: Steady,
 ) -> Result<Reply, Box<Stop>> {
     let upstream = upstreams.of(&committed).ok_or_else(|| failed("unknown upstream", "upstream-unknown"))?;
     let expects = expects(&committed);
     let (uploading, uploaded) = oneshot::channel();
-    let request = request(upstream, committed, lease, hop, uploading)?;
+    let external = committed.facts().class == Class::External;
+    let upload = Upload { ended: uploading, steady: external.then_some(steady) };
+    let request = request(upstream, committed, lease, hop, upload)?;
     let sending = upstream.pool.send(request);
     // An upload may take as long as its agent's connection lives; the reply is due once it has ended.
     let overdue = async {
@@ -158,7 +161,7 @@ fn request(
     committed: Committed,
     lease: Lease,
     hop: HopHeaders,
-    uploading: oneshot::Sender<()>,
+    upload: Upload,
 ) -> Result<Request<Outgoing>, Box<Stop>> {
     let drop_session = committed.call().envelope().is_some_and(|envelope| envelope.drop_session);
     let tracestate = tracestate(committed.call());
@@ -180,7 +183,7 @@ fn request(
     }
     let body = match payload {
         Payload::None => Outgoing::Whole([].into()),
-        Payload::Opaque(incoming) => Outgoing::Stream(incoming, uploading),
+        Payload::Opaque(incoming) => Outgoing::Stream(incoming, upload),
         Payload::Form(bytes, _) | Payload::Other(bytes) => whole(bytes),
         Payload::Json(document) => whole(document.bytes().clone()),
         Payload::Rpc(message) => {

@@ -186,6 +186,8 @@ tools:
     reversible: false
     when:
       - {equals: {at: /body/dry, value: "true"}, class: read, consequence: 0}
+  "GET /v1/keys/{id}": {class: read, consequence: 0, returns: {confidentiality: secret, integrity: trusted}}
+  "PUT /v1/outside/{name}": {class: external, consequence: 0, reversible: true, body: opaque, content: [application/octet-stream]}
   "PUT /v1/files/{name}":
     class: write
     consequence: 0
@@ -511,4 +513,42 @@ async fn nothing_hides_in_the_body_of_a_request_that_is_refused() {
         }
     }
     assert!(api.seen().is_empty());
+}
+
+#[tokio::test]
+async fn an_upload_that_was_begun_before_a_secret_was_read_does_not_carry_it_out() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let api = format!("url: \"http://{}\"", listener.local_addr().unwrap());
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&seen);
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let kept = Arc::clone(&kept);
+            tokio::spawn(async move {
+                let mut buffer = vec![0; 4096];
+                while let Ok(read @ 1..) = socket.read(&mut buffer).await {
+                    let bytes = buffer.get(..read).unwrap_or_default();
+                    kept.lock().unwrap().extend_from_slice(bytes);
+                    if bytes.starts_with(b"GET ") {
+                        socket.write_all(EMPTY.as_bytes()).await.unwrap();
+                    }
+                }
+            });
+        }
+    });
+    let stage = Stage::set(&api, "url: \"http://127.0.0.1:9/mcp\"").await;
+    let mut upload = stage.connect(b"http/1.1").await;
+    let request = "PUT /api/v1/outside/a HTTP/1.1\r\nhost: a\r\ncontent-type: application/octet-stream\r\n\
+                   content-length: 12\r\nconnection: close\r\n\r\nbefore";
+    upload.write_all(request.as_bytes()).await.unwrap();
+    let text = || String::from_utf8_lossy(&seen.lock().unwrap()).into_owned();
+    while !text().contains("before") {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(stage.agent("one").http("GET", "/api/v1/keys/1", None).await.unwrap().status, 200);
+    upload.write_all(b"SECRET").await.unwrap();
+    let mut answer = String::new();
+    tokio::time::timeout(WAIT, upload.read_to_string(&mut answer)).await.unwrap().unwrap();
+    assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
+    assert!(!text().contains("SECRET"));
 }

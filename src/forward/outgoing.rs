@@ -14,8 +14,19 @@ use tokio::sync::oneshot;
 pub enum Outgoing {
     /// Whole: pieces of the bytes that were parsed.
     Whole(VecDeque<Bytes>),
-    /// Passed on as it arrives. Trailers are dropped. The sender goes with it, which tells that the upload has ended.
-    Stream(Incoming, oneshot::Sender<()>),
+    /// Passed on as it arrives. Trailers are dropped.
+    Stream(Incoming, Upload),
+}
+
+/// Whether what was known of the agent when its call was decided is still all there is.
+pub type Steady = Box<dyn Fn() -> bool + Send + Sync>;
+
+/// What is to be known of a body that streams.
+pub struct Upload {
+    /// Dropped with the body, which tells that it has ended.
+    pub ended: oneshot::Sender<()>,
+    /// Asked before every piece of what leaves.
+    pub steady: Option<Steady>,
 }
 
 impl Body for Outgoing {
@@ -28,8 +39,13 @@ impl Body for Outgoing {
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         match self.get_mut() {
             Outgoing::Whole(pieces) => Poll::Ready(pieces.pop_front().map(|piece| Ok(Frame::data(piece)))),
-            Outgoing::Stream(incoming, _) => loop {
+            Outgoing::Stream(incoming, upload) => loop {
                 match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
+                    Some(Ok(_)) if upload.steady.as_ref().is_some_and(|steady| !steady()) => {
+                        return Poll::Ready(Some(Err(
+                            "the agent has read what the decision did not know".into()
+                        )));
+                    }
                     Some(Ok(frame)) if frame.is_data() => return Poll::Ready(Some(Ok(frame))),
                     Some(Ok(_)) => {}
                     Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
