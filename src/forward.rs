@@ -117,7 +117,7 @@ pub async fn send(
     }
     let (mut head, body) = response.into_parts();
     drop_hop_by_hop(&mut head.headers);
-    drop_ours(&mut head.headers);
+    drop_all(&mut head.headers, OURS);
     // Another way to the gateway is not an upstream's to name.
     head.headers.remove(header::ALT_SVC);
     Ok(Reply { head, body, lent, expects })
@@ -223,21 +223,8 @@ fn target(upstream: &Upstream, action: &Action) -> Result<Uri, Box<Stop>> {
 }
 
 /// Headers by which an agent could claim to be somebody, or to have come through something.
-const CLAIMS: [&str; 13] = [
-    "forwarded",
-    "via",
-    "x-agent-id",
-    "x-client-cert",
-    "x-forwarded-client-cert",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-port",
-    "x-forwarded-proto",
-    "x-forwarded-user",
-    "x-real-ip",
-    "x-remote-user",
-    "x-spiffe-id",
-];
+const CLAIMS: [&str; 7] =
+    ["forwarded", "via", "x-agent-id", "x-client-cert", "x-real-ip", "x-remote-user", "x-spiffe-id"];
 
 fn own_headers(head: &mut Parts, upstream: &Upstream) {
     let headers = &mut head.headers;
@@ -252,17 +239,21 @@ fn own_headers(head: &mut Parts, upstream: &Upstream) {
     for claim in CLAIMS {
         headers.remove(claim);
     }
-    drop_ours(headers);
+    drop_all(headers, OURS);
+    drop_all(headers, "x-forwarded-");
     if !upstream.pass_authorization {
         headers.remove(header::AUTHORIZATION);
     }
 }
 
-/// Drops headers that only the gateway may set.
-fn drop_ours(headers: &mut HeaderMap) {
-    let ours: Vec<HeaderName> =
-        headers.keys().filter(|name| name.as_str().starts_with("holdpoint-")).cloned().collect();
-    for name in ours {
+/// How headers begin that only the gateway may set.
+const OURS: &str = "holdpoint-";
+
+/// Drops every header that begins so.
+fn drop_all(headers: &mut HeaderMap, prefix: &str) {
+    let named: Vec<HeaderName> =
+        headers.keys().filter(|name| name.as_str().starts_with(prefix)).cloned().collect();
+    for name in named {
         headers.remove(name);
     }
 }
