@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use crate::accept::{self, Conn, Handler, tls};
 use crate::config::{Listener, ListenerKind, Loaded, Settings};
 use crate::credential::Broker;
-use crate::decode::{Decoder, Routes};
+use crate::decode::{Decoder, Room, Routes};
 use crate::flow::Runs;
 use crate::forward::Upstreams;
 use crate::health;
@@ -157,6 +157,7 @@ fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
     let gateway = Gateway {
         directory: loaded.directory,
         decoder: Decoder {
+            room: Room::new(&settings.decode),
             bounds: settings.decode,
             routes: Routes::new(loaded.routes),
             sessions: Arc::default(),

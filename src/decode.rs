@@ -21,6 +21,7 @@ use ::http::{HeaderMap, Method, Request};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::call::{Asked, Era, Protocol, Shape, Stage, Stop, StopKind, TraceContext};
 use crate::identify::Agent;
@@ -47,10 +48,22 @@ pub struct Bounds {
 pub struct Decoder {
     /// What a body may be.
     pub bounds: Bounds,
+    /// What bodies of all calls may take together.
+    pub room: Room,
     /// Every upstream.
     pub routes: Routes,
     /// Legacy MCP sessions.
     pub sessions: Arc<Sessions>,
+}
+
+/// The memory that bodies share, so that many calls at once cannot use up the machine's. A body gives its part back when
+/// the last of its bytes has gone.
+pub struct Room(Arc<Semaphore>);
+
+/// A body with its part of the [`Room`].
+struct Kept {
+    bytes: Bytes,
+    _part: OwnedSemaphorePermit,
 }
 
 /// The upstreams by name and by host.
@@ -149,7 +162,7 @@ pub async fn call(
             let payload = if opaque(head.method.as_str(), &path_of(&action)) {
                 Payload::Opaque(body)
             } else {
-                http_payload(&decoder.bounds, &head.headers, body).await?
+                http_payload(decoder, &head.headers, body).await?
             };
             let trace = Trace { parent: header_context(&head.headers), link: None };
             Ok(Call { agent, route, action, head, payload, trace })
@@ -186,9 +199,10 @@ fn own(text: Cow<'_, str>) -> Cow<'static, str> {
     Cow::Owned(text.into_owned())
 }
 
-async fn http_payload(bounds: &Bounds, headers: &HeaderMap, body: Incoming) -> Result<Payload, Box<Stop>> {
+async fn http_payload(decoder: &Decoder, headers: &HeaderMap, body: Incoming) -> Result<Payload, Box<Stop>> {
     let content = http::content(headers)?;
-    let bytes = read(bounds, body).await?;
+    let bytes = read(decoder, body).await?;
+    let bounds = &decoder.bounds;
     if bytes.is_empty() {
         return Ok(Payload::None);
     }
@@ -215,7 +229,7 @@ async fn mcp_payload(
     if head.uri.query().is_some() {
         return Err(malformed("query", "an MCP endpoint takes no query"));
     }
-    let bytes = read(&decoder.bounds, body).await?;
+    let bytes = read(decoder, body).await?;
     let message = if head.method == Method::POST {
         let message = Message::read(bytes, &decoder.bounds.json)?;
         shape.asked = asked(&message);
@@ -268,15 +282,18 @@ fn mcp_trace(envelope: &Envelope, headers: &HeaderMap) -> Trace {
 }
 
 /// Reads a body whole, within its bounds.
-async fn read(bounds: &Bounds, body: Incoming) -> Result<Bytes, Box<Stop>> {
-    let reading =
-        tokio::time::timeout(bounds.body_time_max, read_unbounded_time(bounds.body_bytes_max, body));
+async fn read(decoder: &Decoder, body: Incoming) -> Result<Bytes, Box<Stop>> {
+    let bounds = &decoder.bounds;
+    let reading = tokio::time::timeout(
+        bounds.body_time_max,
+        read_unbounded_time(bounds.body_bytes_max, &decoder.room, body),
+    );
     reading.await.unwrap_or_else(|_| {
         Err(Stop::new(Stage::Decode, StopKind::Malformed, "body-slow", "the body took too long to arrive"))
     })
 }
 
-async fn read_unbounded_time(bytes_max: usize, mut body: Incoming) -> Result<Bytes, Box<Stop>> {
+async fn read_unbounded_time(bytes_max: usize, room: &Room, mut body: Incoming) -> Result<Bytes, Box<Stop>> {
     let oversize = || {
         let text = format!("the body is larger than {bytes_max} bytes");
         Stop::new(Stage::Decode, StopKind::Oversize, "body-size", text)
@@ -284,6 +301,7 @@ async fn read_unbounded_time(bytes_max: usize, mut body: Incoming) -> Result<Byt
     if body.size_hint().lower() > bytes_max as u64 {
         return Err(oversize());
     }
+    let mut part = room.take(0)?;
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     while let Some(frame) = body.frame().await {
@@ -295,23 +313,55 @@ async fn read_unbounded_time(bytes_max: usize, mut body: Incoming) -> Result<Byt
         if first.len() + rest.len() + data.len() > bytes_max {
             return Err(oversize());
         }
+        part.merge(room.take(data.len())?);
         if first.is_empty() {
             first = data;
         } else {
             rest.extend_from_slice(&data);
         }
     }
-    if rest.is_empty() {
-        return Ok(first);
-    }
-    let mut whole = BytesMut::with_capacity(first.len() + rest.len());
-    whole.extend_from_slice(&first);
-    whole.extend_from_slice(&rest);
-    Ok(whole.freeze())
+    let bytes = if rest.is_empty() {
+        first
+    } else {
+        let mut whole = BytesMut::with_capacity(first.len() + rest.len());
+        whole.extend_from_slice(&first);
+        whole.extend_from_slice(&rest);
+        whole.freeze()
+    };
+    Ok(if bytes.is_empty() { bytes } else { Bytes::from_owner(Kept { bytes, _part: part }) })
 }
 
 fn not_found(text: &str) -> Box<Stop> {
     Stop::new(Stage::Decode, StopKind::NotFound, "route", text)
+}
+
+// === impl Room ===
+
+impl Room {
+    /// What all bodies may take at least, and how many of the largest ones must fit.
+    const BYTES_MIN: usize = 256 << 20;
+    const BODIES_MIN: usize = 16;
+
+    /// The room for bodies of these bounds.
+    pub fn new(bounds: &Bounds) -> Room {
+        let bytes = bounds.body_bytes_max.saturating_mul(Room::BODIES_MIN).max(Room::BYTES_MIN);
+        Room(Arc::new(Semaphore::new(bytes.min(Semaphore::MAX_PERMITS))))
+    }
+
+    fn take(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Box<Stop>> {
+        let part = u32::try_from(bytes).ok().and_then(|n| Arc::clone(&self.0).try_acquire_many_owned(n).ok());
+        part.ok_or_else(|| {
+            let text = "too many bodies are under way; nothing was sent. Try again.";
+            Stop::new(Stage::Decode, StopKind::Unavailable, "overload", text)
+                .retry_after(Duration::from_secs(1))
+        })
+    }
+}
+
+impl AsRef<[u8]> for Kept {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 // === impl Routes ===
@@ -429,4 +479,24 @@ fn malformed(reason: &'static str, text: &str) -> Box<Stop> {
 
 fn ambiguous(reason: &'static str, text: &str) -> Box<Stop> {
     Stop::new(Stage::Decode, StopKind::Ambiguous, reason, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies_of_all_calls_together_have_a_bound() {
+        let bounds = Bounds { body_bytes_max: 1, body_time_max: Duration::ZERO, json: Limits::default() };
+        let room = Room::new(&bounds);
+        let body = |bytes| Some(Kept { bytes: Bytes::from_static(b"x"), _part: room.take(bytes).ok()? });
+        let large = Bytes::from_owner(body(Room::BYTES_MIN - 1).unwrap());
+        let slice = large.slice(..1);
+        assert!(body(1).is_some());
+        assert!(body(2).is_none());
+        drop(large);
+        assert!(body(2).is_none());
+        drop(slice);
+        assert!(body(2).is_some());
+    }
 }

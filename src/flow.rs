@@ -74,7 +74,7 @@ const RUNS_MAX: usize = 1024;
 /// What all runs have read.
 pub struct Runs {
     window: Duration,
-    agents: DashMap<AgentId, History>,
+    agents: Arc<DashMap<AgentId, History>>,
 }
 
 #[derive(Default)]
@@ -128,12 +128,22 @@ pub fn sent(runs: &Runs, agent: &AgentId, brings: &[Label], now: SystemTime) {
     }
 }
 
+/// Tells whether the agent has no other labels than these: what streams was decided on before its bytes were there, and
+/// must not carry out what was read since.
+pub fn steady(runs: &Runs, agent: &AgentId, known: Vec<Label>) -> impl Fn() -> bool + Send + Sync + use<> {
+    let (window, agents, agent) = (runs.window, Arc::clone(&runs.agents), agent.clone());
+    move || {
+        let now = agents.get(&agent).map(|history| history.in_force(window, SystemTime::now()));
+        now.unwrap_or_default().iter().all(|label| known.contains(label))
+    }
+}
+
 // === impl Runs ===
 
 impl Runs {
     /// No runs yet.
     pub fn new(config: Config) -> Runs {
-        Runs { window: config.window, agents: DashMap::new() }
+        Runs { window: config.window, agents: Arc::default() }
     }
 }
 

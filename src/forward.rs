@@ -16,6 +16,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Request, Uri, response};
 use hyper::body::Incoming;
+use tokio::sync::oneshot;
 
 use crate::call::{Class, Era, RecordId, Stage, Stop, StopKind, TraceContext};
 use crate::credential::Lease;
@@ -23,7 +24,7 @@ use crate::decode::jsonrpc::Id;
 use crate::decode::{Action, Payload, splice};
 use crate::net::Dial;
 use crate::record::{Committed, RECORD_HEADER};
-use outgoing::Outgoing;
+use outgoing::{Outgoing, Steady, Upload};
 use pool::{Failure, Lent, Pool};
 
 /// One upstream, as sending sees it.
@@ -67,9 +68,7 @@ pub struct Expects {
     pub mcp: bool,
     /// Whether its outcome must be known even when the agent has left.
     pub drains: bool,
-    /// Whether its head may take as long as it wants: a standing stream, or an upload that streams.
-    pub patient: bool,
-    /// Whether it may stay silent without end.
+    /// Whether it may stay silent without end, before its head and after.
     pub standing: bool,
     /// Whether it opens a session.
     pub opens_session: bool,
@@ -92,15 +91,24 @@ pub async fn send(
     committed: Committed,
     lease: Lease,
     hop: HopHeaders,
+    steady: Steady,
 ) -> Result<Reply, Box<Stop>> {
     let upstream = upstreams.of(&committed).ok_or_else(|| failed("unknown upstream", "upstream-unknown"))?;
     let expects = expects(&committed);
-    let request = request(upstream, committed, lease, hop)?;
+    let (uploading, uploaded) = oneshot::channel();
+    let external = committed.facts().class == Class::External;
+    let upload = Upload { ended: uploading, steady: external.then_some(steady) };
+    let request = request(upstream, committed, lease, hop, upload)?;
     let sending = upstream.pool.send(request);
-    let sent = if expects.patient {
-        sending.await
-    } else {
-        tokio::time::timeout(upstream.timeout, sending).await.unwrap_or(Err(Failure::TimedOut))
+    // An upload may take as long as its agent's connection lives; the reply is due once it has ended.
+    let overdue = async {
+        let _ = uploaded.await;
+        tokio::time::sleep(upstream.timeout).await;
+    };
+    let sent = tokio::select! {
+        biased;
+        sent = sending => sent,
+        () = overdue, if !expects.standing => Err(Failure::TimedOut),
     };
     let (response, lent) = sent.map_err(|failure| broken(&failure))?;
     if response.status().is_informational() {
@@ -108,6 +116,9 @@ pub async fn send(
     }
     let (mut head, body) = response.into_parts();
     drop_hop_by_hop(&mut head.headers);
+    drop_all(&mut head.headers, OURS);
+    // Another way to the gateway is not an upstream's to name.
+    head.headers.remove(header::ALT_SVC);
     Ok(Reply { head, body, lent, expects })
 }
 
@@ -135,7 +146,6 @@ fn expects(committed: &Committed) -> Expects {
         id: call.message().and_then(|message| message.id()).cloned(),
         mcp: envelope.is_some(),
         drains: leave(committed) == Leave::Stays,
-        patient: call.is_standing() || committed.facts().opaque,
         standing: call.is_standing(),
         opens_session: matches!(action, Some(McpAction::Initialize)),
         ends_session: match action {
@@ -150,6 +160,7 @@ fn request(
     committed: Committed,
     lease: Lease,
     hop: HopHeaders,
+    upload: Upload,
 ) -> Result<Request<Outgoing>, Box<Stop>> {
     let drop_session = committed.call().envelope().is_some_and(|envelope| envelope.drop_session);
     let tracestate = tracestate(committed.call());
@@ -157,6 +168,10 @@ fn request(
     head.uri = target(upstream, &action)?;
     head.version = http::Version::HTTP_11;
     own_headers(&mut head, upstream);
+    if matches!(action, Action::Mcp(_)) {
+        // A reply that is compressed passes without being understood, and how it ended must be known.
+        head.headers.remove(header::ACCEPT_ENCODING);
+    }
     if drop_session {
         head.headers.remove("mcp-session-id");
         head.headers.remove("last-event-id");
@@ -167,7 +182,7 @@ fn request(
     }
     let body = match payload {
         Payload::None => Outgoing::Whole([].into()),
-        Payload::Opaque(incoming) => Outgoing::Stream(incoming),
+        Payload::Opaque(incoming) => Outgoing::Stream(incoming, upload),
         Payload::Form(bytes, _) | Payload::Other(bytes) => whole(bytes),
         Payload::Json(document) => whole(document.bytes().clone()),
         Payload::Rpc(message) => {
@@ -207,21 +222,8 @@ fn target(upstream: &Upstream, action: &Action) -> Result<Uri, Box<Stop>> {
 }
 
 /// Headers by which an agent could claim to be somebody, or to have come through something.
-const CLAIMS: [&str; 13] = [
-    "forwarded",
-    "via",
-    "x-agent-id",
-    "x-client-cert",
-    "x-forwarded-client-cert",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-port",
-    "x-forwarded-proto",
-    "x-forwarded-user",
-    "x-real-ip",
-    "x-remote-user",
-    "x-spiffe-id",
-];
+const CLAIMS: [&str; 7] =
+    ["forwarded", "via", "x-agent-id", "x-client-cert", "x-real-ip", "x-remote-user", "x-spiffe-id"];
 
 fn own_headers(head: &mut Parts, upstream: &Upstream) {
     let headers = &mut head.headers;
@@ -236,13 +238,22 @@ fn own_headers(head: &mut Parts, upstream: &Upstream) {
     for claim in CLAIMS {
         headers.remove(claim);
     }
-    let ours: Vec<HeaderName> =
-        headers.keys().filter(|name| name.as_str().starts_with("holdpoint-")).cloned().collect();
-    for name in ours {
-        headers.remove(name);
-    }
+    drop_all(headers, OURS);
+    drop_all(headers, "x-forwarded-");
     if !upstream.pass_authorization {
         headers.remove(header::AUTHORIZATION);
+    }
+}
+
+/// How headers begin that only the gateway may set.
+const OURS: &str = "holdpoint-";
+
+/// Drops every header that begins so.
+fn drop_all(headers: &mut HeaderMap, prefix: &str) {
+    let named: Vec<HeaderName> =
+        headers.keys().filter(|name| name.as_str().starts_with(prefix)).cloned().collect();
+    for name in named {
+        headers.remove(name);
     }
 }
 

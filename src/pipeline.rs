@@ -78,8 +78,8 @@ async fn run(
     // Understand: nothing outside this process has been touched.
     let gone = Gone::of(&request);
     record.enter(Stage::Accept);
-    accept::sound(conn, &request)?;
     limit::admit(&gw.meters, &conn.fingerprint())?;
+    accept::sound(conn, &request)?;
     record.enter(Stage::Identify);
     let agent = identify::agent(&gw.directory, conn, OffsetDateTime::now_utc().date())?;
     record.identified(&agent);
@@ -96,6 +96,7 @@ async fn run(
     let audience = Audience::of(&call, &gw.decoder.sessions);
     let entry = flow::enter(&gw.runs, &audience.agent, flow::run_of(&call, &gw.evidence.pseudonyms), now);
     record.entered(&entry);
+    let mut known = entry.labels.clone();
 
     // Decide: from here on the call exists only inside a verdict.
     record.enter(Stage::Decide);
@@ -114,6 +115,8 @@ async fn run(
     record.enter(Stage::Commit);
     let brings = flow::brings(permitted.facts().returns);
     flow::sent(&gw.runs, &audience.agent, &brings, now);
+    known.extend_from_slice(&brings);
+    let steady = Box::new(flow::steady(&gw.runs, &audience.agent, known));
     let committed = record.commit(permitted, &brings).await?;
     record.enter(Stage::Credential);
     let lease = credential::lease(&gw.broker, &committed, &gw.evidence.pseudonyms)?;
@@ -122,7 +125,7 @@ async fn run(
     record.sending(gw.upstreams.dial(&committed));
     let hop = HopHeaders { record: record.id(), context: record.upstream_context() };
     let leave = forward::leave(&committed);
-    let sending = forward::send(&gw.upstreams, committed, lease, hop);
+    let sending = forward::send(&gw.upstreams, committed, lease, hop, steady);
     let reply = gone.unless(leave, sending).await.unwrap_or_else(|| Err(left()))?;
     record.replied(reply.head.status.as_u16());
     record.enter(Stage::Observe);

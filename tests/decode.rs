@@ -704,6 +704,15 @@ fn headers_that_decide_come_once_and_under_their_name() {
     for name in ["X-HTTP-Method", "X-HTTP-Method-Override", "X-Method-Override", "x_http_method_override"] {
         assert_eq!(with(&[(name, "DELETE")]), "method-override", "{name}");
     }
+    for name in ["X-Original-URL", "X-Rewrite-URL", "x_original_url"] {
+        assert_eq!(with(&[(name, "/admin")]), "target-override", "{name}");
+    }
+    assert_eq!(with(&[("Connection", "keep-alive, X-Dry"), ("X-Dry", "1")]), "connection-option");
+    assert_eq!(
+        with(&[("Connection", "close"), ("Connection", "x-dry"), ("X-Dry", "1")]),
+        "connection-option"
+    );
+    assert_eq!(with(&[("Connection", "close, TE, absent"), ("TE", "trailers")]), "accepted");
     assert_eq!(with(&[("mcp_session_id", "a")]), "header-underscore");
     assert_eq!(with(&[("content_type", "a")]), "header-underscore");
 }

@@ -20,6 +20,11 @@ const PAIRS_MAX: usize = 1024;
 /// Headers that mean one thing, and must come once.
 const SINGLE: [&str; 4] = ["authorization", "content-type", "host", "idempotency-key"];
 const OVERRIDES: [&str; 3] = ["x-http-method", "x-http-method-override", "x-method-override"];
+/// Headers that some frameworks take for the path, in place of the request line.
+const TARGETS: [&str; 5] =
+    ["x-original-uri", "x-original-url", "x-override-url", "x-rewrite-uri", "x-rewrite-url"];
+/// What `Connection` may name although it is there: fields that are for one connection anyway.
+const CONNECTION_OPTIONS: [&str; 5] = ["close", "connection", "keep-alive", "proxy-connection", "te"];
 /// Headers on which something is decided, and which some servers also read when they are written with `_`.
 const DECIDING: [&str; 12] = [
     "content-encoding",
@@ -90,6 +95,9 @@ pub fn route(path: &str) -> Option<(&str, &str)> {
 /// Understands a form body [`application/x-www-form-urlencoded`] by the rules of a query; values may have line breaks.
 pub fn form(bytes: &[u8]) -> Result<Vec<Pair<'_>>, Box<Stop>> {
     let text = std::str::from_utf8(bytes).map_err(|_| malformed("form-utf8", "the form is not UTF-8"))?;
+    if text.starts_with(['{', '[']) {
+        return Err(ambiguous("form-json", "the form begins as JSON does, and some servers read it as such"));
+    }
     pairs(text, Place::Form)
 }
 
@@ -277,6 +285,9 @@ pub fn headers(headers: &HeaderMap) -> Result<(), Box<Stop>> {
         if OVERRIDES.contains(&&*dashed) {
             return Err(method_override());
         }
+        if TARGETS.contains(&&*dashed) {
+            return Err(ambiguous("target-override", "the request overrides its own path"));
+        }
         if dashed != name && (DECIDING.contains(&&*dashed) || SINGLE.contains(&&*dashed)) {
             return Err(ambiguous(
                 "header-underscore",
@@ -286,6 +297,16 @@ pub fn headers(headers: &HeaderMap) -> Result<(), Box<Stop>> {
     }
     if let Some(name) = SINGLE.iter().find(|name| headers.get_all(**name).iter().nth(1).is_some()) {
         return Err(ambiguous("duplicate-header", &format!("the header {name} came more than once")));
+    }
+    // What Connection names is not passed on: then the upstream would not see what was decided on.
+    let named =
+        headers.get_all(header::CONNECTION).iter().flat_map(|value| value.as_bytes().split(|b| *b == b','));
+    let names_one = named.map(|name| name.trim_ascii().to_ascii_lowercase()).any(|name| {
+        headers.contains_key(&*String::from_utf8_lossy(&name))
+            && !CONNECTION_OPTIONS.iter().any(|option| option.as_bytes() == name)
+    });
+    if names_one {
+        return Err(ambiguous("connection-option", "Connection names a header that is to be passed on"));
     }
     Ok(())
 }

@@ -187,6 +187,10 @@ pub fn envelope(
         (&Method::DELETE, None) => routing.bodiless(McpAction::EndSession),
         (&Method::GET, None) => {
             let stream = routing.bodiless(McpAction::OpenStream)?;
+            if stream.session.is_none() && headers.contains_key("last-event-id") {
+                // It could be an event of somebody else's stream.
+                return Err(malformed("last-event-id", "Last-Event-ID needs the session of its stream"));
+            }
             if !accepts_events(headers) {
                 return Err(malformed("accept", "GET needs Accept: text/event-stream"));
             }
