@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -25,6 +24,7 @@ use crate::identify::svid::Role;
 use crate::limit::Meters;
 use crate::observe::Body;
 use crate::pipeline::{self, Gateway};
+use crate::record::fold::Folds;
 use crate::record::{Entry, Evidence, Kind, Ledger, Recovered};
 use crate::secret::PseudonymKey;
 use crate::telemetry::Telemetry;
@@ -83,11 +83,8 @@ pub async fn start(loaded: Loaded) -> Result<Running, StartError> {
         listeners.push(Listener { address, ..listener.clone() });
         match listener.kind {
             ListenerKind::Agents => {
-                let agents = Arc::new(Agents {
-                    gateway: Arc::clone(&gateway),
-                    folds: Folds::default(),
-                    listener: listener.name.clone(),
-                });
+                let agents =
+                    Arc::new(Agents { gateway: Arc::clone(&gateway), listener: listener.name.clone() });
                 tasks.spawn(accept::serve(
                     socket,
                     Arc::clone(&server),
@@ -152,8 +149,13 @@ fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
     let runs = Runs::new(settings.flow);
     restore(&runs, &settings.audit.dir)?;
     let (ledger, recovered) = Ledger::open(settings.audit)?;
-    let evidence =
-        Evidence { ledger, telemetry, pseudonyms, policy_revision: Arc::clone(loaded.policy.revision()) };
+    let evidence = Evidence {
+        ledger,
+        telemetry,
+        pseudonyms,
+        policy_revision: Arc::clone(loaded.policy.revision()),
+        folds: Folds::default(),
+    };
     let gateway = Gateway {
         directory: loaded.directory,
         decoder: Decoder {
@@ -232,7 +234,6 @@ const DRAIN_TIME_MAX: Duration = Duration::from_secs(40);
 /// The agents' listener.
 struct Agents {
     gateway: Arc<Gateway>,
-    folds: Folds,
     listener: String,
 }
 
@@ -246,7 +247,7 @@ impl Handler for Agents {
     fn refused(&self, peer: SocketAddr, reason: &'static str, detail: String) {
         let evidence = &self.gateway.evidence;
         evidence.telemetry.metrics().connection_refused(reason);
-        let Some(folded) = self.folds.admit() else { return };
+        let Some(folded) = evidence.folds.admit() else { return };
         let body = serde_json::json!({
             "stage": "accept",
             "listener": self.listener,
@@ -259,32 +260,5 @@ impl Handler for Agents {
         .to_string();
         let members = body.strip_prefix('{').and_then(|body| body.strip_suffix('}')).unwrap_or_default();
         evidence.ledger.append_detached(Entry::new(Kind::Refused, None, members));
-    }
-}
-
-/// Bounds how many refused connections a second get a record of their own; the others are counted in the next one.
-#[derive(Default)]
-struct Folds {
-    second: AtomicU64,
-    written: AtomicU64,
-    folded: AtomicU64,
-}
-
-/// Records of refused connections in one second.
-const REFUSED_RECORDS_MAX: u64 = 50;
-
-impl Folds {
-    /// The number of refusals folded since the last record, or `None` when this one is folded too.
-    fn admit(&self) -> Option<u64> {
-        let now =
-            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
-        if self.second.swap(now, Ordering::Relaxed) != now {
-            self.written.store(0, Ordering::Relaxed);
-        }
-        if self.written.fetch_add(1, Ordering::Relaxed) < REFUSED_RECORDS_MAX {
-            return Some(self.folded.swap(0, Ordering::Relaxed));
-        }
-        self.folded.fetch_add(1, Ordering::Relaxed);
-        None
     }
 }

@@ -66,6 +66,8 @@ pub struct Config {
     pub rules: Vec<Rule>,
 }
 
+/// The name of the limit of a certificate.
+pub const CERTIFICATE: &str = "certificate";
 /// How many keys one limit remembers at most. Beyond it a new key is refused: forgetting would be a way around.
 const KEYS_MAX: usize = 200_000;
 /// After how many calls the forgotten keys are swept.
@@ -121,7 +123,7 @@ pub fn admit(meters: &Meters, fingerprint: &[u8; 32]) -> Result<(), Box<Stop>> {
     meters
         .certificates
         .check(fingerprint, &meters.clock)
-        .map_err(|wait| limited("certificate", meters.certificates.rate, wait))
+        .map_err(|wait| limited(CERTIFICATE, meters.certificates.rate, wait))
 }
 
 /// Counts a call against every limit that it falls under, and takes its places.

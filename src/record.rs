@@ -4,6 +4,7 @@
 //! here alone, when the ledger has the intent. A record that nobody closed closes itself as abandoned.
 
 pub mod chain;
+pub mod fold;
 pub mod ledger;
 mod recover;
 pub mod restore;
@@ -48,6 +49,8 @@ pub struct Evidence {
     pub pseudonyms: PseudonymKey,
     /// The revision of policy in force.
     pub policy_revision: Arc<str>,
+    /// Refusals that are folded.
+    pub folds: fold::Folds,
 }
 
 /// A call whose intent the ledger has. Only this may be sent.
@@ -298,6 +301,12 @@ impl Record {
             hop.protocol = self.shape.protocol;
             if !stop.rule.is_empty() {
                 hop.decision.rule = Arc::clone(&stop.rule);
+            }
+        }
+        if stop.limit.as_ref().is_some_and(|limit| limit.name == crate::limit::CERTIFICATE) {
+            match self.evidence.folds.admit() {
+                Some(folded) => self.put("folded", json!(folded)),
+                None => return self.finish(),
             }
         }
         let (entry, durability) = self.stopping(stop);
