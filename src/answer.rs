@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::call::{Asked, Era, Protocol, RecordId, Shape, Stop, StopKind};
 use crate::record::RECORD_HEADER;
+use crate::telemetry::hop::Outcome;
 
 /// The key of the decision object in results that the gateway makes.
 pub const DECISION_META: &str = "dev.holdpoint/decision";
@@ -45,23 +46,17 @@ pub fn refusal(stop: &Stop, shape: &Shape, record: RecordId) -> Response<Bytes> 
     response
 }
 
-/// The word that agents and records share for an ending.
-pub fn outcome(kind: StopKind) -> &'static str {
+/// The word for an ending: the record's, but that an agent is told what a hold or a broken upstream means to it.
+fn outcome(kind: StopKind) -> &'static str {
     match kind {
-        StopKind::Denied | StopKind::NotFound | StopKind::SessionUnknown | StopKind::Unidentified => "denied",
-        StopKind::Held => "pending",
-        StopKind::Limited => "limited",
-        StopKind::Ambiguous
-        | StopKind::HeaderMismatch
-        | StopKind::Malformed
-        | StopKind::MethodUnknown
-        | StopKind::Oversize => "malformed",
-        StopKind::Unavailable | StopKind::UpstreamFailed => "unavailable",
+        StopKind::Held => Outcome::Pending.as_str(),
+        StopKind::UpstreamFailed => Outcome::Unavailable.as_str(),
+        kind => Outcome::of(kind).as_str(),
     }
 }
 
 /// The HTTP status of an ending, where HTTP is what carries it.
-pub fn status(stop: &Stop) -> StatusCode {
+fn status(stop: &Stop) -> StatusCode {
     match stop.kind {
         StopKind::Ambiguous | StopKind::HeaderMismatch | StopKind::Malformed => StatusCode::BAD_REQUEST,
         StopKind::Denied | StopKind::Unidentified => StatusCode::FORBIDDEN,

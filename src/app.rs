@@ -147,8 +147,9 @@ fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
     let pseudonyms = PseudonymKey::new(&key(&settings.keys_dir, "pseudonym")?);
     let telemetry = Arc::new(Telemetry::start(&settings.telemetry)?);
     let runs = Runs::new(settings.flow);
-    restore(&runs, &settings.audit.dir)?;
+    let audit = settings.audit.dir.clone();
     let (ledger, recovered) = Ledger::open(settings.audit)?;
+    restore(&runs, &audit)?;
     let evidence = Evidence {
         ledger,
         telemetry,

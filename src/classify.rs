@@ -18,13 +18,14 @@ use std::time::Duration;
 use http::{HeaderMap, header};
 
 use crate::call::{
-    Class, Consequence, Effect, Lifted, PolicyAction, ResourceProfile, Returns, Stage, Stop, StopKind,
+    Class, Consequence, Effect, FactType, Lifted, PolicyAction, ResourceProfile, Returns, Stage, Stop,
+    StopKind,
 };
 use crate::decode::jsonrpc::Message;
 use crate::decode::mcp::McpAction;
 use crate::decode::{Action, Call, Payload};
 use crate::json::Value;
-use catalog::{Catalog, Entry, FactType, Sink, Upstream};
+use catalog::{Catalog, Entry, Sink, Upstream};
 use sink::{Destination, Place};
 use view::{Found, HttpView, Look, View};
 

@@ -4,7 +4,6 @@ pub mod catalog;
 mod load;
 pub mod raw;
 pub mod registry;
-pub mod units;
 mod upstream;
 
 pub use load::{Listener, ListenerKind, Loaded, Settings, load, policy_dir};

@@ -18,7 +18,6 @@ use crate::decode::Call;
 use crate::flow::Entry;
 
 pub use cedar::{Decision, HoldTerms, Outcome, Policy};
-pub use schema::FactType;
 
 /// A call that policy permits, with everything that the decision went by.
 pub struct Permitted {

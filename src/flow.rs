@@ -5,6 +5,7 @@
 //! labels, so that they come back after a restart. A call is judged by the union of all runs of its agent within the
 //! window: a new session, trace or connection cleans nothing. This stage never stops a call; it only finds.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -81,7 +82,9 @@ pub struct Runs {
 struct History {
     /// When each label was last brought, in the order of [`Label::ALL`].
     labelled: [Option<SystemTime>; 3],
-    calls: Vec<(Arc<str>, u64)>,
+    /// The calls of each run, and when the last one was, in calls of the agent.
+    runs: HashMap<Arc<str>, (u64, u64)>,
+    calls: u64,
 }
 
 /// What policy may know of the run that a call belongs to.
@@ -160,17 +163,19 @@ impl History {
         Label::ALL.into_iter().filter(fresh).collect()
     }
 
-    /// Counts a call of the run and gives the number before it. The newest run stands last.
+    /// Counts a call of the run and gives the number before it.
     fn count(&mut self, run: &Arc<str>) -> u64 {
-        let before = match self.calls.iter().position(|(id, _)| id == run) {
-            Some(at) => self.calls.remove(at).1,
-            None => 0,
-        };
-        if self.calls.len() >= RUNS_MAX {
-            self.calls.remove(0);
+        self.calls += 1;
+        if let Some((calls, last)) = self.runs.get_mut(run) {
+            (*calls, *last) = (*calls + 1, self.calls);
+            return *calls - 1;
         }
-        self.calls.push((Arc::clone(run), before + 1));
-        before
+        if self.runs.len() >= RUNS_MAX {
+            let oldest = self.runs.iter().min_by_key(|(_, (_, last))| *last).map(|(run, _)| Arc::clone(run));
+            oldest.and_then(|oldest| self.runs.remove(&oldest));
+        }
+        self.runs.insert(Arc::clone(run), (1, self.calls));
+        0
     }
 }
 
@@ -195,6 +200,18 @@ mod tests {
         assert_eq!(entry.calls, 0);
         assert_eq!(enter(&runs, &agent("a"), Arc::from("two"), now).calls, 1);
         assert!(enter(&runs, &agent("b"), Arc::from("one"), now).labels.is_empty());
+    }
+
+    #[test]
+    fn an_agent_that_makes_up_runs_costs_no_more_than_the_bound() {
+        let runs = Runs::new(Config { window: Duration::from_secs(60) });
+        let now = SystemTime::now();
+        for run in 0..3 * RUNS_MAX {
+            enter(&runs, &agent("a"), Arc::from(format!("made-up-{run}")), now);
+            let calls = enter(&runs, &agent("a"), Arc::from("kept"), now).calls;
+            assert_eq!(calls, run as u64, "a run that goes on is not forgotten");
+        }
+        assert_eq!(runs.agents.get(&agent("a")).unwrap().runs.len(), RUNS_MAX);
     }
 
     #[test]

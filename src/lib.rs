@@ -25,4 +25,5 @@ pub mod pki;
 pub mod record;
 pub mod secret;
 pub mod telemetry;
+pub mod units;
 pub mod yaml;

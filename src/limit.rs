@@ -8,7 +8,7 @@
 use std::hash::Hash;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -68,7 +68,7 @@ pub struct Config {
 
 /// The name of the limit of a certificate.
 pub const CERTIFICATE: &str = "certificate";
-/// How many keys one limit remembers at most. Beyond it a new key is refused: forgetting would be a way around.
+/// How many keys one limit remembers. While there are more, nobody gets through it: forgetting would be a way around.
 const KEYS_MAX: usize = 200_000;
 /// After how many calls the forgotten keys are swept.
 const SWEEP_CALLS: u32 = 4096;
@@ -228,6 +228,8 @@ struct Meter<K: Hash + Eq + Clone> {
     limiter: RateLimiter<K, governor::state::keyed::DashMapStateStore<K>, DefaultClock>,
     rate: Rate,
     calls: AtomicU32,
+    /// Whether the last sweep left more keys than there may be.
+    full: AtomicBool,
 }
 
 impl<K: Hash + Eq + Clone> Meter<K> {
@@ -236,16 +238,22 @@ impl<K: Hash + Eq + Clone> Meter<K> {
         let quota = Quota::with_period(each.max(Duration::from_nanos(1)))
             .unwrap_or(Quota::per_second(rate.count))
             .allow_burst(rate.burst);
-        Meter { limiter: RateLimiter::keyed(quota), rate, calls: AtomicU32::new(0) }
+        Meter {
+            limiter: RateLimiter::keyed(quota),
+            rate,
+            calls: AtomicU32::new(0),
+            full: AtomicBool::new(false),
+        }
     }
 
     /// Counts one call; the wait until the next is allowed when there is no room.
     fn check(&self, key: &K, clock: &DefaultClock) -> Result<(), Duration> {
         if self.calls.fetch_add(1, Ordering::Relaxed) % SWEEP_CALLS == SWEEP_CALLS - 1 {
             self.limiter.retain_recent();
-            if self.limiter.len() > KEYS_MAX {
-                return Err(self.rate.period);
-            }
+            self.full.store(self.limiter.len() > KEYS_MAX, Ordering::Relaxed);
+        }
+        if self.full.load(Ordering::Relaxed) {
+            return Err(self.rate.period);
         }
         self.limiter.check_key(key).map_err(|not_until| not_until.wait_time_from(clock.now()))
     }

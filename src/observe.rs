@@ -79,6 +79,7 @@ pub async fn reply(
         head.headers.insert(RECORD_HEADER, value);
     }
     let lesson = Lesson::of(&head.headers, &expects);
+    let silent = expects.standing || is_event_stream(&head.headers);
     if matches!(lesson, Lesson::Events(_)) {
         // A stream of events is cut after the response, so its size is not known.
         head.headers.remove(CONTENT_LENGTH);
@@ -91,6 +92,7 @@ pub async fn reply(
         lesson: Some(lesson),
         digest: digest::Context::new(&digest::SHA256),
         bytes: 0,
+        silent,
         silence: None,
         record: Some(record),
         slot: Some(slot),
@@ -129,6 +131,8 @@ pub struct Passing {
     lesson: Option<Lesson>,
     digest: digest::Context,
     bytes: u64,
+    /// Whether it may be silent without end, as a stream of events may.
+    silent: bool,
     silence: Option<Pin<Box<Sleep>>>,
     record: Option<Record>,
     slot: Option<Slot>,
@@ -157,16 +161,23 @@ enum Lesson {
 
 impl Lesson {
     fn of(headers: &HeaderMap, expects: &Expects) -> Lesson {
-        let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let kind = kind.split(';').next().unwrap_or_default().trim();
-        if expects.mcp && kind.eq_ignore_ascii_case("text/event-stream") {
+        if expects.mcp && is_event_stream(headers) {
             Lesson::Events(Scanner::new(EVENT_BYTES_MAX))
-        } else if expects.mcp && kind.eq_ignore_ascii_case("application/json") {
+        } else if expects.mcp && media_type(headers).eq_ignore_ascii_case("application/json") {
             Lesson::Json(Vec::new(), 0)
         } else {
             Lesson::Nothing
         }
     }
+}
+
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    media_type(headers).eq_ignore_ascii_case("text/event-stream")
+}
+
+fn media_type(headers: &HeaderMap) -> &str {
+    let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    kind.split(';').next().unwrap_or_default().trim()
 }
 
 // === impl Passing ===
@@ -278,9 +289,7 @@ impl Passing {
             }
             Poll::Ready(Some(Err(_))) => self.close(Ending::UpstreamBroke, None),
             Poll::Ready(None) => self.close(Ending::Complete, None),
-            Poll::Pending if self.expects.standing || matches!(self.lesson, Some(Lesson::Events(_))) => {
-                return Poll::Pending;
-            }
+            Poll::Pending if self.silent => return Poll::Pending,
             Poll::Pending => {
                 let silence = self.silence.get_or_insert_with(|| Box::pin(tokio::time::sleep(SILENCE_MAX)));
                 ready!(silence.as_mut().poll(cx));
@@ -319,16 +328,15 @@ impl Passing {
 
 impl Drop for Passing {
     fn drop(&mut self) {
-        if matches!(self.state, State::Closing(..)) {
+        if let State::Closing(closing, _) = std::mem::replace(&mut self.state, State::Ended) {
             // The outcome is being recorded: that goes on without the agent.
-            if let State::Closing(closing, _) = std::mem::replace(&mut self.state, State::Ended) {
-                spawn(async move {
-                    let _recorded = closing.await;
-                });
-            }
-            return;
+            spawn(async move {
+                if let Err(stop) = closing.await {
+                    tracing::error!(error = %stop.operator, "the outcome of a call could not be recorded");
+                }
+            });
         }
-        let (Some(record), State::Passing) = (self.record.take(), &self.state) else { return };
+        let Some(record) = self.record.take() else { return };
         let incoming = self.incoming.take();
         let drains = self.expects.drains;
         let mut rest = Passing {
@@ -338,6 +346,7 @@ impl Drop for Passing {
             lesson: self.lesson.take(),
             digest: std::mem::replace(&mut self.digest, digest::Context::new(&digest::SHA256)),
             bytes: self.bytes,
+            silent: self.silent,
             silence: None,
             record: Some(record),
             slot: self.slot.take(),

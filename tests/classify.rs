@@ -6,8 +6,9 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use holdpoint::call::FactType;
 use holdpoint::call::{Class, Lifted, PolicyAction, Returns, StopKind};
-use holdpoint::classify::catalog::{Catalog, FactType, UpstreamConfig, UpstreamKind};
+use holdpoint::classify::catalog::{Catalog, UpstreamConfig, UpstreamKind};
 use holdpoint::classify::sink::{Internal, Place};
 use holdpoint::classify::{self, Facts, HttpBody, Question, Subject};
 use holdpoint::config::catalog::{Source, catalog};

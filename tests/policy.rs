@@ -6,13 +6,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use holdpoint::call::FactType;
 use holdpoint::call::{
     AgentId, AgentProfile, Approval, Auth, Autonomy, BreakGlass, Class, Consequence, Effect, Integrity,
     Lifted, PolicyAction, PolicyInput, ResourceKind, ResourceProfile, Task,
 };
 use holdpoint::cli::policy as command;
 use holdpoint::decide::schema::Facts;
-use holdpoint::decide::{FactType, Outcome, Policy, wire};
+use holdpoint::decide::{Outcome, Policy, wire};
 use proptest::prelude::*;
 
 const ALL: &str = "@id(\"all\") permit (principal, action, resource);\n";

@@ -168,6 +168,41 @@ pub enum Lifted {
     Text(String),
 }
 
+/// The type of a lifted value. A fact's name has one type across the deployment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FactType {
+    /// True or false.
+    Bool,
+    /// A decimal with up to four digits after the point.
+    Decimal,
+    /// A whole number.
+    Long,
+    /// A short identifier.
+    Text,
+}
+
+impl FactType {
+    /// The word used in the catalogue.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FactType::Bool => "bool",
+            FactType::Decimal => "decimal",
+            FactType::Long => "long",
+            FactType::Text => "text",
+        }
+    }
+
+    /// The type of a value.
+    pub fn of(value: &Lifted) -> FactType {
+        match value {
+            Lifted::Bool(_) => FactType::Bool,
+            Lifted::Decimal(_) => FactType::Decimal,
+            Lifted::Long(_) => FactType::Long,
+            Lifted::Text(_) => FactType::Text,
+        }
+    }
+}
+
 /// A task, as an orchestrator named it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Task {

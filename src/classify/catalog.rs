@@ -9,7 +9,7 @@ use super::template::{Template, Trie};
 use super::view::Pointer;
 use super::when::Condition;
 use crate::call::{
-    Class, Confidentiality, Consequence, Effect, Integrity, ResourceKind, ResourceProfile, Returns,
+    Class, Confidentiality, Consequence, Effect, FactType, Integrity, ResourceKind, ResourceProfile, Returns,
 };
 
 /// Every upstream with what its catalogue says.
@@ -132,31 +132,6 @@ pub struct Fact {
     pub at: Pointer,
     /// Its type, the same wherever the name is used.
     pub kind: FactType,
-}
-
-/// The type of a fact.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum FactType {
-    /// True or false.
-    Bool,
-    /// A number with up to four digits after the point.
-    Decimal,
-    /// A whole number.
-    Long,
-    /// A short text.
-    Text,
-}
-
-impl FactType {
-    /// The word used in configuration.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            FactType::Bool => "bool",
-            FactType::Decimal => "decimal",
-            FactType::Long => "long",
-            FactType::Text => "text",
-        }
-    }
 }
 
 /// Where what an operation is given goes.

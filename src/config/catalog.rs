@@ -2,19 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::call::{Class, Confidentiality, Consequence, Effect, Integrity};
-use crate::classify::catalog::{
-    Catalog, Draft, Fact, FactType, Reply, Sink, Upstream, UpstreamConfig, UpstreamKind,
-};
+use crate::call::{Class, Confidentiality, Consequence, Effect, FactType, Integrity};
+use crate::classify::catalog::{Catalog, Draft, Fact, Reply, Sink, Upstream, UpstreamConfig, UpstreamKind};
 use crate::classify::sink::{Internal, SinkKind};
 use crate::classify::template::Template;
 use crate::classify::view::Pointer;
 use crate::classify::when::{Condition, Pattern, Scalar, Settings, Test};
+use crate::units;
 use crate::yaml::{self, Mistake};
 
 /// One upstream and the text of its catalogue file.
@@ -365,7 +363,7 @@ impl Place<'_> {
         let facts = raw.facts.into_iter().filter_map(|(name, fact)| self.fact(&name, fact)).collect();
         let returns = raw.returns.map(|returns| self.returns(returns)).unwrap_or_default();
         let max_credential_ttl = raw.max_credential_ttl.and_then(|text| {
-            let parsed = duration(&text);
+            let parsed = units::duration(&text);
             if parsed.is_none() {
                 self.mistake(".max_credential_ttl", format!("`{text}` is no duration: expected 15m, 1h30m"));
             }
@@ -670,19 +668,4 @@ fn effects(raw: &[EffectRaw]) -> Vec<Effect> {
     effects.sort();
     effects.dedup();
     effects
-}
-
-/// A duration such as `15m`, `1h30m` or `400d`: units in falling order, each once.
-fn duration(text: &str) -> Option<Duration> {
-    let mut units = [('d', 86_400), ('h', 3600), ('m', 60), ('s', 1)].into_iter();
-    let (mut rest, mut seconds) = (text, 0u64);
-    while !rest.is_empty() {
-        let end = rest.find(|c: char| !c.is_ascii_digit())?;
-        let (digits, after) = rest.split_at_checked(end)?;
-        let letter = after.chars().next()?;
-        let (_, size) = units.find(|(unit, _)| *unit == letter)?;
-        seconds = seconds.checked_add(digits.parse::<u64>().ok()?.checked_mul(size)?)?;
-        rest = after.get(1..)?;
-    }
-    (seconds > 0).then(|| Duration::from_secs(seconds))
 }

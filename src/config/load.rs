@@ -11,7 +11,7 @@ use crate::call::Class;
 use crate::classify::catalog::Catalog;
 use crate::classify::sink::Internal;
 use crate::credential::StaticFile;
-use crate::decide::{FactType, Policy};
+use crate::decide::Policy;
 use crate::decode::{self, Route};
 use crate::identify::directory::Directory;
 use crate::identify::svid::{DomainSource, Role, Trust};
@@ -19,7 +19,8 @@ use crate::json::Limits;
 use crate::{accept, flow, forward, limit, record, telemetry};
 
 use super::raw::{File, OneOrMany};
-use super::{catalog, registry, units, upstream};
+use super::{catalog, registry, upstream};
+use crate::units;
 use crate::yaml::{self, Mistake};
 
 /// Everything that configuration gives, ready to be wired.
@@ -427,7 +428,7 @@ impl Reader {
             );
             return None;
         };
-        let facts = facts(catalog);
+        let facts = catalog.fact_types();
         let files = match crate::cli::policy::read_dir(&self.path(cedar)) {
             Ok(files) => files,
             Err(mistake) => {
@@ -478,16 +479,10 @@ impl Reader {
     }
 }
 
-/// The types of the facts that the catalogues lift, as policy takes them.
-pub(super) fn facts(catalog: &Catalog) -> crate::decide::schema::Facts {
-    let types = catalog.fact_types().into_iter();
-    types.filter_map(|(name, kind)| Some((name, FactType::parse(kind.as_str())?))).collect()
-}
-
 impl Loaded {
     /// The types of the facts that policies may look at.
     pub fn facts(&self) -> crate::decide::schema::Facts {
-        facts(&self.catalog)
+        self.catalog.fact_types()
     }
 }
 

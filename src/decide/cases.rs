@@ -9,11 +9,12 @@ use serde_json::Value;
 
 use super::cedar::{Decision, Outcome, Policy};
 use super::wire;
+use crate::call::FactType;
 use crate::call::{
     AgentId, AgentProfile, Approval, Auth, Autonomy, BreakGlass, Class, Consequence, Effect, Lifted,
     PolicyAction, PolicyInput, ResourceProfile, Task,
 };
-use crate::decide::schema::{FactType, Facts};
+use crate::decide::schema::Facts;
 use crate::yaml::{self, Mistake};
 
 /// One case. What it does not say is harmless: an owned, constrained agent reads a listed tool inside.

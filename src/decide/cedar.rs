@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use cedar_policy::{Authorizer, Decision as Answered, PolicyId, PolicySet, Request, Schema};
 
+use crate::call::FactType;
 use crate::call::{Approval, PolicyInput};
-use crate::decide::schema::{FactType, Facts};
+use crate::decide::schema::Facts;
 use crate::yaml::Mistake;
 use load::RuleInfo;
 pub use terms::HoldTerms;

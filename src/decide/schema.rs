@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cedar_policy::{Schema, SchemaFragment};
 
-use crate::call::Lifted;
+use crate::call::FactType;
 
 /// The schema file, as it is in `policies/`.
 pub const SHIPPED: &str = include_str!("../../policies/schema.cedarschema");
@@ -13,64 +13,23 @@ pub const SHIPPED: &str = include_str!("../../policies/schema.cedarschema");
 /// The line of the schema file in whose place the facts of a deployment are written.
 const FACTS_LINE: &str = "type Facts = {};";
 
-/// The type of one fact. A fact's name has one type across the deployment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum FactType {
-    /// True or false.
-    Bool,
-    /// A decimal with up to four digits after the point.
-    Decimal,
-    /// A whole number.
-    Long,
-    /// A short identifier.
-    Text,
-}
-
-impl FactType {
-    /// The word used in the catalogue.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            FactType::Bool => "bool",
-            FactType::Decimal => "decimal",
-            FactType::Long => "long",
-            FactType::Text => "text",
-        }
-    }
-
-    /// The type that a word names.
-    pub fn parse(word: &str) -> Option<FactType> {
-        [FactType::Bool, FactType::Decimal, FactType::Long, FactType::Text]
-            .into_iter()
-            .find(|kind| kind.as_str() == word)
-    }
-
-    /// The type of a value.
-    pub fn of(value: &Lifted) -> FactType {
-        match value {
-            Lifted::Bool(_) => FactType::Bool,
-            Lifted::Decimal(_) => FactType::Decimal,
-            Lifted::Long(_) => FactType::Long,
-            Lifted::Text(_) => FactType::Text,
-        }
-    }
-
-    fn cedar(self) -> &'static str {
-        match self {
-            FactType::Bool => "Bool",
-            FactType::Decimal => "decimal",
-            FactType::Long => "Long",
-            FactType::Text => "String",
-        }
-    }
-}
-
 /// The facts of a deployment, by name.
 pub type Facts = BTreeMap<Arc<str>, FactType>;
+
+/// The name of a fact's type in Cedar.
+fn cedar(kind: FactType) -> &'static str {
+    match kind {
+        FactType::Bool => "Bool",
+        FactType::Decimal => "decimal",
+        FactType::Long => "Long",
+        FactType::Text => "String",
+    }
+}
 
 /// The schema's text for a deployment: what an operator's editor and Cedar's own tools need.
 pub fn text(facts: &Facts) -> String {
     let fields: Vec<String> =
-        facts.iter().map(|(name, kind)| format!("{name:?}?: {}", kind.cedar())).collect();
+        facts.iter().map(|(name, kind)| format!("{name:?}?: {}", cedar(*kind))).collect();
     SHIPPED.replacen(FACTS_LINE, &format!("type Facts = {{ {} }};", fields.join(", ")), 1)
 }
 

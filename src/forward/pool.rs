@@ -6,7 +6,6 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use http::header::HOST;
 use http::uri::Scheme;
 use http::{Request, Response, Uri, Version};
 use hyper::body::Incoming;
@@ -40,6 +39,8 @@ const IDLE_CONNECTIONS_MAX: usize = 256;
 
 type Http1 = http1::SendRequest<Outgoing>;
 type Http2 = http2::SendRequest<Outgoing>;
+/// What went wrong, with the request when it was not sent.
+type Broken = (hyper::Error, Option<Box<Request<Outgoing>>>);
 
 /// The connections to one upstream.
 pub struct Pool {
@@ -82,9 +83,17 @@ impl Pool {
             Ok(reply) => Ok(reply),
             Err((_, Some(unsent))) if !fresh => {
                 let connection = self.connect().await?;
-                self.send_on(connection, *unsent).await.map_err(|(error, _)| Failure::Broken(error))
+                self.send_on(connection, *unsent).await.map_err(|failure| self.failure(failure))
             }
-            Err((error, _)) => Err(Failure::Broken(error)),
+            Err(failure) => Err(self.failure(failure)),
+        }
+    }
+
+    /// What hyper gives back has not been sent.
+    fn failure(&self, (error, unsent): Broken) -> Failure {
+        match unsent {
+            Some(_) => Failure::Connect(format!("{}:{}: {error}", self.dial.host, self.dial.port)),
+            None => Failure::Broken(error),
         }
     }
 
@@ -108,7 +117,7 @@ impl Pool {
         &self,
         connection: Connection,
         request: Request<Outgoing>,
-    ) -> Result<(Response<Incoming>, Lent), (hyper::Error, Option<Box<Request<Outgoing>>>)> {
+    ) -> Result<(Response<Incoming>, Lent), Broken> {
         let unsent = |mut error: TrySendError<Request<Outgoing>>| {
             let request = error.take_message().map(Box::new);
             (error.into_error(), request)
@@ -116,7 +125,7 @@ impl Pool {
         let mut lent = Lent { connection: None, idle: Arc::clone(&self.idle) };
         let response = match connection {
             Connection::One(mut connection) => {
-                let response = connection.try_send_request(request).await.map_err(unsent)?;
+                let response = connection.try_send_request(relative(request)).await.map_err(unsent)?;
                 lent.connection = Some(connection);
                 response
             }
@@ -127,14 +136,13 @@ impl Pool {
         Ok((response, lent))
     }
 
-    /// HTTP/2 takes scheme and authority from the target instead of `Host` [RFC 9113 §8.3.1].
+    /// HTTP/2 takes scheme and authority from the target; `Host` says the same [RFC 9113 §8.3.1].
     fn absolute(&self, mut request: Request<Outgoing>) -> Request<Outgoing> {
         let mut parts = request.uri().clone().into_parts();
         parts.scheme = Some(Scheme::HTTPS);
         parts.authority = Some(self.dial.authority.clone());
         if let Ok(uri) = Uri::from_parts(parts) {
             *request.uri_mut() = uri;
-            request.headers_mut().remove(HOST);
             *request.version_mut() = Version::HTTP_2;
         }
         request
@@ -174,6 +182,15 @@ impl Pool {
         }
         Ok(Connection::Two(sender))
     }
+}
+
+/// HTTP/1.1 wants the path alone, also of a request that an HTTP/2 connection gave back [RFC 9112 §3.2.1].
+fn relative(mut request: Request<Outgoing>) -> Request<Outgoing> {
+    if request.uri().authority().is_some() {
+        *request.uri_mut() = request.uri().path_and_query().cloned().map(Uri::from).unwrap_or_default();
+        *request.version_mut() = Version::HTTP_11;
+    }
+    request
 }
 
 async fn handshake1<S>(io: TokioIo<S>) -> Result<Http1, hyper::Error>

@@ -31,12 +31,19 @@ pub fn labels(dir: &Path, mut restored: impl FnMut(&AgentId, Label, SystemTime))
         }
         let mut lines = Lines::open(&segment.path, 0)?;
         while let Some(line) = lines.read()? {
-            let Some(found) = finders.read(line.bytes) else { continue };
-            let agent = AgentId::from_normalised(found.agent);
-            for word in found.brings.split(',') {
-                if let Some(label) = Label::parse(word.trim_matches('"')) {
-                    restored(&agent, label, found.at);
-                }
+            if !finders.concerns(line.bytes) {
+                continue;
+            }
+            let found = finders.read(line.bytes).ok_or_else(|| {
+                let at = format!(
+                    "{}:{}: the labels of this intent cannot be read",
+                    segment.path.display(),
+                    line.number
+                );
+                io::Error::new(io::ErrorKind::InvalidData, at)
+            })?;
+            for label in found.labels {
+                restored(&found.agent, label, found.at);
             }
         }
     }
@@ -44,11 +51,10 @@ pub fn labels(dir: &Path, mut restored: impl FnMut(&AgentId, Label, SystemTime))
 }
 
 /// What an intent says of labels.
-struct Found<'l> {
+struct Found {
     at: SystemTime,
-    agent: &'l str,
-    /// As in `"confidential","untrusted"`.
-    brings: &'l str,
+    agent: AgentId,
+    labels: Vec<Label>,
 }
 
 struct Finders {
@@ -68,15 +74,24 @@ impl Finders {
         }
     }
 
-    /// The labels of an intent that brought some; `None` for every other record.
-    fn read<'l>(&self, line: &'l [u8]) -> Option<Found<'l>> {
-        let head = line.get(..HEAD_BYTES.min(line.len()))?;
-        self.intent.find(head)?;
-        let brings = until(line, &self.brings, "]")?;
-        let agent = until(line, &self.agent, "\"")?;
-        let at = OffsetDateTime::parse(until(head, &self.ts, "\"")?, &Rfc3339).ok()?;
-        Some(Found { at: at.into(), agent, brings })
+    /// Whether a line is an intent that brought labels.
+    fn concerns(&self, line: &[u8]) -> bool {
+        self.intent.find(head(line)).is_some() && self.brings.find(line).is_some()
     }
+
+    /// The labels of such a line.
+    fn read(&self, line: &[u8]) -> Option<Found> {
+        let brings = until(line, &self.brings, "]")?.trim_end_matches('"');
+        let labels = brings.split("\",\"").map(Label::parse).collect::<Option<Vec<_>>>()?;
+        let agent = AgentId::from_normalised(until(line, &self.agent, "\"")?);
+        let at = OffsetDateTime::parse(until(head(line), &self.ts, "\"")?, &Rfc3339).ok()?;
+        Some(Found { at: at.into(), agent, labels })
+    }
+}
+
+/// Where the common members of a record lie.
+fn head(line: &[u8]) -> &[u8] {
+    line.get(..HEAD_BYTES).unwrap_or(line)
 }
 
 /// The text from the end of what is found to the next `end`.
@@ -97,14 +112,19 @@ mod tests {
     fn only_what_an_intent_brought_is_read() {
         let finders = Finders::new();
         let intent = br#"{"v":1,"ts":"2026-11-21T01:02:03.5Z","type":"intent","agent":{"id":"spiffe://a.example/x","instance":"1"},"brings":["confidential","untrusted"],"tool":"t"}"#;
+        assert!(finders.concerns(intent));
         let found = finders.read(intent).unwrap();
-        assert_eq!((found.agent, found.brings), ("spiffe://a.example/x", r#"confidential","untrusted""#));
-        let labels: Vec<_> =
-            found.brings.split(',').filter_map(|word| Label::parse(word.trim_matches('"'))).collect();
-        assert_eq!(labels, [Label::Confidential, Label::Untrusted]);
+        assert_eq!(found.agent.as_str(), "spiffe://a.example/x");
+        assert_eq!(found.labels, [Label::Confidential, Label::Untrusted]);
         let inside = br#"{"v":1,"ts":"2026-11-21T01:02:03.5Z","type":"intent","agent":{"id":"spiffe://a.example/x"},"tool":"\"brings\":[\"secret\"]","brings":[]}"#;
-        assert!(finders.read(inside).is_none());
+        assert!(!finders.concerns(inside));
         let outcome = br#"{"v":1,"ts":"2026-11-21T01:02:03.5Z","type":"outcome","agent":{"id":"x"},"brings":["secret"]}"#;
-        assert!(finders.read(outcome).is_none());
+        assert!(!finders.concerns(outcome));
+        let unknown =
+            br#"{"v":1,"ts":"2026-11-21T01:02:03.5Z","type":"intent","agent":{"id":"x"},"brings":["later"]}"#;
+        assert!(
+            finders.concerns(unknown) && finders.read(unknown).is_none(),
+            "a label that is not known is not dropped"
+        );
     }
 }

@@ -221,7 +221,9 @@ impl Outcome {
     /// The outcome that a stop amounts to.
     pub fn of(kind: StopKind) -> Outcome {
         match kind {
-            StopKind::Denied | StopKind::Unidentified => Outcome::Denied,
+            StopKind::Denied | StopKind::NotFound | StopKind::SessionUnknown | StopKind::Unidentified => {
+                Outcome::Denied
+            }
             StopKind::Held => Outcome::Held,
             StopKind::Limited => Outcome::Limited,
             StopKind::Unavailable => Outcome::Unavailable,
@@ -230,9 +232,7 @@ impl Outcome {
             | StopKind::HeaderMismatch
             | StopKind::Malformed
             | StopKind::MethodUnknown
-            | StopKind::NotFound
-            | StopKind::Oversize
-            | StopKind::SessionUnknown => Outcome::Malformed,
+            | StopKind::Oversize => Outcome::Malformed,
         }
     }
 

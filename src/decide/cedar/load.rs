@@ -9,6 +9,7 @@ use cedar_policy::{Effect, Policy as Rule, PolicyId, PolicySet, Schema, Validati
 
 use super::terms::{self, HoldTerms};
 use crate::decide::schema::{self, Facts};
+use crate::units;
 use crate::yaml::Mistake;
 
 /// The annotations that a policy may carry.
@@ -226,7 +227,7 @@ fn hold(rule: &Rule, problems: &mut Vec<String>) -> HoldTerms {
             1
         }
     };
-    let ttl = match rule.annotation("ttl").map(|text| (text, duration(text))) {
+    let ttl = match rule.annotation("ttl").map(|text| (text, units::duration(text))) {
         None => TTL_DEFAULT,
         Some((_, Some(ttl))) if ttl <= TTL_MAX => ttl,
         Some((text, _)) => {
@@ -252,31 +253,6 @@ fn is_name(word: &str) -> bool {
     !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/'))
 }
 
-/// A duration as it is written everywhere: `30m`, `1h30m`; units from large to small, each once.
-fn duration(text: &str) -> Option<Duration> {
-    let mut rest = text;
-    let mut seconds: u64 = 0;
-    let mut last = u64::MAX;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
-        let (number, tail) = rest.split_at_checked(digits)?;
-        let unit = match tail.chars().next()? {
-            'd' => 86_400,
-            'h' => 3600,
-            'm' => 60,
-            's' => 1,
-            _ => return None,
-        };
-        if unit >= last {
-            return None;
-        }
-        last = unit;
-        seconds = seconds.checked_add(number.parse::<u64>().ok()?.checked_mul(unit)?)?;
-        rest = tail.get(1..)?;
-    }
-    (seconds > 0).then(|| Duration::from_secs(seconds))
-}
-
 /// Validates strictly against the schema; warnings are mistakes too.
 fn validate(
     validator: &Validator,
@@ -297,22 +273,5 @@ fn validate(
             line => format!("{} ({line})", rule.id),
         };
         mistakes.push(Mistake::new(&rule.file, path, sentence(&detail)));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_are_written_one_way() {
-        let seconds = |text| duration(text).map(|ttl| ttl.as_secs());
-        assert_eq!(seconds("30m"), Some(1800));
-        assert_eq!(seconds("1h30m"), Some(5400));
-        for wrong in
-            ["", "0m", "30", "m", "30m1h", "1h1h", "-1m", "1.5h", "PT30M", "30 m", "99999999999999999999s"]
-        {
-            assert_eq!(duration(wrong), None, "{wrong}");
-        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// `30s`, `30m`, `1h30m`, `2d`, `500ms`; at least one part, each unit at most once, largest first.
+/// `30s`, `30m`, `1h30m`, `2d`, `500ms`: more than nothing, each unit at most once, largest first.
 pub fn duration(text: &str) -> Option<Duration> {
     const UNITS: [(&str, u64); 5] =
         [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
@@ -23,7 +23,7 @@ pub fn duration(text: &str) -> Option<Duration> {
         next = at + 1;
         rest = tail;
     }
-    (next > 0).then(|| Duration::from_millis(total))
+    (total > 0).then(|| Duration::from_millis(total))
 }
 
 /// `4MiB`, `64KiB`, `1GiB`, `512B`.
@@ -56,10 +56,11 @@ mod tests {
     fn units_are_read_as_written() {
         assert_eq!(duration("1h30m"), Some(Duration::from_secs(5400)));
         assert_eq!(duration("500ms"), Some(Duration::from_millis(500)));
-        assert_eq!(duration("30"), None);
-        assert_eq!(duration("m"), None);
-        assert_eq!(duration("1m1h"), None);
-        assert_eq!(duration(""), None);
+        for wrong in
+            ["", "0m", "30", "m", "30m1h", "1h1h", "-1m", "1.5h", "PT30M", "30 m", "99999999999999999999s"]
+        {
+            assert_eq!(duration(wrong), None, "{wrong}");
+        }
         assert_eq!(bytes("4MiB"), Some(4 << 20));
         assert_eq!(bytes("4MB"), None);
         assert_eq!(rate("50/s"), Some((50, Duration::from_secs(1))));
