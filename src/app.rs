@@ -21,6 +21,7 @@ use crate::flow::Runs;
 use crate::forward::Upstreams;
 use crate::health;
 use crate::identify::svid::Role;
+use crate::json::Members;
 use crate::limit::Meters;
 use crate::observe::Body;
 use crate::pipeline::{self, Gateway};
@@ -249,17 +250,17 @@ impl Handler for Agents {
         let evidence = &self.gateway.evidence;
         evidence.telemetry.metrics().connection_refused(reason);
         let Some(folded) = evidence.folds.admit() else { return };
-        let body = serde_json::json!({
-            "stage": "accept",
-            "listener": self.listener,
-            "peer": peer.to_string(),
-            "reason": reason,
-            "detail": detail,
-            "folded": folded,
-            "decision": {"outcome": "denied", "rule": ""},
-        })
-        .to_string();
-        let members = body.strip_prefix('{').and_then(|body| body.strip_suffix('}')).unwrap_or_default();
+        let mut members = Members::default();
+        members.text("stage", "accept");
+        members.text("listener", &self.listener);
+        members.plain("peer", peer);
+        members.text("reason", reason);
+        members.text("detail", &detail);
+        members.number("folded", folded);
+        members.object("decision", |members| {
+            members.text("outcome", "denied");
+            members.text("rule", "");
+        });
         evidence.ledger.append_detached(Entry::new(Kind::Refused, None, members));
     }
 }

@@ -5,7 +5,7 @@ mod stop;
 
 pub use input::{
     AgentProfile, Approval, Auth, BreakGlass, FactType, Lifted, PolicyAction, PolicyInput, ResourceKind,
-    ResourceProfile, Task,
+    ResourceProfile, Task, Word,
 };
 pub use stop::{Limited, Stage, Stop, StopKind};
 
@@ -209,6 +209,16 @@ impl RecordId {
     pub fn new() -> RecordId {
         RecordId(uuid::Uuid::now_v7())
     }
+
+    /// The id as a number.
+    pub fn as_u128(&self) -> u128 {
+        self.0.as_u128()
+    }
+
+    /// The id that a number is.
+    pub fn from_u128(number: u128) -> RecordId {
+        RecordId(uuid::Uuid::from_u128(number))
+    }
 }
 
 impl Default for RecordId {
@@ -303,10 +313,16 @@ impl TraceContext {
 
 /// Lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
-    const DIGITS: [char; 16] =
-        ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
-    let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).copied().unwrap_or('0');
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+    let mut text = Vec::with_capacity(bytes.len() * 2);
+    push_hex(&mut text, bytes);
+    String::from_utf8(text).unwrap_or_default()
+}
+
+/// Appends lower-case hexadecimal.
+pub fn push_hex(into: &mut Vec<u8>, bytes: &[u8]) {
+    const DIGITS: [u8; 16] = *b"0123456789abcdef";
+    let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).copied().unwrap_or(b'0');
+    into.extend(bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]));
 }
 
 /// Bytes of exactly `N` from lower-case hexadecimal.

@@ -19,7 +19,7 @@ use http::{HeaderMap, header};
 
 use crate::call::{
     Class, Consequence, Effect, FactType, Lifted, PolicyAction, ResourceProfile, Returns, Stage, Stop,
-    StopKind,
+    StopKind, Word,
 };
 use crate::decode::jsonrpc::Message;
 use crate::decode::mcp::McpAction;
@@ -92,7 +92,7 @@ pub struct Facts {
     /// Whether there is at least one destination and every one is internal.
     pub destinations_internal: bool,
     /// The tiers of the destinations, sorted.
-    pub tiers: Vec<Arc<str>>,
+    pub tiers: Vec<Word>,
     /// Values for policy.
     pub lifted: BTreeMap<Arc<str>, Lifted>,
     /// What the reply will bring.
@@ -315,7 +315,7 @@ fn reach(catalog: &Catalog, sink: &Sink, view: &View<'_>, facts: &mut Facts) {
         facts.destinations.push(Place::destination(sink.kind, &text));
         let tier = if catalog.internal.contains_text(&text) { "internal" } else { "new" };
         if !facts.tiers.iter().any(|known| &**known == tier) {
-            facts.tiers.push(Arc::from(tier));
+            facts.tiers.push(tier.into());
         }
     }
     facts.tiers.sort();

@@ -50,7 +50,7 @@ pub struct Judged {
     /// What is to become of the call.
     pub verdict: Verdict,
     /// Why.
-    pub decision: Decision,
+    pub decision: Arc<Decision>,
     /// What policy was asked.
     pub input: Box<PolicyInput>,
 }
@@ -86,7 +86,7 @@ fn input(call: &Call, facts: &Facts, entry: &Entry, moment: Moment) -> PolicyInp
         class: facts.class,
         consequence: facts.consequence,
         effects: facts.effects.clone(),
-        labels: entry.labels.iter().map(|label| Arc::from(label.as_str())).collect(),
+        labels: entry.labels.iter().map(|label| label.as_str().into()).collect(),
         findings: Vec::new(),
         calls: entry.calls,
         task: None,

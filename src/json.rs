@@ -5,6 +5,10 @@
 //! [`Document`] exists only for text that every reader understands alike, and the bytes that were parsed are the
 //! bytes that are forwarded. The document is a tape of byte ranges: a value is looked at where it lies.
 
+mod members;
+
+pub use members::Members;
+
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::ops::Range;

@@ -22,7 +22,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use aws_lc_rs::digest;
-use serde_json::{Map, Value, json};
 
 use crate::call::{Class, PolicyAction, Protocol, RecordId, Shape, Stage, Stop, StopKind, TraceContext, hex};
 use crate::classify::Facts;
@@ -31,6 +30,7 @@ use crate::decode::mcp::McpAction;
 use crate::decode::{Action, Call, Payload};
 use crate::flow::{self, Label};
 use crate::identify::Agent;
+use crate::json::Members;
 use crate::net::Dial;
 use crate::secret::PseudonymKey;
 use crate::telemetry::hop::{ErrorType, Hop, HttpVersion, StageTime};
@@ -52,6 +52,11 @@ pub struct Evidence {
     /// Refusals that are folded.
     pub folds: fold::Folds,
 }
+
+/// What the members of an intent usually take, in bytes.
+const MEMBERS_BYTES: usize = 1024;
+/// What an outcome usually repeats of it, in bytes.
+const SAID_BYTES: usize = 160;
 
 /// A call whose intent the ledger has. Only this may be sent.
 pub struct Committed {
@@ -79,8 +84,15 @@ pub struct Record {
     /// How an answer must look, as far as decoding got.
     pub shape: Shape,
     running: Option<(Stage, Duration)>,
-    members: Map<String, Value>,
-    input: Option<Value>,
+    /// What the intent or the refusal will say.
+    noted: Members,
+    /// What an outcome repeats of it, so that its line can be read alone.
+    said: Members,
+    /// What was asked for in the agent's own words, as long as no entry of the catalogue names it.
+    asked: Option<String>,
+    decided: bool,
+    /// The fingerprint of the credential that was used.
+    credential: Option<String>,
     state: State,
 }
 
@@ -100,8 +112,8 @@ impl Record {
         hop.caller.http = http;
         hop.upstream.span = spans::new_span_id();
         let id = hop.record;
-        let mut members = Map::new();
-        members.insert("peer".to_owned(), json!(peer.to_string()));
+        let mut noted = Members::with_capacity(MEMBERS_BYTES);
+        noted.plain("peer", peer);
         Record {
             evidence: Arc::clone(evidence),
             hop: Some(hop),
@@ -109,8 +121,11 @@ impl Record {
             id,
             shape: Shape::HTTP,
             running: None,
-            members,
-            input: None,
+            noted,
+            said: Members::with_capacity(SAID_BYTES),
+            asked: None,
+            decided: false,
+            credential: None,
             state: State::Open,
         }
     }
@@ -132,8 +147,12 @@ impl Record {
     /// Notes who calls.
     pub fn identified(&mut self, agent: &Agent) {
         let profile = agent.profile();
-        self.put("agent", json!({"id": profile.id.as_str(), "instance": &**agent.instance()}));
-        self.put("owner", json!(&*profile.owner));
+        self.noted.object("agent", |members| {
+            members.text("id", profile.id.as_str());
+            members.text("instance", agent.instance());
+        });
+        self.said.object("agent", |members| members.text("id", profile.id.as_str()));
+        self.noted.text("owner", &profile.owner);
         if let Some(hop) = &mut self.hop {
             hop.caller.agent = Some(profile.id.clone());
         }
@@ -141,15 +160,14 @@ impl Record {
 
     /// Notes what is called, before anything is known of what it does.
     pub fn decoded(&mut self, call: &Call) {
-        self.put("upstream", json!(&*call.route().name));
+        self.noted.text("upstream", &call.route().name);
+        self.said.text("upstream", &call.route().name);
         if let Some(digest) = arguments_digest(call) {
-            self.put("arguments", json!(digest));
+            self.noted.plain("arguments", digest);
         }
-        if let Some(asked) = asked(call) {
-            self.put("asked", json!(asked));
-        }
+        self.asked = asked(call);
         if let Some(method) = call.message().and_then(|message| message.method()) {
-            self.put("method", json!(method));
+            self.noted.text("method", method);
         }
         let Some(hop) = &mut self.hop else { return };
         hop.protocol = self.shape.protocol;
@@ -177,20 +195,20 @@ impl Record {
 
     /// Notes what the call does.
     pub fn understood(&mut self, facts: &Facts) {
-        self.put("tool", json!(&*facts.resource.name));
+        self.noted.text("tool", &facts.resource.name);
+        self.said.text("tool", &facts.resource.name);
         if facts.resource.listed {
-            self.members.remove("asked");
+            self.asked = None;
         }
-        self.put("class", json!(facts.class.as_str()));
-        self.put("consequence", json!(facts.consequence.level()));
-        let effects: Vec<&str> = facts.effects.iter().map(|effect| effect.as_str()).collect();
-        self.put("effects", json!(effects));
+        self.noted.text("class", facts.class.as_str());
+        self.noted.number("consequence", facts.consequence.level());
+        self.noted.texts("effects", facts.effects.iter().map(|effect| effect.as_str()));
         let destinations: Vec<String> = facts
             .destinations
             .iter()
             .map(|to| self.evidence.pseudonyms.pseudonym(to.canonical.as_bytes()))
             .collect();
-        self.put("destinations", json!(destinations));
+        self.noted.texts("destinations", destinations.iter().map(String::as_str));
         if let Some(hop) = &mut self.hop {
             hop.decision.class = Some(facts.class);
             hop.decision.consequence = Some(facts.consequence);
@@ -200,21 +218,21 @@ impl Record {
 
     /// Notes the run and what it remembers.
     pub fn entered(&mut self, entry: &flow::Entry) {
-        let labels: Vec<&str> = entry.labels.iter().map(|label| label.as_str()).collect();
-        self.put("run", json!(&*entry.run));
-        self.put("labels", json!(labels));
+        self.noted.text("run", &entry.run);
+        self.noted.texts("labels", entry.labels.iter().map(|label| label.as_str()));
         if let Some(hop) = &mut self.hop {
             hop.caller.run = Some(Arc::clone(&entry.run));
-            hop.decision.labels = entry.labels.iter().map(|label| Arc::from(label.as_str())).collect();
+            hop.decision.labels = entry.labels.iter().map(|label| label.as_str().into()).collect();
         }
     }
 
     /// Notes what was decided, and everything that it went by.
     pub fn decided(&mut self, judged: &Judged) {
         let decision = &judged.decision;
-        self.put("decision", decision_json(decision, &self.evidence.policy_revision));
-        self.put("findings", json!([]));
-        self.input = Some(wire::to_json(&judged.input));
+        self.decided = true;
+        note_decision(&mut self.noted, decision, &self.evidence.policy_revision);
+        self.noted.texts("findings", judged.input.findings.iter().map(|finding| &**finding));
+        wire::write(&judged.input, &mut self.noted);
         if let Some(hop) = &mut self.hop {
             hop.decision.rule = Arc::clone(&decision.rule);
             hop.decision.outcome = match decision.outcome {
@@ -228,19 +246,18 @@ impl Record {
     /// Writes the intent: from here on the call may be sent.
     pub async fn commit(&mut self, permitted: Permitted, brings: &[Label]) -> Result<Committed, Box<Stop>> {
         let (call, facts) = permitted.into_parts();
-        let brings: Vec<&str> = brings.iter().map(|label| label.as_str()).collect();
-        self.put("brings", json!(brings));
+        self.noted.texts("brings", brings.iter().map(|label| label.as_str()));
         let durability = durability(&facts);
-        let mut members = self.members.clone();
-        if let Some(input) = self.input.take() {
-            members.insert("input".to_owned(), input);
-        }
-        let entry = Entry { id: self.id, ..self.entry(Kind::Intent, members) };
-        let (begun, bytes) = (Instant::now(), entry.body.len() as u64);
+        let entry = self.first(Kind::Intent);
+        let (begun, bytes) = (Instant::now(), entry.weight());
         let appended = self.evidence.ledger.append(entry, durability).await;
         if let Err(error) = appended {
-            // The intent may have reached the disk all the same: it must not stand there as if the call had gone.
-            self.state = State::Committed(Durability::Written);
+            if matches!(error, LedgerError::Hung) {
+                // The intent may reach the disk all the same: it must not stand there as if the call had gone.
+                self.state = State::Committed(Durability::Written);
+            } else {
+                (self.noted, self.decided) = (self.said.clone(), false);
+            }
             return Err(unavailable(&error.to_string()));
         }
         self.evidence.telemetry.metrics().audit_committed(bytes, begun.elapsed());
@@ -271,7 +288,6 @@ impl Record {
     /// Notes the head of the upstream's reply.
     pub fn replied(&mut self, status: u16) {
         let now = self.started.elapsed();
-        self.put("http_status", json!(status));
         if let Some(hop) = &mut self.hop {
             hop.status = Some(status);
             hop.upstream.status = Some(status);
@@ -283,9 +299,7 @@ impl Record {
 
     /// Notes the fingerprint of the credential that was used.
     pub fn leased(&mut self, fingerprint: Option<&str>) {
-        if let Some(fingerprint) = fingerprint {
-            self.put("credential", json!(fingerprint));
-        }
+        self.credential = fingerprint.map(str::to_owned);
     }
 
     /// Closes a call that did not go on: a refusal, or the failed outcome of an intent.
@@ -305,7 +319,7 @@ impl Record {
         }
         if stop.limit.as_ref().is_some_and(|limit| limit.name == crate::limit::CERTIFICATE) {
             match self.evidence.folds.admit() {
-                Some(folded) => self.put("folded", json!(folded)),
+                Some(folded) => self.noted.number("folded", folded),
                 None => return self.finish(),
             }
         }
@@ -317,37 +331,25 @@ impl Record {
     }
 
     fn stopping(&mut self, stop: &Stop) -> (Entry, Durability) {
-        self.put("stage", json!(stop.stage.as_str()));
-        self.put("reason", json!(stop.reason));
-        self.put("detail", json!(stop.operator));
-        match self.state {
-            State::Committed(durability) => {
-                let mut members = Map::new();
-                for key in ["stage", "reason", "detail", "credential"] {
-                    if let Some(value) = self.members.remove(key) {
-                        members.insert(key.to_owned(), value);
-                    }
-                }
-                let status = match (stop.kind, stop.reason) {
-                    (_, "client-gone") => "client-gone",
-                    (StopKind::UpstreamFailed, _) => "failed",
-                    _ => "not-sent",
-                };
-                (self.outcome(status, members), durability)
-            }
-            State::Open | State::Closed => {
-                let kind = if stop.kind == StopKind::Held { Kind::Held } else { Kind::Refused };
-                if !self.members.contains_key("decision") {
-                    let outcome = hop::Outcome::of(stop.kind).as_str();
-                    self.put("decision", json!({"outcome": outcome, "rule": &*stop.rule}));
-                }
-                let mut members = std::mem::take(&mut self.members);
-                if let Some(input) = self.input.take() {
-                    members.insert("input".to_owned(), input);
-                }
-                (Entry { id: self.id, ..self.entry(kind, members) }, Durability::Written)
-            }
+        if let State::Committed(durability) = self.state {
+            let status = match (stop.kind, stop.reason) {
+                (_, "client-gone") => "client-gone",
+                (StopKind::UpstreamFailed, _) => "failed",
+                _ => "not-sent",
+            };
+            let mut members = Members::with_capacity(MEMBERS_BYTES);
+            note_stop(&mut members, stop);
+            return (self.outcome(status, members), durability);
         }
+        note_stop(&mut self.noted, stop);
+        if !self.decided {
+            self.noted.object("decision", |members| {
+                members.text("outcome", hop::Outcome::of(stop.kind).as_str());
+                members.text("rule", &stop.rule);
+            });
+        }
+        let kind = if stop.kind == StopKind::Held { Kind::Held } else { Kind::Refused };
+        (self.first(kind), Durability::Written)
     }
 
     /// Closes a call whose reply ended; the reply's end may be released once this returns.
@@ -384,15 +386,16 @@ impl Record {
             Ending::Complete if reply.rpc_code.is_some() => "error",
             Ending::Complete => "executed",
         };
-        let mut members = Map::new();
-        for key in ["http_status", "credential"] {
-            if let Some(value) = self.members.remove(key) {
-                members.insert(key.to_owned(), value);
-            }
+        let mut members = Members::with_capacity(MEMBERS_BYTES);
+        if let Some(status) = self.hop.as_ref().and_then(|hop| hop.status) {
+            members.number("http_status", status);
         }
-        members.insert("reply".to_owned(), json!({"digest": reply.digest, "bytes": reply.bytes}));
+        members.object("reply", |members| {
+            members.plain("digest", &reply.digest);
+            members.number("bytes", reply.bytes);
+        });
         if let Some(code) = reply.rpc_code {
-            members.insert("rpc_code".to_owned(), json!(code));
+            members.number("rpc_code", code);
         }
         let durability = match self.state {
             State::Committed(durability) => durability,
@@ -401,26 +404,28 @@ impl Record {
         (self.outcome(status, members), durability)
     }
 
-    fn outcome(&self, status: &str, mut members: Map<String, Value>) -> Entry {
-        members.insert("intent".to_owned(), json!(self.id.to_string()));
-        members.insert("status".to_owned(), json!(status));
-        members.insert("duration_ms".to_owned(), json!(millis(self.started.elapsed())));
-        for key in ["agent", "class", "method", "tool", "upstream"] {
-            if let Some(value) = self.members.get(key) {
-                members.insert(key.to_owned(), value.clone());
-            }
+    /// The record of how a call that was sent ended. What else is known of the call stands in its intent.
+    fn outcome(&self, status: &str, mut members: Members) -> Entry {
+        members.append(&self.said);
+        if let Some(credential) = &self.credential {
+            members.text("credential", credential);
         }
-        self.entry(Kind::Outcome, members)
+        members.text("status", status);
+        members.millis("duration_ms", self.started.elapsed());
+        Entry::outcome(self.id, self.trace_id(), members)
     }
 
-    fn entry(&self, kind: Kind, members: Map<String, Value>) -> Entry {
-        let text = Value::Object(members).to_string();
-        let body = text.strip_prefix('{').and_then(|text| text.strip_suffix('}')).unwrap_or_default();
-        Entry::new(kind, self.hop.as_ref().map(|hop| hop.trace.trace_id), body)
+    /// The first record of a call: its intent, or why there is none. It has the call's own id.
+    fn first(&mut self, kind: Kind) -> Entry {
+        let mut members = std::mem::take(&mut self.noted);
+        if let Some(asked) = self.asked.take() {
+            members.text("asked", &asked);
+        }
+        Entry { id: self.id, ..Entry::new(kind, self.trace_id(), members) }
     }
 
-    fn put(&mut self, key: &str, value: Value) {
-        self.members.insert(key.to_owned(), value);
+    fn trace_id(&self) -> Option<[u8; 16]> {
+        self.hop.as_ref().map(|hop| hop.trace.trace_id)
     }
 
     /// Hands the hop to telemetry; the record is closed.
@@ -442,11 +447,10 @@ impl Drop for Record {
             return;
         }
         let entry = match self.state {
-            State::Committed(_) => self.outcome("abandoned", Map::new()),
+            State::Committed(_) => self.outcome("abandoned", Members::default()),
             State::Open | State::Closed => {
-                self.put("reason", json!("abandoned"));
-                let members = std::mem::take(&mut self.members);
-                Entry { id: self.id, ..self.entry(Kind::Refused, members) }
+                self.noted.text("reason", "abandoned");
+                self.first(Kind::Refused)
             }
         };
         self.evidence.ledger.append_detached(entry);
@@ -501,20 +505,28 @@ fn durability(facts: &Facts) -> Durability {
     }
 }
 
-fn decision_json(decision: &Decision, revision: &str) -> Value {
-    let policies: Vec<&str> = decision.policies.iter().map(|id| &**id).collect();
-    json!({
-        "outcome": match decision.outcome {
+fn note_decision(members: &mut Members, decision: &Decision, revision: &str) {
+    members.object("decision", |members| {
+        let outcome = match decision.outcome {
             Outcome::Allow => "allowed",
             Outcome::Deny => "denied",
             Outcome::Hold(_) => "held",
-        },
-        "rule": &*decision.rule,
-        "policies": policies,
-        "reason": decision.reason,
-        "errors": decision.errors,
-        "revision": revision,
-    })
+        };
+        members.text("outcome", outcome);
+        members.text("rule", &decision.rule);
+        members.texts("policies", decision.policies.iter().map(|id| &**id));
+        members.text("reason", &decision.reason);
+        if !decision.errors.is_empty() {
+            members.texts("errors", decision.errors.iter().map(String::as_str));
+        }
+        members.text("revision", revision);
+    });
+}
+
+fn note_stop(members: &mut Members, stop: &Stop) {
+    members.text("stage", stop.stage.as_str());
+    members.text("reason", stop.reason);
+    members.text("detail", &stop.operator);
 }
 
 fn error_type(stop: &Stop) -> Option<ErrorType> {
@@ -579,10 +591,6 @@ fn asked(call: &Call) -> Option<String> {
         },
     };
     Some(asked.chars().take(CHARS_MAX).collect())
-}
-
-fn millis(duration: Duration) -> f64 {
-    (duration.as_secs_f64() * 1_000_000.0).round() / 1000.0
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use holdpoint::call::{
 use holdpoint::cli::policy as command;
 use holdpoint::decide::schema::Facts;
 use holdpoint::decide::{Outcome, Policy, wire};
+use holdpoint::json::Members;
 use proptest::prelude::*;
 
 const ALL: &str = "@id(\"all\") permit (principal, action, resource);\n";
@@ -179,7 +180,7 @@ fn a_rule_that_errs_denies() {
     call.facts.insert("n".into(), Lifted::Long(i64::MAX));
     let decision = policy.evaluate(&call);
     assert_eq!(
-        (decision.outcome, &*decision.rule, decision.errors.len()),
+        (decision.outcome.clone(), &*decision.rule, decision.errors.len()),
         (Outcome::Deny, "policy-error", 1)
     );
     for (name, value) in [
@@ -241,10 +242,30 @@ fn nobody_is_woken_for_a_call_that_would_be_denied_anyway() {
         "@id(\"h\") @public(\"h\") @hold(\"approval\") forbid (principal, action, resource) {UNLESS}1 }};\n"
     );
     let only = load(&hold).unwrap().evaluate(&input(Class::Read));
-    assert_eq!((only.outcome, &*only.rule), (Outcome::Deny, "no-permit"));
+    assert_eq!((only.outcome.clone(), &*only.rule), (Outcome::Deny, "no-permit"));
     let text = format!("{ALL}{hold}@id(\"no\") @public(\"no\") forbid (principal, action, resource);");
     let both = load(&text).unwrap().evaluate(&input(Class::Read));
-    assert_eq!((both.outcome, &*both.rule), (Outcome::Deny, "no"));
+    assert_eq!((both.outcome.clone(), &*both.rule), (Outcome::Deny, "no"));
+}
+
+/// The record of a call, as far as it concerns policy.
+fn recorded(call: &PolicyInput) -> serde_json::Value {
+    let mut members = Members::default();
+    members.plain("peer", std::net::SocketAddr::new(call.source_ip, 4711));
+    members.object("agent", |agent| {
+        agent.text("id", call.agent.id.as_str());
+        agent.text("instance", &call.auth.instance);
+    });
+    members.text("owner", &call.agent.owner);
+    members.text("upstream", &call.resource.upstream);
+    members.text("tool", &call.resource.name);
+    members.text("class", call.class.as_str());
+    members.number("consequence", call.consequence.level());
+    members.texts("effects", call.effects.iter().map(|effect| effect.as_str()));
+    members.texts("labels", call.labels.iter().map(|label| &**label));
+    members.texts("findings", call.findings.iter().map(|finding| &**finding));
+    wire::write(call, &mut members);
+    serde_json::from_slice(&members.into_object()).unwrap()
 }
 
 #[test]
@@ -252,7 +273,7 @@ fn explain_and_can_are_readable() {
     let policy = Policy::shipped(&Facts::new()).unwrap();
     let mut call = input(Class::External);
     call.labels = vec!["confidential".into()];
-    let said = command::explain(&policy, &serde_json::json!({"input": wire::to_json(&call)}));
+    let said = command::explain(&policy, &recorded(&call));
     assert_eq!((said.code, said.json["outcome"].as_str()), (0, Some("hold")), "{}", said.text);
     assert!(said.text.contains("hold-confidential-outflow (flow.cedar)"), "{}", said.text);
     assert!(said.text.contains("one person, with the role oncall"), "{}", said.text);
@@ -283,6 +304,85 @@ fn scope() -> impl Strategy<Value = String> {
     })
 }
 
+/// Conditions over everything that a policy can look at.
+fn condition() -> impl Strategy<Value = String> {
+    const PARTS: &[&str] = &[
+        "context.class == \"read\"",
+        "context.consequence > 1",
+        "context.effects.contains(\"delete\")",
+        "context.run.labels.contains(\"secret\")",
+        "context.run.findings.isEmpty()",
+        "context.run.calls > 2",
+        "context.tiers.contains(\"new\")",
+        "context.destinations_internal",
+        "context has task && context.task.purpose == \"b\"",
+        "context has on_behalf_of && context.on_behalf_of == \"b\"",
+        "context.auth.bound",
+        "context.auth.instance == \"02\"",
+        "context.facts has amount && context.facts.amount > 2",
+        "context.hour_utc > 11",
+        "context.now < datetime(\"2027-01-15\")",
+        "context.source_ip.isLoopback()",
+        "context has approval && context.approval.count > 0",
+        "context has break_glass",
+        "principal.autonomy == \"constrained\"",
+        "principal.owned",
+        "principal.risk > 1",
+        "principal has vendor && principal.vendor == \"b\"",
+        "principal.team == \"b\"",
+        "principal.purpose == \"b\"",
+        "principal in Holdpoint::AgentGroup::\"b\"",
+        "principal.groups.contains(\"b\")",
+        "principal == Holdpoint::Agent::\"spiffe://example.org/agent/b\"",
+        "resource.trusted",
+    ];
+    let one = (any::<bool>(), prop::sample::select(PARTS))
+        .prop_map(|(not, part)| if not { format!("!({part})") } else { format!("({part})") });
+    prop::collection::vec(one, 1..4).prop_map(|parts| parts.join(" && "))
+}
+
+/// Questions that differ in one or more of the things that a policy can look at.
+fn question() -> impl Strategy<Value = PolicyInput> {
+    // Each bit is one thing, and few are set, so that many questions differ in one alone.
+    (prop::collection::vec(0..24u32, 0..3), 0..3usize).prop_map(|(bits, class)| {
+        let differs = |bit: u32| bits.contains(&bit);
+        let b = |bit| if differs(bit) { "b" } else { "a" };
+        let mut call = input([Class::Read, Class::Write, Class::External][class]);
+        let agent = Arc::make_mut(&mut call.agent);
+        agent.id = AgentId::from_normalised(&format!("spiffe://example.org/agent/{}", b(0)));
+        agent.owned = !differs(1);
+        agent.risk = if differs(2) { 3 } else { 1 };
+        agent.vendor = differs(3).then(|| "b".into());
+        agent.team = b(4).into();
+        agent.purpose = b(5).into();
+        agent.groups = vec![b(6).into()];
+        agent.autonomy = if differs(7) { Autonomy::ReadOnly } else { Autonomy::Constrained };
+        call.consequence = Consequence::new(if differs(8) { 3 } else { 0 }).unwrap();
+        call.effects = if differs(9) { vec![Effect::Delete] } else { vec![] };
+        call.labels = if differs(10) { vec!["secret".into()] } else { vec![] };
+        call.findings = if differs(11) { vec!["chain".into()] } else { vec![] };
+        call.calls = if differs(12) { 3 } else { 0 };
+        call.tiers = if differs(13) { vec!["new".into()] } else { vec![] };
+        call.destinations_internal = differs(14);
+        call.task = differs(15).then(|| Task { id: "t".into(), purpose: b(16).into() });
+        call.on_behalf_of = differs(16).then(|| "b".into());
+        call.auth.instance = if differs(17) { "02".into() } else { "01".into() };
+        call.facts = if differs(18) { [("amount".into(), Lifted::Long(3))].into() } else { BTreeMap::new() };
+        call.now += Duration::from_secs(if differs(19) { 6 * 3600 } else { 0 });
+        call.source_ip = if differs(20) { "10.0.0.1".parse().unwrap() } else { call.source_ip };
+        call.approval =
+            differs(21).then(|| Approval { id: "h".into(), digest_ok: true, count: 1, roles: vec![] });
+        call.break_glass = differs(22).then(|| BreakGlass {
+            grant: "g".into(),
+            by: "p".into(),
+            until: call.now,
+            roles: vec![],
+        });
+        call.auth.bound = !differs(23);
+        call
+    })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
@@ -304,7 +404,7 @@ proptest! {
             }
             call.resource = resource(kind, &upstream, &name);
             call.consequence = Consequence::new(level).unwrap();
-            prop_assert_eq!(policy.evaluate(&call), policy.evaluate_whole(&call));
+            prop_assert_eq!(policy.evaluate_fresh(&call), policy.evaluate_whole(&call));
         }
     }
 
@@ -317,7 +417,7 @@ proptest! {
         let mut call = input(Class::External);
         call.calls = calls;
         call.now = SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos);
-        call.labels = vec![Arc::clone(&word)];
+        call.labels = vec![text.clone().into()];
         call.effects = if flags[0] { Effect::ALL.to_vec() } else { vec![] };
         call.task = flags[1].then(|| Task { id: Arc::clone(&word), purpose: Arc::clone(&word) });
         call.on_behalf_of = flags[2].then(|| Arc::clone(&word));
@@ -329,6 +429,26 @@ proptest! {
         call.facts.insert("d".into(), Lifted::Decimal(text));
         let json = serde_json::from_str(&wire::to_json(&call).to_string()).unwrap();
         prop_assert_eq!(format!("{:?}", wire::from_json(&json).unwrap()), format!("{call:?}"));
+        let record = wire::of_record(&recorded(&call));
+        prop_assert_eq!(format!("{:?}", wire::from_json(&record).unwrap()), format!("{call:?}"));
+    }
+
+    #[test]
+    fn what_is_remembered_is_what_would_be_decided_anew(
+        conditions in prop::collection::vec((any::<bool>(), condition()), 1..6),
+        calls in prop::collection::vec(question(), 1..40),
+    ) {
+        let rules = conditions.iter().enumerate().map(|(at, (permit, condition))| {
+            let effect = if *permit { "permit" } else { "forbid" };
+            format!("@id(\"p{at}\") {effect} (principal, action, resource) when {{ {condition} }};\n")
+        });
+        let facts = Facts::from([("amount".into(), FactType::Long)]);
+        let policy = load_with(&(ALL.to_owned() + &rules.collect::<String>()), &facts).unwrap();
+        let tool = resource(ResourceKind::Tool, "mail", "send");
+        for call in calls.iter().chain(calls.iter().rev()) {
+            let call = PolicyInput { resource: Arc::clone(&tool), ..call.clone() };
+            prop_assert_eq!(&*policy.evaluate(&call), &policy.evaluate_fresh(&call));
+        }
     }
 }
 

@@ -51,7 +51,7 @@ fn tool_call() -> Box<Hop> {
     hop.upstream.status = Some(200);
     hop.decision.class = Some(Class::Read);
     hop.decision.consequence = Consequence::new(1);
-    hop.decision.labels = vec![Arc::from("confidential"), Arc::from("untrusted")];
+    hop.decision.labels = vec!["confidential".into(), "untrusted".into()];
     hop.status = Some(200);
     hop.timing.total = millis(10);
     hop.timing.upstream = Some((millis(4), millis(9)));

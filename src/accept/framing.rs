@@ -3,6 +3,7 @@
 //! Approved bytes pass unchanged. At the first violation hyper is given one synthetic request instead of the
 //! offending bytes, marked with a token that no peer can know, so that the ordinary path answers and records it.
 
+use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, LazyLock, OnceLock};
@@ -10,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
 use super::head::{self, Content};
@@ -252,30 +253,58 @@ impl<S> Framing<S> {
 }
 
 impl<S: AsyncRead + Unpin> Framing<S> {
-    /// A body of known length with nothing buffered passes straight into hyper's buffer.
-    fn poll_body(&mut self, cx: &mut Context<'_>, left: u64, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let want = usize::try_from(left).unwrap_or(usize::MAX).min(buf.remaining());
-        let mut part = ReadBuf::new(buf.initialize_unfilled_to(want));
-        ready!(Pin::new(&mut self.inner).poll_read(cx, &mut part))?;
-        let got = part.filled().len();
-        buf.advance(got);
-        self.state = match left - got as u64 {
+    /// Reads into hyper's own buffer and leaves there what can be approved where it is, so that the bytes of nearly
+    /// every request are neither copied nor kept here. Whether hyper has something to take, be it the end.
+    fn poll_direct(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<bool>> {
+        // An idle connection keeps no buffer here.
+        (self.raw, self.approved) = (BytesMut::new(), BytesMut::new());
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
+        let bytes = buf.filled().get(before..).unwrap_or_default();
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(true));
+        }
+        let approved = self.approve_in_place(bytes);
+        self.raw.extend_from_slice(bytes.get(approved..).unwrap_or_default());
+        buf.set_filled(before + approved);
+        self.check();
+        Poll::Ready(Ok(approved > 0))
+    }
+
+    /// How many of these bytes are a part of a body, or a whole head with no more than its body behind it.
+    fn approve_in_place(&mut self, bytes: &[u8]) -> usize {
+        let (head, left) = match self.state {
+            State::Length(left) => (0, left),
+            State::Head(0) => match self.whole_head(bytes) {
+                Some((head, left)) => (head, left),
+                None => return 0,
+            },
+            _ => return 0,
+        };
+        let body = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len() - head);
+        self.state = match left - body as u64 {
             0 => State::Head(0),
             left => State::Length(left),
         };
-        Poll::Ready(Ok(()))
+        head + body
+    }
+
+    /// The length of a sound head at the front of these bytes, and of the body that it announces.
+    fn whole_head(&mut self, bytes: &[u8]) -> Option<(usize, u64)> {
+        let end = head::find_end(bytes, 0).ok()?.filter(|end| *end <= self.bounds.bytes_max)?;
+        match head::check(bytes.get(..end)?, self.bounds.fields_max).ok()? {
+            Content::Length(length) => {
+                self.deadline = None;
+                Some((end, length))
+            }
+            Content::Chunked => None,
+        }
     }
 
     /// Reads more into `raw`; 0 is the end.
     fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let before = self.raw.len();
-        self.raw.resize(before + READ_BYTES, 0);
-        let mut part = ReadBuf::new(self.raw.get_mut(before..).unwrap_or_default());
-        let polled = Pin::new(&mut self.inner).poll_read(cx, &mut part);
-        let got = part.filled().len();
-        self.raw.truncate(before + got);
-        ready!(polled)?;
-        Poll::Ready(Ok(got))
+        self.raw.reserve(READ_BYTES);
+        std::pin::pin!(self.inner.read_buf(&mut self.raw)).poll(cx)
     }
 }
 
@@ -296,7 +325,6 @@ impl<S: AsyncRead + Unpin> AsyncRead for Framing<S> {
                     let reason = this.fault.get().copied().unwrap_or("framing");
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, reason)));
                 }
-                State::Length(left) if this.raw.is_empty() => return this.poll_body(cx, left, buf),
                 _ => {}
             }
             if this.overdue(cx) {
@@ -305,10 +333,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for Framing<S> {
             if this.state == State::Faulted {
                 continue;
             }
-            match this.poll_more(cx)? {
-                Poll::Ready(0) => return Poll::Ready(Ok(())),
-                Poll::Ready(_) => this.check(),
-                Poll::Pending => return Poll::Pending,
+            if this.raw.is_empty() {
+                if ready!(this.poll_direct(cx, buf))? {
+                    return Poll::Ready(Ok(()));
+                }
+            } else {
+                match ready!(this.poll_more(cx))? {
+                    0 => return Poll::Ready(Ok(())),
+                    _ => this.check(),
+                }
             }
             // Registers the deadline of a head whose first byte has just come.
             if this.overdue(cx) {

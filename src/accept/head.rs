@@ -16,17 +16,21 @@ pub enum Content {
 
 /// Finds the end of a head (after its empty line), looking from `seen` on. Lines end in CRLF and nothing else.
 pub fn find_end(bytes: &[u8], seen: usize) -> Result<Option<usize>, &'static str> {
-    let before = |at: usize, back: usize| at.checked_sub(back).and_then(|at| bytes.get(at)).copied();
-    for (at, byte) in bytes.iter().enumerate().skip(seen) {
-        let after_cr = before(at, 1) == Some(b'\r');
-        match (byte, after_cr) {
-            (b'\n', false) => return Err("bare-lf"),
-            (b'\n', true) if at < 2 => return Err("empty-line"),
-            (b'\n', true) if before(at, 2) == Some(b'\n') => return Ok(Some(at + 1)),
-            (b'\n', true) => {}
-            (_, true) => return Err("bare-cr"),
-            (0, false) => return Err("control-byte"),
-            _ => {}
+    let at = |at: Option<usize>| at.and_then(|at| bytes.get(at)).copied();
+    // A CR that ended what was seen is looked at again, with what follows it.
+    let from = seen.saturating_sub(1);
+    for found in memchr::memchr3_iter(b'\r', b'\n', 0, bytes.get(from..).unwrap_or_default()) {
+        let here = from + found;
+        match at(Some(here)) {
+            Some(b'\r') => match at(Some(here + 1)) {
+                Some(b'\n') | None => {}
+                Some(_) => return Err("bare-cr"),
+            },
+            Some(b'\n') if at(here.checked_sub(1)) != Some(b'\r') => return Err("bare-lf"),
+            Some(b'\n') if here < 2 => return Err("empty-line"),
+            Some(b'\n') if at(here.checked_sub(2)) == Some(b'\n') => return Ok(Some(here + 1)),
+            Some(b'\n') => {}
+            _ => return Err("control-byte"),
         }
     }
     Ok(None)
@@ -72,11 +76,15 @@ fn check_request_line(line: &[u8]) -> Result<(), &'static str> {
     if version != b"HTTP/1.1" {
         return Err("version");
     }
-    let visible = target.iter().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'#' | b'\\'));
-    if target.first() != Some(&b'/') || !visible {
+    if target.first() != Some(&b'/') || !is_visible(target) {
         return Err("target");
     }
     Ok(())
+}
+
+/// Whether a target is of visible ASCII without a fragment and without what some readers take for a slash.
+fn is_visible(target: &[u8]) -> bool {
+    target.iter().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'#' | b'\\'))
 }
 
 /// A field's name and its value without the white space around it.
@@ -84,7 +92,7 @@ fn split_field(line: &[u8]) -> Result<(&[u8], &[u8]), &'static str> {
     if matches!(line.first(), Some(b' ' | b'\t')) {
         return Err("obs-fold");
     }
-    let colon = line.iter().position(|byte| *byte == b':').ok_or("header-name")?;
+    let colon = memchr::memchr(b':', line).ok_or("header-name")?;
     let (name, rest) = line.split_at_checked(colon).ok_or("header-name")?;
     if matches!(name.last(), Some(b' ' | b'\t')) {
         return Err("space-before-colon");
@@ -92,7 +100,8 @@ fn split_field(line: &[u8]) -> Result<(&[u8], &[u8]), &'static str> {
     check_name(name)?;
     let value = rest.strip_prefix(b":").unwrap_or_default();
     // Before trimming, which would take some control bytes for white space.
-    if value.iter().any(|byte| (*byte < 0x20 && *byte != b'\t') || *byte == 0x7f) {
+    let control = |byte: u8| (byte < 0x20 && byte != b'\t') | (byte == 0x7f);
+    if value.iter().fold(false, |found, byte| found | control(*byte)) {
         return Err("control-byte");
     }
     Ok((name, value.trim_ascii()))
@@ -100,11 +109,14 @@ fn split_field(line: &[u8]) -> Result<(&[u8], &[u8]), &'static str> {
 
 /// A token without `_`, which some upstreams cannot tell from `-`.
 pub fn check_name(name: &[u8]) -> Result<(), &'static str> {
-    if name.contains(&b'_') {
-        return Err("underscore");
+    let token = |byte: &u8| {
+        byte.is_ascii_alphanumeric()
+            || matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'`' | b'|' | b'~')
+    };
+    if !name.is_empty() && name.iter().all(token) {
+        return Ok(());
     }
-    let token = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^`|~".contains(b);
-    if name.is_empty() || !name.iter().all(token) { Err("header-name") } else { Ok(()) }
+    Err(if name.contains(&b'_') { "underscore" } else { "header-name" })
 }
 
 /// A host with an optional port; no user information.
@@ -194,8 +206,7 @@ pub fn check_h2(parts: &http::Request<hyper::body::Incoming>) -> Result<(), &'st
         return Err("method");
     }
     let target = parts.uri().path_and_query().map(|target| target.as_str().as_bytes()).unwrap_or_default();
-    let visible = target.iter().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'#' | b'\\'));
-    if target.first() != Some(&b'/') || !visible {
+    if target.first() != Some(&b'/') || !is_visible(target) {
         return Err("target");
     }
     let authority = parts.uri().authority().map(|authority| authority.as_str());

@@ -1,11 +1,15 @@
 //! What policy sees of a call: one value from which Cedar, the record and `policy explain` all work.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::{AgentId, Autonomy, Class, Consequence, Effect, Integrity};
+
+/// A word of the gateway's own vocabulary, such as a label: known beforehand, or read from a record.
+pub type Word = Cow<'static, str>;
 
 /// One question to policy: may this agent do this to that, now?
 ///
@@ -25,9 +29,9 @@ pub struct PolicyInput {
     /// The effects of this very call.
     pub effects: Vec<Effect>,
     /// Labels of the run, sorted.
-    pub labels: Vec<Arc<str>>,
+    pub labels: Vec<Word>,
     /// Flow findings about this call, sorted.
-    pub findings: Vec<Arc<str>>,
+    pub findings: Vec<Word>,
     /// Calls of this run so far.
     pub calls: u64,
     /// The task, when an orchestrator named one.
@@ -35,7 +39,7 @@ pub struct PolicyInput {
     /// Values that the catalogue lifts out of the arguments.
     pub facts: BTreeMap<Arc<str>, Lifted>,
     /// The tiers of this call's destinations (`internal`, `known`, `party`, `new`, `planted`), sorted.
-    pub tiers: Vec<Arc<str>>,
+    pub tiers: Vec<Word>,
     /// Whether there is at least one destination and every one is internal.
     pub destinations_internal: bool,
     /// The person or system on whose behalf the agent acts.

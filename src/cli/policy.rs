@@ -152,7 +152,7 @@ pub fn test(dir: &Path, facts: &Facts) -> Said {
 
 /// Asks a recorded input again and explains the answer. The JSON is an input, or a record that has one in `input`.
 pub fn explain(policy: &Policy, recorded: &Value) -> Said {
-    let json = recorded.get("input").unwrap_or(recorded);
+    let json = if recorded.get("input").is_some() { &wire::of_record(recorded) } else { recorded };
     match wire::from_json(json) {
         Err(problem) => {
             let text = format!("This is no recorded policy input: {problem}.\n");

@@ -9,10 +9,9 @@ use serde_json::Value;
 
 use super::cedar::{Decision, Outcome, Policy};
 use super::wire;
-use crate::call::FactType;
 use crate::call::{
-    AgentId, AgentProfile, Approval, Auth, Autonomy, BreakGlass, Class, Consequence, Effect, Lifted,
-    PolicyAction, PolicyInput, ResourceProfile, Task,
+    AgentId, AgentProfile, Approval, Auth, Autonomy, BreakGlass, Class, Consequence, Effect, FactType,
+    Lifted, PolicyAction, PolicyInput, ResourceProfile, Task, Word,
 };
 use crate::decide::schema::Facts;
 use crate::yaml::{self, Mistake};
@@ -129,7 +128,7 @@ pub struct CaseResult {
     /// What differs from what was expected; `None` when nothing does.
     pub failure: Option<String>,
     /// The decision.
-    pub decision: Decision,
+    pub decision: Arc<Decision>,
 }
 
 /// How all cases ended.
@@ -204,6 +203,12 @@ fn arc(text: Option<&String>, default: &str) -> Arc<str> {
     Arc::from(text.map_or(default, String::as_str))
 }
 
+fn words(words: &[String]) -> Vec<Word> {
+    let mut words: Vec<Word> = words.iter().map(|word| Word::Owned(word.clone())).collect();
+    words.sort();
+    words
+}
+
 fn arcs(words: &[String]) -> Vec<Arc<str>> {
     let mut words: Vec<Arc<str>> = words.iter().map(|word| Arc::from(word.as_str())).collect();
     words.sort();
@@ -254,15 +259,15 @@ fn input(case: &Case, facts: &Facts, problems: &mut Vec<String>) -> Option<Polic
         class,
         consequence,
         effects: effects(&call.effects, problems),
-        labels: arcs(&call.labels),
-        findings: arcs(&call.findings),
+        labels: words(&call.labels),
+        findings: words(&call.findings),
         calls: call.calls,
         task: call
             .task
             .as_ref()
             .map(|task| Task { id: Arc::from(task.id.as_str()), purpose: Arc::from(task.purpose.as_str()) }),
         facts: lifted(&call.facts, facts, problems),
-        tiers: arcs(&call.tiers),
+        tiers: words(&call.tiers),
         destinations_internal: call.destinations_internal,
         on_behalf_of: call.on_behalf_of.as_deref().map(Arc::from),
         auth: Auth { method: "mtls", bound: true, instance: Arc::from("01") },

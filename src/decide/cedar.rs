@@ -1,6 +1,8 @@
 //! The policy of one generation: loaded whole or not at all, and asked once per call.
 
 mod load;
+mod looks;
+mod memo;
 mod terms;
 pub(super) mod view;
 
@@ -14,6 +16,7 @@ use crate::call::{Approval, PolicyInput};
 use crate::decide::schema::Facts;
 use crate::yaml::Mistake;
 use load::RuleInfo;
+use memo::Memo;
 pub use terms::HoldTerms;
 use view::{Names, PairView, Views};
 
@@ -78,6 +81,7 @@ pub struct Policy {
     revision: Arc<str>,
     names: Names,
     views: Views,
+    memo: Memo,
     authorizer: Authorizer,
 }
 
@@ -116,6 +120,7 @@ impl Policy {
             revision: Arc::from(loaded.revision),
             names,
             views: Views::default(),
+            memo: Memo::default(),
             authorizer: Authorizer::new(),
         })
     }
@@ -146,8 +151,19 @@ impl Policy {
         Some((Arc::clone(&rule.file), Arc::clone(&rule.public)))
     }
 
-    /// What the policy says to this call, over the policies that can match it.
-    pub fn evaluate(&self, input: &PolicyInput) -> Decision {
+    /// What the policy says to this call, over the policies that can match it; remembered where nothing that these
+    /// policies look at can change between calls.
+    pub fn evaluate(&self, input: &PolicyInput) -> Arc<Decision> {
+        if self.conforms(input).is_err() || view::utc(input.now).is_err() {
+            return Arc::new(self.evaluate_fresh(input));
+        }
+        let resource = self.views.resource(&self.names, &input.resource);
+        let looks = resource.slice(&self.names, &self.all, &self.rules, input.action).looks;
+        self.memo.decide(looks, input, || self.evaluate_fresh(input))
+    }
+
+    /// The same, decided anew: the oracle that what is remembered is compared with.
+    pub fn evaluate_fresh(&self, input: &PolicyInput) -> Decision {
         self.decide(input, &Extent::Slice)
     }
 
@@ -203,7 +219,7 @@ impl Policy {
         let request = Request::new(view.principal.clone(), action, view.resource.uid.clone(), context, None)
             .map_err(|error| error.to_string())?;
         let policies = match extent {
-            Extent::Slice => view.resource.slice(&self.names, &self.all, input.action),
+            Extent::Slice => &view.resource.slice(&self.names, &self.all, &self.rules, input.action).policies,
             Extent::Whole => &self.all,
         };
         let response = self.authorizer.is_authorized(&request, policies, &view.entities);

@@ -1,117 +1,190 @@
 //! The policy input as JSON: what a record keeps, so that a decision can be explained and asked again.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::cedar::view;
 use crate::call::{
     AgentId, AgentProfile, Approval, Auth, Autonomy, BreakGlass, Class, Consequence, Effect, Integrity,
-    Lifted, PolicyAction, PolicyInput, ResourceKind, ResourceProfile, Task,
+    Lifted, PolicyAction, PolicyInput, ResourceKind, ResourceProfile, Task, Word,
 };
+use crate::json::Members;
 
 /// The ways of authentication that there are.
 const METHODS: [&str; 1] = ["mtls"];
 
 /// The whole input. It has no destinations and no arguments, only what policy looks at.
 pub fn to_json(input: &PolicyInput) -> Value {
-    let effects: Vec<&str> = input.effects.iter().map(|effect| effect.as_str()).collect();
-    let facts: Map<String, Value> =
-        input.facts.iter().map(|(name, value)| (name.to_string(), fact(value))).collect();
-    let mut json = json!({
-        "agent": agent_json(&input.agent),
-        "action": input.action.as_str(),
-        "resource": resource_json(&input.resource),
-        "class": input.class.as_str(),
-        "consequence": input.consequence.level(),
-        "effects": effects,
-        "run": {"labels": words(&input.labels), "findings": words(&input.findings), "calls": input.calls},
-        "facts": facts,
-        "tiers": words(&input.tiers),
-        "destinations_internal": input.destinations_internal,
-        "auth": {"method": input.auth.method, "bound": input.auth.bound, "instance": &*input.auth.instance},
-        "now": instant(input.now),
-        "source_ip": input.source_ip.to_string(),
+    let mut members = Members::default();
+    members.object("agent", |members| {
+        members.text("id", input.agent.id.as_str());
+        members.text("owner", &input.agent.owner);
+        agent_rest(&input.agent, members);
     });
-    let mut put = |name: &str, value: Option<Value>| {
-        if let (Some(object), Some(value)) = (json.as_object_mut(), value) {
-            object.insert(name.to_owned(), value);
+    members.object("resource", |members| {
+        members.text("upstream", &input.resource.upstream);
+        members.text("name", &input.resource.name);
+        resource_rest(&input.resource, members);
+    });
+    members.text("class", input.class.as_str());
+    members.number("consequence", input.consequence.level());
+    texts("effects", input.effects.iter().map(|effect| effect.as_str()), &mut members);
+    members.object("run", |members| {
+        texts("labels", words(&input.labels), members);
+        texts("findings", words(&input.findings), members);
+        members.number("calls", input.calls);
+    });
+    members.object("auth", |members| {
+        auth_rest(&input.auth, members);
+        members.text("instance", &input.auth.instance);
+    });
+    members.plain("source_ip", input.source_ip);
+    rest(input, &mut members);
+    // Members are JSON by construction.
+    serde_json::from_slice(&members.into_object()).unwrap_or(Value::Null)
+}
+
+/// Writes as `input` what the record of a call does not say of it anyway; what is empty is left out.
+pub fn write(input: &PolicyInput, members: &mut Members) {
+    members.object("input", |members| {
+        members.object("agent", |members| agent_rest(&input.agent, members));
+        members.object("resource", |members| resource_rest(&input.resource, members));
+        members.object("run", |members| members.number("calls", input.calls));
+        members.object("auth", |members| auth_rest(&input.auth, members));
+        rest(input, members);
+    });
+}
+
+/// The whole input of a record, as [`to_json`] writes it, from what [`write`] and the record itself say.
+pub fn of_record(record: &Value) -> Value {
+    let mut input = record.get("input").cloned().unwrap_or_default();
+    let peer = record.get("peer").and_then(Value::as_str).and_then(|peer| peer.parse::<SocketAddr>().ok());
+    let said = [
+        ("/agent", "id", record.pointer("/agent/id").cloned()),
+        ("/agent", "owner", record.get("owner").cloned()),
+        ("/resource", "upstream", record.get("upstream").cloned()),
+        ("/resource", "name", record.get("tool").cloned()),
+        ("/run", "labels", record.get("labels").cloned()),
+        ("/run", "findings", record.get("findings").cloned()),
+        ("/auth", "instance", record.pointer("/agent/instance").cloned()),
+        ("", "class", record.get("class").cloned()),
+        ("", "consequence", record.get("consequence").cloned()),
+        ("", "effects", record.get("effects").cloned()),
+        ("", "source_ip", peer.map(|peer| Value::String(peer.ip().to_string()))),
+    ];
+    for (place, name, value) in said {
+        if let (Some(object), Some(value)) = (input.pointer_mut(place).and_then(Value::as_object_mut), value)
+        {
+            object.entry(name).or_insert(value);
         }
-    };
-    put("task", input.task.as_ref().map(|task| json!({"id": &*task.id, "purpose": &*task.purpose})));
-    put("on_behalf_of", input.on_behalf_of.as_ref().map(|person| json!(&**person)));
-    put(
-        "approval",
-        input.approval.as_ref().map(|approval| {
-            let (id, digest_ok, count) = (&*approval.id, approval.digest_ok, approval.count);
-            json!({"id": id, "digest_ok": digest_ok, "count": count, "roles": words(&approval.roles)})
-        }),
-    );
-    put(
-        "break_glass",
-        input.break_glass.as_ref().map(|grant| {
-            let (by, until) = (&*grant.by, instant(grant.until));
-            json!({"grant": &*grant.grant, "by": by, "until": until, "roles": words(&grant.roles)})
-        }),
-    );
-    json
+    }
+    input
 }
 
-fn words(words: &[Arc<str>]) -> Vec<&str> {
-    words.iter().map(|word| &**word).collect()
-}
-
-fn fact(value: &Lifted) -> Value {
-    match value {
-        Lifted::Bool(value) => json!({"bool": value}),
-        Lifted::Decimal(value) => json!({"decimal": value}),
-        Lifted::Long(value) => json!({"long": value}),
-        Lifted::Text(value) => json!({"text": value}),
+/// What neither the record nor an object of its own says.
+fn rest(input: &PolicyInput, members: &mut Members) {
+    members.text("action", input.action.as_str());
+    if !input.facts.is_empty() {
+        let facts = input.facts.iter().map(|(name, value)| (&**name, value));
+        members.map("facts", facts, |members, value| fact(value, members));
+    }
+    texts("tiers", words(&input.tiers), members);
+    members.flag("destinations_internal", input.destinations_internal);
+    instant("now", input.now, members);
+    if let Some(task) = &input.task {
+        members.object("task", |members| {
+            members.text("id", &task.id);
+            members.text("purpose", &task.purpose);
+        });
+    }
+    if let Some(person) = &input.on_behalf_of {
+        members.text("on_behalf_of", person);
+    }
+    if let Some(approval) = &input.approval {
+        members.object("approval", |members| {
+            members.text("id", &approval.id);
+            members.flag("digest_ok", approval.digest_ok);
+            members.number("count", approval.count);
+            members.texts("roles", approval.roles.iter().map(|role| &**role));
+        });
+    }
+    if let Some(grant) = &input.break_glass {
+        members.object("break_glass", |members| {
+            members.text("grant", &grant.grant);
+            members.text("by", &grant.by);
+            instant("until", grant.until, members);
+            members.texts("roles", grant.roles.iter().map(|role| &**role));
+        });
     }
 }
 
-/// RFC 3339; a time that it cannot say is `null`, and then the record cannot be asked again.
-fn instant(time: SystemTime) -> Value {
-    view::utc(time).ok().and_then(|at| at.format(&Rfc3339).ok()).map_or(Value::Null, Value::String)
+fn words(words: &[Word]) -> impl ExactSizeIterator<Item = &str> {
+    words.iter().map(|word| &**word)
 }
 
-fn agent_json(agent: &AgentProfile) -> Value {
-    json!({
-        "id": agent.id.as_str(),
-        "owner": &*agent.owner,
-        "owned": agent.owned,
-        "team": &*agent.team,
-        "groups": words(&agent.groups),
-        "purpose": &*agent.purpose,
-        "autonomy": agent.autonomy.as_str(),
-        "risk": agent.risk,
-        "region": &*agent.region,
-        "vendor": agent.vendor.as_deref(),
-    })
+fn texts<'a>(name: &'static str, texts: impl ExactSizeIterator<Item = &'a str>, members: &mut Members) {
+    if texts.len() > 0 {
+        members.texts(name, texts);
+    }
 }
 
-fn resource_json(resource: &ResourceProfile) -> Value {
-    json!({
-        "kind": kind_word(resource.kind),
-        "upstream": &*resource.upstream,
-        "name": &*resource.name,
-        "listed": resource.listed,
-        "class": resource.class.as_str(),
-        "consequence": resource.consequence.level(),
-        "reversible": resource.reversible,
-        "idempotent": resource.idempotent,
-        "integrity": view::integrity(resource.integrity),
-        "environment": &*resource.environment,
-        "region": &*resource.region,
-        "data_domain": &*resource.data_domain,
-        "boundary": if resource.inside { "inside" } else { "outside" },
-        "trusted": resource.trusted,
-    })
+fn fact(value: &Lifted, members: &mut Members) {
+    match value {
+        Lifted::Bool(value) => members.flag("bool", *value),
+        Lifted::Decimal(value) => members.text("decimal", value),
+        Lifted::Long(value) => members.number("long", *value),
+        Lifted::Text(value) => members.text("text", value),
+    }
+}
+
+/// RFC 3339; a time that it cannot say is left out, and then the record cannot be asked again.
+fn instant(name: &'static str, time: SystemTime, members: &mut Members) {
+    if let Ok(at) = view::utc(time) {
+        let (year, month, day) = at.to_calendar_date();
+        let (hour, minute, second, nano) = at.to_hms_nano();
+        let month = u8::from(month);
+        let text = format_args!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{nano:09}Z");
+        members.plain(name, text);
+    }
+}
+
+fn agent_rest(agent: &AgentProfile, members: &mut Members) {
+    members.flag("owned", agent.owned);
+    members.some("team", &agent.team);
+    texts("groups", agent.groups.iter().map(|group| &**group), members);
+    members.some("purpose", &agent.purpose);
+    members.text("autonomy", agent.autonomy.as_str());
+    members.number("risk", agent.risk);
+    members.some("region", &agent.region);
+    if let Some(vendor) = &agent.vendor {
+        members.text("vendor", vendor);
+    }
+}
+
+fn resource_rest(resource: &ResourceProfile, members: &mut Members) {
+    members.text("kind", kind_word(resource.kind));
+    members.flag("listed", resource.listed);
+    members.text("class", resource.class.as_str());
+    members.number("consequence", resource.consequence.level());
+    members.flag("reversible", resource.reversible);
+    members.flag("idempotent", resource.idempotent);
+    members.text("integrity", view::integrity(resource.integrity));
+    members.some("environment", &resource.environment);
+    members.some("region", &resource.region);
+    members.some("data_domain", &resource.data_domain);
+    members.text("boundary", if resource.inside { "inside" } else { "outside" });
+    members.flag("trusted", resource.trusted);
+}
+
+fn auth_rest(auth: &Auth, members: &mut Members) {
+    members.text("method", auth.method);
+    members.flag("bound", auth.bound);
 }
 
 fn kind_word(kind: ResourceKind) -> &'static str {
@@ -134,19 +207,19 @@ pub fn from_json(json: &Value) -> Result<PolicyInput, String> {
         class: root.word("class", Class::parse)?,
         consequence: root.consequence("consequence")?,
         effects: root
-            .texts("effects")?
+            .words("effects")?
             .iter()
             .map(|word| Effect::parse(word).ok_or_else(|| root.wrong("effects")))
             .collect::<Result<_, _>>()?,
-        labels: run.texts("labels")?,
-        findings: run.texts("findings")?,
+        labels: run.words("labels")?,
+        findings: run.words("findings")?,
         calls: run.value("calls", Value::as_u64)?,
         task: match root.maybe("task") {
             None => None,
             Some(task) => Some(Task { id: task.text("id")?, purpose: task.text("purpose")? }),
         },
         facts: facts(&root)?,
-        tiers: root.texts("tiers")?,
+        tiers: root.words("tiers")?,
         destinations_internal: root.value("destinations_internal", Value::as_bool)?,
         on_behalf_of: root.maybe("on_behalf_of").map(|_| root.text("on_behalf_of")).transpose()?,
         auth: Auth {
@@ -166,12 +239,12 @@ fn agent(json: &Fields<'_>) -> Result<AgentProfile, String> {
         id: AgentId::from_normalised(&json.text("id")?),
         owner: json.text("owner")?,
         owned: json.value("owned", Value::as_bool)?,
-        team: json.text("team")?,
+        team: json.some("team")?,
         groups: json.texts("groups")?,
-        purpose: json.text("purpose")?,
+        purpose: json.some("purpose")?,
         autonomy: json.word("autonomy", Autonomy::parse)?,
         risk: json.value("risk", |value| u8::try_from(value.as_u64()?).ok())?,
-        region: json.text("region")?,
+        region: json.some("region")?,
         vendor: json.maybe("vendor").map(|_| json.text("vendor")).transpose()?,
     })
 }
@@ -187,9 +260,9 @@ fn resource(json: &Fields<'_>) -> Result<ResourceProfile, String> {
         reversible: json.value("reversible", Value::as_bool)?,
         idempotent: json.value("idempotent", Value::as_bool)?,
         integrity: json.word("integrity", integrity)?,
-        environment: json.text("environment")?,
-        region: json.text("region")?,
-        data_domain: json.text("data_domain")?,
+        environment: json.some("environment")?,
+        region: json.some("region")?,
+        data_domain: json.some("data_domain")?,
         inside: json.word("boundary", boundary)?,
         trusted: json.value("trusted", Value::as_bool)?,
     })
@@ -214,6 +287,9 @@ fn break_glass(json: &Fields<'_>) -> Result<BreakGlass, String> {
 }
 
 fn facts(root: &Fields<'_>) -> Result<std::collections::BTreeMap<Arc<str>, Lifted>, String> {
+    if root.json.get("facts").is_none() {
+        return Ok(std::collections::BTreeMap::new());
+    }
     let object = root.value("facts", Value::as_object)?;
     let lifted = |value: &Value| {
         let (kind, value) = value.as_object()?.iter().next()?;
@@ -295,8 +371,21 @@ impl<'a> Fields<'a> {
         self.word(name, |word| Some(Arc::from(word)))
     }
 
+    /// A text that may be left out when it is empty.
+    fn some(&self, name: &str) -> Result<Arc<str>, String> {
+        if self.json.get(name).is_some() { self.text(name) } else { Ok(Arc::from("")) }
+    }
+
+    /// A list that may be left out when it is empty.
     fn texts(&self, name: &str) -> Result<Vec<Arc<str>>, String> {
+        if self.json.get(name).is_none() {
+            return Ok(Vec::new());
+        }
         self.value(name, |value| value.as_array()?.iter().map(|word| word.as_str().map(Arc::from)).collect())
+    }
+
+    fn words(&self, name: &str) -> Result<Vec<Word>, String> {
+        Ok(self.texts(name)?.iter().map(|text| Word::Owned(text.to_string())).collect())
     }
 
     fn consequence(&self, name: &str) -> Result<Consequence, String> {

@@ -1,15 +1,19 @@
 //! The form of one record's line, and the chain of hashes that joins the lines.
 
 use std::fmt;
+use std::io::Write as _;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::Entry;
-use crate::call::{hex, unhex};
+use crate::call::{hex, push_hex, unhex};
 
 /// The longest line that is written or read.
 pub const RECORD_BYTES_MAX: usize = 16 << 20;
+
+/// What a line weighs beside its members, at most.
+pub(super) const HEAD_BYTES_MAX: usize = 400;
 
 /// What a record is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -137,15 +141,23 @@ impl fmt::Display for Leaf {
 /// Appends the line of an entry, with its newline, and says its leaf.
 pub(super) fn write(into: &mut Vec<u8>, seq: u64, prev: Leaf, entry: &Entry) -> Leaf {
     let start = into.len();
-    let trace = entry.trace_id.map_or("null".to_owned(), |trace| format!("\"{}\"", hex(&trace)));
-    let (ts, id, kind) = (timestamp(time::OffsetDateTime::now_utc()), entry.id, entry.kind.as_str());
-    let head = format!(
-        r#"{{"v":1,"seq":{seq},"prev":"{prev}","ts":"{ts}","id":"{id}","type":"{kind}","trace_id":{trace}"#
-    );
-    into.extend_from_slice(head.as_bytes());
-    if !entry.body.is_empty() {
+    // Writing to memory cannot fail.
+    let _ = write!(into, r#"{{"v":1,"seq":{seq},"prev":""#);
+    push_hex(into, &prev.0);
+    into.extend_from_slice(br#"","ts":""#);
+    push_timestamp(into, time::OffsetDateTime::now_utc());
+    let _ = write!(into, r#"","id":"{}","type":"{}","trace_id":"#, entry.id, entry.kind.as_str());
+    match &entry.trace_id {
+        Some(trace) => {
+            into.push(b'"');
+            push_hex(into, trace);
+            into.push(b'"');
+        }
+        None => into.extend_from_slice(b"null"),
+    }
+    if !entry.members.is_empty() {
         into.push(b',');
-        into.extend_from_slice(entry.body.as_bytes());
+        into.extend_from_slice(entry.members.as_bytes());
     }
     into.push(b'}');
     let leaf = Leaf::of(into.get(start..).unwrap_or_default());
@@ -153,11 +165,18 @@ pub(super) fn write(into: &mut Vec<u8>, seq: u64, prev: Leaf, entry: &Entry) -> 
     leaf
 }
 
-/// A moment as the records write it: UTC with microseconds.
+/// A moment as the records write it.
 pub(super) fn timestamp(at: time::OffsetDateTime) -> String {
+    let mut text = Vec::with_capacity(27);
+    push_timestamp(&mut text, at);
+    String::from_utf8(text).unwrap_or_default()
+}
+
+/// A moment as the records write it: UTC with microseconds.
+fn push_timestamp(into: &mut Vec<u8>, at: time::OffsetDateTime) {
     let (year, month, day) = (at.year(), u8::from(at.month()), at.day());
     let (hour, minute, second, micro) = at.to_hms_micro();
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micro:06}Z")
+    let _ = write!(into, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micro:06}Z");
 }
 
 /// What every record has, read from its line.

@@ -9,15 +9,13 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use serde::Deserialize;
-use serde::de::IgnoredAny;
-use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
-use super::chain::{Fault, Kind, RECORD_BYTES_MAX, quoted_id};
+use super::chain::{Fault, HEAD_BYTES_MAX, Kind, RECORD_BYTES_MAX};
 use super::recover::{self, Recovered};
 use super::writer;
 use crate::call::RecordId;
+use crate::json::Members;
 
 /// What the entries in the queue may weigh together.
 const QUEUE_BYTES_MAX: u64 = 64 << 20;
@@ -60,19 +58,37 @@ impl Config {
 #[derive(Clone, Debug)]
 pub struct Entry {
     /// What it is about.
-    pub kind: Kind,
+    pub(super) kind: Kind,
     /// Its own id; an intent's is the id of the call's record.
-    pub id: RecordId,
+    pub(super) id: RecordId,
     /// The trace it belongs to.
-    pub trace_id: Option<[u8; 16]>,
-    /// JSON members after the common ones, as in `"agent":{…},"class":"read"`, without a newline; may be empty.
-    pub body: String,
+    pub(super) trace_id: Option<[u8; 16]>,
+    /// The intent that this outcome closes.
+    pub(super) closes: Option<RecordId>,
+    /// What it says beside the common members.
+    pub(super) members: Members,
 }
 
 impl Entry {
     /// An entry with a new id.
-    pub fn new(kind: Kind, trace_id: Option<[u8; 16]>, body: impl Into<String>) -> Entry {
-        Entry { kind, id: RecordId::new(), trace_id, body: body.into() }
+    pub fn new(kind: Kind, trace_id: Option<[u8; 16]>, members: Members) -> Entry {
+        Entry { kind, id: RecordId::new(), trace_id, closes: None, members }
+    }
+
+    /// How a call ended, whose intent this closes.
+    pub fn outcome(intent: RecordId, trace_id: Option<[u8; 16]>, mut members: Members) -> Entry {
+        members.plain("intent", intent);
+        Entry { closes: Some(intent), ..Entry::new(Kind::Outcome, trace_id, members) }
+    }
+
+    /// The record's id.
+    pub fn id(&self) -> RecordId {
+        self.id
+    }
+
+    /// What it weighs in the queue, in bytes.
+    pub(super) fn weight(&self) -> u64 {
+        self.members.len() as u64
     }
 }
 
@@ -105,9 +121,6 @@ pub enum LedgerError {
     /// because of this, append an outcome that says so with [`Ledger::append_detached`].
     #[error("the audit's disk does not answer")]
     Hung,
-    /// The entry's body is no list of JSON members, or names one of the common ones.
-    #[error("the record's body is malformed: {0}")]
-    Malformed(String),
     /// The entry is too large to be read again.
     #[error("the record is longer than {RECORD_BYTES_MAX} bytes")]
     TooLarge,
@@ -218,16 +231,18 @@ impl Ledger {
         answer: Option<oneshot::Sender<Result<Appended, LedgerError>>>,
     ) -> Result<(), LedgerError> {
         let shared = &self.inner.shared;
-        let closes = check(&entry)?;
+        if entry.members.len() + HEAD_BYTES_MAX > RECORD_BYTES_MAX {
+            return Err(LedgerError::TooLarge);
+        }
         if let Some(why) = shared.failed.get() {
             return Err(LedgerError::Failed(why.clone()));
         }
-        let bytes = entry.body.len() as u64;
+        let bytes = entry.weight();
         if shared.queued_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > QUEUE_BYTES_MAX {
             shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
             return Err(LedgerError::Full);
         }
-        let pending = Pending { entry, closes, durability, answer, since: Instant::now() };
+        let pending = Pending { entry, durability, answer, since: Instant::now() };
         let sent = match &self.inner.queue {
             Some(queue) => queue.try_send(pending),
             None => Err(TrySendError::Disconnected(pending)),
@@ -255,8 +270,6 @@ impl Drop for Inner {
 /// An entry on its way to the disk.
 pub(super) struct Pending {
     pub(super) entry: Entry,
-    /// The intent that this outcome closes.
-    pub(super) closes: Option<u128>,
     pub(super) durability: Durability,
     pub(super) answer: Option<oneshot::Sender<Result<Appended, LedgerError>>>,
     pub(super) since: Instant,
@@ -337,7 +350,7 @@ impl Shared {
 
     /// An entry left the queue.
     pub(super) fn taken(&self, pending: &Pending) {
-        self.queued_bytes.fetch_sub(pending.entry.body.len() as u64, Ordering::Relaxed);
+        self.queued_bytes.fetch_sub(pending.entry.weight(), Ordering::Relaxed);
     }
 
     /// Nothing more is taken until the ledger is opened again.
@@ -360,6 +373,13 @@ impl Shared {
         }
     }
 
+    /// Tells a caller that its outcome has no intent to close. Nothing is lost: the call was never sent.
+    pub(super) fn drop_orphan(&self, pending: Pending) {
+        if let Some(answer) = pending.answer {
+            let _ = answer.send(Err(LedgerError::Failed("the intent was never written".to_owned())));
+        }
+    }
+
     /// Tells a caller that its entry is not safe.
     pub(super) fn refuse(&self, pending: Pending, why: &str) {
         match pending.answer {
@@ -371,41 +391,4 @@ impl Shared {
             }
         }
     }
-}
-
-/// The members that the writer looks at, or gives itself.
-#[derive(Deserialize)]
-struct Members<'a> {
-    v: Option<IgnoredAny>,
-    seq: Option<IgnoredAny>,
-    prev: Option<IgnoredAny>,
-    ts: Option<IgnoredAny>,
-    id: Option<IgnoredAny>,
-    r#type: Option<IgnoredAny>,
-    trace_id: Option<IgnoredAny>,
-    #[serde(default, borrow)]
-    intent: Option<&'a RawValue>,
-}
-
-/// Whether the entry's line can be read again, and the intent it closes. One bad line would break the whole log.
-fn check(entry: &Entry) -> Result<Option<u128>, LedgerError> {
-    const HEAD_BYTES_MAX: usize = 400;
-    if entry.body.len() + HEAD_BYTES_MAX > RECORD_BYTES_MAX {
-        return Err(LedgerError::TooLarge);
-    }
-    if entry.body.contains('\n') {
-        return Err(LedgerError::Malformed("a newline".to_owned()));
-    }
-    let whole = format!("{{{}}}", entry.body);
-    let members: Members<'_> =
-        serde_json::from_str(&whole).map_err(|error| LedgerError::Malformed(error.to_string()))?;
-    let Members { v, seq, prev, ts, id, r#type, trace_id, intent } = members;
-    if [v, seq, prev, ts, id, r#type, trace_id].iter().any(Option::is_some) {
-        return Err(LedgerError::Malformed("it names a member that the ledger writes".to_owned()));
-    }
-    let closes = intent.filter(|_| entry.kind == Kind::Outcome).and_then(|raw| quoted_id(raw.get()));
-    if entry.kind == Kind::Outcome && closes.is_none() {
-        return Err(LedgerError::Malformed("an outcome names its intent".to_owned()));
-    }
-    Ok(closes)
 }

@@ -12,6 +12,8 @@ use super::chain::{Fault, Kind, Leaf, Walker};
 use super::ledger::{Config, Entry, LedgerError};
 use super::segment::{self, End, Lines, Segment};
 use super::writer::{FLOOR, Open, Pen, append_to, sync_dir};
+use crate::call::RecordId;
+use crate::json::Members;
 
 /// What was found when the ledger was opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -90,16 +92,15 @@ pub(super) fn recover(config: &Config) -> Result<(Pen, Recovered), LedgerError> 
 /// Writes what recovery has to say, and syncs it.
 fn put(pen: &mut Pen, repair: impl Iterator<Item = Entry>, open: &HashMap<u128, Open>) -> io::Result<()> {
     let unknown = open.iter().map(|(intent, open)| {
-        let intent = uuid::Uuid::from_u128(*intent);
-        let body = format!(
-            r#""intent":"{intent}","status":"unknown","reason":"the gateway stopped before the outcome was known""#
-        );
-        Entry::new(Kind::Outcome, open.trace, body)
+        let mut members = Members::default();
+        members.text("status", "unknown");
+        members.text("reason", "the gateway stopped before the outcome was known");
+        Entry::outcome(RecordId::from_u128(*intent), open.trace, members)
     });
     let mut entries = repair.chain(unknown).peekable();
     while entries.peek().is_some() {
         let group: Vec<Entry> = entries.by_ref().take(1000).collect();
-        let file = pen.put(group.iter().map(|entry| (entry, None))).map_err(|error| error.source())?;
+        let file = pen.put(group.iter()).map_err(|error| error.source())?;
         file.sync_data()?;
     }
     Ok(())
@@ -108,11 +109,13 @@ fn put(pen: &mut Pen, repair: impl Iterator<Item = Entry>, open: &HashMap<u128, 
 /// The record of a repair.
 fn repaired(segment: &Segment, moved: &(PathBuf, u64), seq: u64) -> Entry {
     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let (segment, torn, bytes) = (name(&segment.path), name(&moved.0), moved.1);
-    let body = format!(
-        r#""segment":"{segment}","torn_seq":{seq},"torn_bytes":{bytes},"torn_file":"{torn}","reason":"the last write was cut short""#
-    );
-    Entry::new(Kind::Recovered, None, body)
+    let mut members = Members::default();
+    members.text("segment", &name(&segment.path));
+    members.number("torn_seq", seq);
+    members.number("torn_bytes", moved.1);
+    members.text("torn_file", &name(&moved.0));
+    members.text("reason", "the last write was cut short");
+    Entry::new(Kind::Recovered, None, members)
 }
 
 /// What reading the log gave.

@@ -9,14 +9,13 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-use super::chain::{self, Kind, Leaf};
+use super::chain::{self, HEAD_BYTES_MAX, Kind, Leaf};
 use super::ledger::{Config, Durability, Entry, Pending, Shared};
 use super::segment;
+use crate::call::RecordId;
 
 /// What one `write` may weigh, unless one record alone weighs more.
 const GROUP_BYTES_MAX: usize = 1 << 20;
-/// What a line weighs beside its body, at most.
-const HEAD_BYTES: usize = 400;
 /// How many open intents are remembered; the rest is found at the next open.
 const OPEN_MAX: usize = 1 << 20;
 /// The file that says where the oldest open intent was at the last rotation: a hint for the next open, no evidence.
@@ -65,11 +64,11 @@ impl Pen {
     /// Writes entries as the next records, all or none.
     pub(super) fn put<'a>(
         &mut self,
-        entries: impl Iterator<Item = (&'a Entry, Option<u128>)> + Clone,
+        entries: impl Iterator<Item = &'a Entry> + Clone,
     ) -> Result<Arc<File>, PenError> {
         self.buffer.clear();
         let (mut seq, mut prev) = (self.seq, self.prev);
-        for (entry, _) in entries.clone() {
+        for entry in entries.clone() {
             prev = chain::write(&mut self.buffer, seq, prev, entry);
             seq += 1;
         }
@@ -83,10 +82,20 @@ impl Pen {
             });
         }
         (self.seq, self.prev, self.len) = (seq, prev, self.len + bytes);
-        for (entry, closes) in entries {
-            self.note(entry, closes, first);
+        for entry in entries {
+            self.note(entry, first);
         }
         Ok(file)
+    }
+
+    /// Whether the intent of every outcome among these was written, as far as can be known; else which was not.
+    fn orphan(&self, group: &[Pending]) -> Option<usize> {
+        let written = |intent: RecordId| {
+            self.open.len() >= OPEN_MAX
+                || self.open.contains_key(&intent.as_u128())
+                || group.iter().any(|other| other.entry.kind == Kind::Intent && other.entry.id == intent)
+        };
+        group.iter().position(|pending| pending.entry.closes.is_some_and(|intent| !written(intent)))
     }
 
     /// The segment that has room, a new one if need be.
@@ -111,14 +120,11 @@ impl Pen {
         Ok((file, self.seq))
     }
 
-    fn note(&mut self, entry: &Entry, closes: Option<u128>, first: u64) {
-        if let Some(intent) = closes {
-            self.open.remove(&intent);
-        } else if entry.kind == Kind::Intent
-            && self.open.len() < OPEN_MAX
-            && let Ok(id) = uuid::Uuid::try_parse(&entry.id.to_string())
-        {
-            self.open.insert(id.as_u128(), Open { segment: first, trace: entry.trace_id });
+    fn note(&mut self, entry: &Entry, first: u64) {
+        if let Some(intent) = entry.closes {
+            self.open.remove(&intent.as_u128());
+        } else if entry.kind == Kind::Intent && self.open.len() < OPEN_MAX {
+            self.open.insert(entry.id.as_u128(), Open { segment: first, trace: entry.trace_id });
         }
     }
 
@@ -195,10 +201,10 @@ fn write(mut pen: Pen, entries: &Receiver<Pending>, syncs: SyncSender<Written>, 
 /// All that is queued, as far as one write and the segment take it, and the entry that did not fit.
 fn gather(first: Pending, entries: &Receiver<Pending>, room: u64) -> (Vec<Pending>, Option<Pending>) {
     let limit = GROUP_BYTES_MAX.min(usize::try_from(room).unwrap_or(usize::MAX));
-    let mut bytes = first.entry.body.len() + HEAD_BYTES;
+    let mut bytes = first.entry.members.len() + HEAD_BYTES_MAX;
     let mut group = vec![first];
     while let Ok(next) = entries.try_recv() {
-        bytes += next.entry.body.len() + HEAD_BYTES;
+        bytes += next.entry.members.len() + HEAD_BYTES_MAX;
         if bytes > limit {
             return (group, Some(next));
         }
@@ -207,12 +213,16 @@ fn gather(first: Pending, entries: &Receiver<Pending>, room: u64) -> (Vec<Pendin
     (group, None)
 }
 
-fn commit(pen: &mut Pen, group: Vec<Pending>, syncs: &SyncSender<Written>, shared: &Shared) {
+fn commit(pen: &mut Pen, mut group: Vec<Pending>, syncs: &SyncSender<Written>, shared: &Shared) {
+    // A caller that did not wait for its intent may close one that the disk refused meanwhile.
+    while let Some(orphan) = pen.orphan(&group) {
+        shared.drop_orphan(group.remove(orphan));
+    }
     let failed = shared.failure().map(str::to_owned);
     let first = pen.seq;
     let put = match failed {
         Some(why) => Err(why),
-        None => match pen.put(group.iter().map(|pending| (&pending.entry, pending.closes))) {
+        None => match pen.put(group.iter().map(|pending| &pending.entry)) {
             Ok(file) => Ok(file),
             Err(PenError::Refused(error)) => Err(error.to_string()),
             Err(PenError::Broken(error)) => {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::call::{AgentId, Class, Consequence, Protocol, RecordId, Stage, StopKind, TraceContext};
+use crate::call::{AgentId, Class, Consequence, Protocol, RecordId, Stage, StopKind, TraceContext, Word};
 
 /// One call through the gateway, from its first byte to its last.
 ///
@@ -144,7 +144,7 @@ pub struct Decision {
     /// The consequence; none when the call was not understood.
     pub consequence: Option<Consequence>,
     /// The labels of the run at that moment.
-    pub labels: Vec<Arc<str>>,
+    pub labels: Vec<Word>,
     /// What flow analysis found.
     pub findings: Vec<Arc<str>>,
     /// The hold that the call waited in, or waits in.

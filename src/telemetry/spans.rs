@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
-use std::sync::{Arc, LazyLock};
+use std::ops::Deref;
+use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
 use opentelemetry::trace::{
@@ -241,7 +242,8 @@ impl Attributes {
         self
     }
 
-    fn list(self, key: &'static str, values: &[Arc<str>]) -> Attributes {
+    fn list<T: Deref<Target = str>>(self, key: &'static str, values: &[T]) -> Attributes {
+        let values: Vec<&str> = values.iter().map(|value| &**value).collect();
         self.text(key, &values.join(","))
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use cedar_policy::ffi::DetailedError;
 use cedar_policy::{Effect, Policy as Rule, PolicyId, PolicySet, Schema, ValidationMode, Validator};
 
+use super::looks::Looks;
 use super::terms::{self, HoldTerms};
 use crate::decide::schema::{self, Facts};
 use crate::units;
@@ -28,6 +29,7 @@ pub(super) struct RuleInfo {
     pub(super) public: Arc<str>,
     pub(super) file: Arc<str>,
     pub(super) terms: Option<HoldTerms>,
+    pub(super) looks: Looks,
 }
 
 /// A checked set of policies.
@@ -164,6 +166,7 @@ fn admit(
     }
     mistakes.extend(problems.into_iter().map(|problem| Mistake::new(file, &*id, problem)));
     let public = Arc::from(rule.annotation("public").unwrap_or("policy"));
+    let looks = Looks::of(&rule);
     let renamed = rule.new_id(PolicyId::new(&id));
     let name = renamed.id().clone();
     if let Some(other) = rules.get(&name) {
@@ -173,7 +176,7 @@ fn admit(
     }
     match set.add(renamed) {
         Ok(()) => {
-            rules.insert(name, RuleInfo { id, public, file: Arc::from(file), terms });
+            rules.insert(name, RuleInfo { id, public, file: Arc::from(file), terms, looks });
         }
         Err(error) => mistakes.push(Mistake::new(file, &*id, error.to_string())),
     }

@@ -5,12 +5,15 @@ use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use cedar_policy::{
-    ActionConstraint, Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, PolicySet,
+    ActionConstraint, Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, PolicyId, PolicySet,
     ResourceConstraint, RestrictedExpression as Value, Schema,
 };
 use dashmap::DashMap;
+use foldhash::fast::RandomState;
 use time::OffsetDateTime;
 
+use super::load::RuleInfo;
+use super::looks::Looks;
 use crate::call::{
     AgentProfile, Approval, Class, Consequence, Integrity, Lifted, PolicyAction, PolicyInput, ResourceKind,
     ResourceProfile,
@@ -74,7 +77,13 @@ pub(super) struct ResourceView {
     profile: Arc<ResourceProfile>,
     pub(super) uid: EntityUid,
     upstream: EntityUid,
-    slices: [OnceLock<PolicySet>; 4],
+    slices: [OnceLock<Slice>; 4],
+}
+
+/// The policies that can match a resource and an action, and what they look at.
+pub(super) struct Slice {
+    pub(super) policies: PolicySet,
+    pub(super) looks: Looks,
 }
 
 impl ResourceView {
@@ -90,7 +99,13 @@ impl ResourceView {
     }
 
     /// The policies whose scope can match this resource and action: the others could only be false.
-    pub(super) fn slice(&self, names: &Names, all: &PolicySet, action: PolicyAction) -> &PolicySet {
+    pub(super) fn slice(
+        &self,
+        names: &Names,
+        all: &PolicySet,
+        rules: &HashMap<PolicyId, RuleInfo>,
+        action: PolicyAction,
+    ) -> &Slice {
         let [discover, external, read, write] = &self.slices;
         let slot = match action {
             PolicyAction::Discover => discover,
@@ -106,7 +121,13 @@ impl ResourceView {
                 .filter(|policy| acts(names, &own, action, &policy.action_constraint()))
                 .cloned();
             // Ids were unique in the whole, so they are in a part of it; were they not, the whole is right too.
-            PolicySet::from_policies(matching).unwrap_or_else(|_| all.clone())
+            let policies = PolicySet::from_policies(matching).unwrap_or_else(|_| all.clone());
+            let looks = policies.policies().map(|policy| match rules.get(policy.id()) {
+                Some(rule) => rule.looks,
+                None => Looks::of(policy),
+            });
+            let looks = looks.fold(Looks::default(), Looks::and);
+            Slice { policies, looks }
         })
     }
 
@@ -145,8 +166,8 @@ pub(super) struct PairView {
 /// The views of one generation of policy.
 #[derive(Default)]
 pub(super) struct Views {
-    resources: DashMap<usize, Arc<ResourceView>>,
-    pairs: DashMap<(usize, usize), Arc<PairView>>,
+    resources: DashMap<usize, Arc<ResourceView>, RandomState>,
+    pairs: DashMap<(usize, usize), Arc<PairView>, RandomState>,
 }
 
 impl Views {
@@ -171,7 +192,8 @@ impl Views {
         Ok(view)
     }
 
-    fn resource(&self, names: &Names, profile: &Arc<ResourceProfile>) -> Arc<ResourceView> {
+    /// The view of a resource.
+    pub(super) fn resource(&self, names: &Names, profile: &Arc<ResourceProfile>) -> Arc<ResourceView> {
         let key = Arc::as_ptr(profile).addr();
         if let Some(view) = self.resources.get(&key) {
             return Arc::clone(&view);
@@ -232,7 +254,7 @@ fn text(value: &str) -> Value {
     Value::new_string(value.to_owned())
 }
 
-fn set(words: &[Arc<str>]) -> Value {
+fn set<T: std::ops::Deref<Target = str>>(words: &[T]) -> Value {
     Value::new_set(words.iter().map(|word| text(word)))
 }
 
