@@ -1,13 +1,14 @@
 //! Who gets in: hostile certificates and hostile framing against a real listener, with what the handler then saw.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "these are tests")]
 
 use std::convert::Infallible;
 use std::error::Error;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -32,7 +33,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_rustls::client::TlsStream;
 
 type Failure = Box<dyn Error + Send + Sync>;
@@ -114,6 +115,9 @@ fn with(id: &str, change: impl FnOnce(&mut CertificateParams)) -> CertificatePar
 struct Recorder {
     calls: Mutex<Vec<String>>,
     refused: Mutex<Vec<&'static str>>,
+    /// Calls of `/until` under way, which are answered once they are let go.
+    waiting: AtomicUsize,
+    go: Notify,
 }
 
 impl Handler for Recorder {
@@ -131,6 +135,10 @@ impl Handler for Recorder {
                 if request.uri().path() == "/wait" {
                     gone.wait().await;
                     self.calls.lock().unwrap().push("gone".to_owned());
+                }
+                if request.uri().path() == "/until" {
+                    self.waiting.fetch_add(1, Ordering::SeqCst);
+                    self.go.notified().await;
                 }
                 let line = format!("{} {} by {}", request.method(), request.uri().path(), conn.agent_id());
                 let mut body = request.into_body();
@@ -173,6 +181,10 @@ fn gateway_certificate(ca: &Ca) -> (String, String) {
 }
 
 async fn gateway() -> Gateway {
+    gateway_within(Bounds::default()).await
+}
+
+async fn gateway_within(bounds: Bounds) -> Gateway {
     let (a, b, people) = (Ca::new("a"), Ca::new("b"), Ca::new("people"));
     let source = |name: &str, role, ca: &Ca, crls: Option<String>| DomainSource {
         name: name.to_owned(),
@@ -193,12 +205,8 @@ async fn gateway() -> Gateway {
     let address = listener.local_addr().unwrap();
     let recorder = Arc::new(Recorder::default());
     let (drain, drained) = watch::channel(false);
-    let bounds = Bounds {
-        handshake_seconds_max: 1,
-        head_seconds_max: 1,
-        headers_bytes_max: 16 * 1024,
-        ..Bounds::default()
-    };
+    let bounds =
+        Bounds { handshake_seconds_max: 1, head_seconds_max: 1, headers_bytes_max: 16 * 1024, ..bounds };
     let serving = tokio::spawn(accept::serve(listener, config, bounds, recorder.clone(), drained));
     Gateway { address, a, b, people, recorder, trust, drain, serving }
 }
@@ -727,5 +735,107 @@ async fn a_call_goes_on_and_learns_that_its_client_left() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert_eq!(gateway.calls(), ["gone", "GET /wait by spiffe://a.example/agent"]);
+    gateway.join().await;
+}
+
+/// How long a connection may be without a call in the stories below.
+const IDLE: Duration = Duration::from_secs(1);
+
+async fn idle_gateway() -> (Gateway, Client) {
+    let gateway = gateway_within(Bounds { idle_seconds_max: IDLE.as_secs(), ..Bounds::default() }).await;
+    let client = gateway.a.sign(&svid(AGENT));
+    (gateway, client)
+}
+
+/// Waits until a call of `/until` is under way.
+async fn under_way(gateway: &Gateway) {
+    for _ in 0..500 {
+        if gateway.recorder.waiting.load(Ordering::SeqCst) == 1 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the call never came");
+}
+
+#[tokio::test]
+async fn a_connection_of_http1_without_a_call_is_closed_and_one_that_works_is_not() {
+    let (gateway, client) = idle_gateway().await;
+    let request = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: l\r\n\r\n");
+    let client = || (client.0.clone(), client.1.clone_key());
+    let mut works = gateway.connect(Some(client()), b"http/1.1").await.unwrap();
+    works.write_all(request("/until").as_bytes()).await.unwrap();
+    under_way(&gateway).await;
+
+    // Opened later than the one that works, and closed all the same: once without any call, once after one.
+    for called in [false, true] {
+        let mut idle = gateway.connect(Some(client()), b"http/1.1").await.unwrap();
+        if called {
+            idle.write_all(request("/once").as_bytes()).await.unwrap();
+        }
+        let (since, mut answer) = (Instant::now(), Vec::new());
+        let end = tokio::time::timeout(IDLE * 10, idle.read_to_end(&mut answer)).await;
+        end.expect("it is closed").unwrap();
+        assert!(since.elapsed() > IDLE * 9 / 10, "{:?}", since.elapsed());
+        assert_eq!(answer.starts_with(b"HTTP/1.1 200"), called, "{}", String::from_utf8_lossy(&answer));
+    }
+
+    for path in ["/until", "/again"] {
+        if path == "/until" {
+            gateway.recorder.go.notify_one();
+        } else {
+            works.write_all(request(path).as_bytes()).await.unwrap();
+        }
+        let mut answer = [0; 12];
+        works.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200");
+        let mut last = [0; 2];
+        while &last != b"ok" {
+            last = [last[1], works.read_u8().await.unwrap()];
+        }
+    }
+    drop(works);
+    let calls = ["GET /once by", "GET /until by", "GET /again by"].map(|call| format!("{call} {AGENT}"));
+    assert_eq!(gateway.calls(), calls);
+    gateway.join().await;
+}
+
+#[tokio::test]
+async fn a_connection_of_http2_without_a_call_is_closed_and_one_that_works_is_not() {
+    let (gateway, client) = idle_gateway().await;
+    let open = async || {
+        let client = (client.0.clone(), client.1.clone_key());
+        let stream = gateway.connect(Some(client), b"h2").await.unwrap();
+        let (sender, driver) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        (sender, tokio::spawn(driver))
+    };
+    let request = |path: &str| {
+        let request = Request::get(format!("https://localhost{path}"));
+        request.body(Empty::<Bytes>::new()).unwrap()
+    };
+    let (mut works, driver) = open().await;
+    let until = tokio::spawn(works.send_request(request("/until")));
+    under_way(&gateway).await;
+
+    for called in [false, true] {
+        let (mut idle, closed) = open().await;
+        if called {
+            let answer = idle.send_request(request("/once")).await.unwrap();
+            assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "ok");
+        }
+        let since = Instant::now();
+        tokio::time::timeout(IDLE * 10, closed).await.expect("it is closed").unwrap().unwrap();
+        assert!(since.elapsed() > IDLE * 9 / 10, "{:?}", since.elapsed());
+        assert!(idle.is_closed());
+    }
+
+    assert!(!driver.is_finished());
+    gateway.recorder.go.notify_one();
+    assert_eq!(until.await.unwrap().unwrap().status(), 200);
+    assert_eq!(works.send_request(request("/again")).await.unwrap().status(), 200);
+    drop(works);
+    let calls = ["GET /once by", "GET /until by", "GET /again by"].map(|call| format!("{call} {AGENT}"));
+    assert_eq!(gateway.calls(), calls);
     gateway.join().await;
 }
