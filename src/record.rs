@@ -14,7 +14,7 @@ pub mod verify;
 mod writer;
 
 pub use chain::Kind;
-pub use ledger::{Appended, Config, Durability, Entry, Ledger, LedgerError, Stats};
+pub use ledger::{Appended, Config, Durability, Entry, Ledger, LedgerError, OnCommit, Stats};
 pub use recover::Recovered;
 
 use std::net::SocketAddr;
@@ -236,14 +236,11 @@ impl Record {
             members.insert("input".to_owned(), input);
         }
         let entry = Entry { id: self.id, ..self.entry(Kind::Intent, members) };
-        let (begun, bytes) = (Instant::now(), entry.body.len() as u64);
-        let appended = self.evidence.ledger.append(entry, durability).await;
-        if let Err(error) = appended {
+        if let Err(error) = self.evidence.ledger.append(entry, durability).await {
             // The intent may have reached the disk all the same: it must not stand there as if the call had gone.
             self.state = State::Committed(Durability::Written);
             return Err(unavailable(&error.to_string()));
         }
-        self.evidence.telemetry.metrics().audit_committed(bytes, begun.elapsed());
         self.state = State::Committed(durability);
         Ok(Committed { call, facts })
     }
