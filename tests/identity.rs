@@ -1,6 +1,6 @@
 //! Who gets in: hostile certificates and hostile framing against a real listener, with what the handler then saw.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "these are tests")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
 
 use std::convert::Infallible;
 use std::error::Error;
