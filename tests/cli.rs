@@ -303,7 +303,9 @@ fn check_tells_every_mistake_of_every_file_with_its_place() {
     assert!(text.out.is_empty() && text.err.ends_with(&ending), "{text:?}");
 
     // Nothing is started on such a configuration, and one that is not there is one mistake.
-    say(&["serve", "--config", &site.config()]).ends(64);
+    let unserved = say(&["serve", "--config", &site.config()]).ends(64);
+    assert_eq!(unserved.err, text.err);
+    assert_eq!(say(&["serve", "--json", "--config", &site.config()]).ends(64).json(), json);
     assert!(!site.0.join("audit").exists() && !site.0.join("keys").exists());
     say(&["check", "--config", &site.path("nowhere.yaml")]).ends(64);
 }

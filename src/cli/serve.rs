@@ -14,14 +14,7 @@ pub fn serve(file: &Path, format: Format) -> u8 {
     log(format);
     let loaded = match config::load(file) {
         Ok(loaded) => loaded,
-        Err(mistakes) => {
-            for mistake in &mistakes {
-                eprintln!("{mistake}");
-            }
-            let plural = if mistakes.len() == 1 { "" } else { "s" };
-            eprintln!("{} mistake{plural}; nothing was started", mistakes.len());
-            return super::USAGE;
-        }
+        Err(mistakes) => return super::tell(super::wanting(&mistakes), format, &mut io::stdout()),
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
