@@ -11,11 +11,16 @@ COPY Cargo.toml Cargo.lock ./
 COPY src ./src
 COPY policies ./policies
 COPY catalog ./catalog
-RUN cargo build --release --locked --bin holdpoint && mkdir -p /empty/state
+# glibc is linked in. That needs a target by name: what runs while building stays dynamic.
+RUN target="$(rustc --print host-tuple)" \
+    && RUSTFLAGS="-C target-feature=+crt-static" \
+       cargo build --release --locked --bin holdpoint --target "$target" \
+    && cp "target/$target/release/holdpoint" /holdpoint \
+    && mkdir -p /empty/state
 
-# glibc and the CA certificates, and nothing else that runs. Linked against the same Debian release.
-FROM gcr.io/distroless/cc-debian12:nonroot
-COPY --from=build /build/target/release/holdpoint /usr/local/bin/holdpoint
+# CA certificates, /etc/passwd and /tmp, and nothing that runs: no shell, no libraries.
+FROM gcr.io/distroless/static-debian12:nonroot
+COPY --from=build /holdpoint /usr/local/bin/holdpoint
 COPY --from=build --chown=65532:65532 /empty/state /var/lib/holdpoint
 COPY --from=build /build/policies /usr/share/holdpoint/policies
 USER 65532:65532

@@ -1,5 +1,6 @@
 //! Sockets in: TLS with a verified SPIFFE ID, HTTP/1.1 and HTTP/2 with bounds, one detached task per call.
 
+mod activity;
 mod framing;
 mod gone;
 mod h2guard;
@@ -10,9 +11,8 @@ use std::error::Error;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -28,6 +28,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::call::{AgentId, Stage, Stop, StopKind};
 use crate::identify::svid::Leaf;
+use activity::Activity;
 pub use gone::Gone;
 use gone::{Presence, Watched};
 
@@ -404,45 +405,5 @@ fn mark(conn: &Conn, request: &mut Request<Incoming>) {
     if marked {
         request.headers_mut().remove(framing::MARK);
         request.extensions_mut().insert(Fault(conn.framing_fault().unwrap_or("framing")));
-    }
-}
-
-/// When a connection last had a call.
-#[derive(Debug)]
-struct Activity {
-    opened: Instant,
-    last_millis: AtomicU64,
-    /// Its clones are the calls under way.
-    busy: mpsc::Sender<()>,
-}
-
-impl Activity {
-    fn new() -> Activity {
-        Activity { opened: Instant::now(), last_millis: AtomicU64::new(0), busy: mpsc::channel(1).0 }
-    }
-
-    fn touch(&self) {
-        let millis = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.last_millis.store(millis, Ordering::Relaxed);
-    }
-
-    fn begin(&self) -> mpsc::Sender<()> {
-        self.touch();
-        self.busy.clone()
-    }
-
-    /// Ends when there was no call for this long.
-    async fn idle_for(&self, wait: Duration) {
-        loop {
-            if self.busy.strong_count() > 1 {
-                self.touch();
-            }
-            let last = Duration::from_millis(self.last_millis.load(Ordering::Relaxed));
-            let left = wait.saturating_sub(self.opened.elapsed().saturating_sub(last));
-            if left.is_zero() {
-                return;
-            }
-            tokio::time::sleep(left).await;
-        }
     }
 }

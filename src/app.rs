@@ -26,7 +26,7 @@ use crate::limit::Meters;
 use crate::observe::Body;
 use crate::pipeline::{self, Gateway};
 use crate::record::fold::Folds;
-use crate::record::{Entry, Evidence, Kind, Ledger, Recovered};
+use crate::record::{Entry, Evidence, Kind, Ledger, OnCommit, Recovered};
 use crate::secret::PseudonymKey;
 use crate::telemetry::Telemetry;
 
@@ -149,7 +149,10 @@ fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
     let telemetry = Arc::new(Telemetry::start(&settings.telemetry)?);
     let runs = Runs::new(settings.flow);
     let audit = settings.audit.dir.clone();
-    let (ledger, recovered) = Ledger::open(settings.audit)?;
+    let watched = Arc::clone(&telemetry);
+    let on_commit: OnCommit = Arc::new(move |bytes, waited| watched.metrics().audit_committed(bytes, waited));
+    let (ledger, recovered) =
+        Ledger::open(crate::record::Config { on_commit: Some(on_commit), ..settings.audit })?;
     restore(&runs, &audit)?;
     let evidence = Evidence {
         ledger,

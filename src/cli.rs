@@ -14,6 +14,7 @@ use std::sync::Arc;
 use clap::{Parser, Subcommand};
 
 use crate::config::{self, Loaded};
+use crate::identify::svid;
 use crate::record::tail::Format;
 use crate::yaml::Mistake;
 use crate::{demo, pki};
@@ -82,13 +83,13 @@ enum PkiCommand {
     /// Issue a certificate.
     Issue {
         /// For an agent, by the path of its SPIFFE ID, as in agent/support.
-        #[arg(long, group = "whom", required = true)]
+        #[arg(long, group = "whom", required = true, value_parser = path_of_id)]
         agent: Option<String>,
         /// For a person, by name.
-        #[arg(long, group = "whom")]
+        #[arg(long, group = "whom", value_parser = path_of_id)]
         person: Option<String>,
         /// For a gateway, by name.
-        #[arg(long, group = "whom")]
+        #[arg(long, group = "whom", value_parser = path_of_id)]
         gateway: Option<String>,
     },
 }
@@ -133,6 +134,12 @@ enum AuditCommand {
         #[arg(short, long)]
         follow: bool,
     },
+}
+
+/// The path of a SPIFFE ID, without the slash that it begins with.
+fn path_of_id(text: &str) -> Result<String, String> {
+    let parsed = svid::parse_id(&format!("spiffe://example.org/{text}"));
+    parsed.map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
 /// Bad usage or configuration [sysexits EX_USAGE].

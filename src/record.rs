@@ -14,7 +14,7 @@ pub mod verify;
 mod writer;
 
 pub use chain::Kind;
-pub use ledger::{Appended, Config, Durability, Entry, Ledger, LedgerError, Stats};
+pub use ledger::{Appended, Config, Durability, Entry, Ledger, LedgerError, OnCommit, Stats};
 pub use recover::Recovered;
 
 use std::net::SocketAddr;
@@ -249,9 +249,7 @@ impl Record {
         self.noted.texts("brings", brings.iter().map(|label| label.as_str()));
         let durability = durability(&facts);
         let entry = self.first(Kind::Intent);
-        let (begun, bytes) = (Instant::now(), entry.weight());
-        let appended = self.evidence.ledger.append(entry, durability).await;
-        if let Err(error) = appended {
+        if let Err(error) = self.evidence.ledger.append(entry, durability).await {
             if matches!(error, LedgerError::Hung) {
                 // The intent may reach the disk all the same: it must not stand there as if the call had gone.
                 self.state = State::Committed(Durability::Written);
@@ -260,7 +258,6 @@ impl Record {
             }
             return Err(unavailable(&error.to_string()));
         }
-        self.evidence.telemetry.metrics().audit_committed(bytes, begun.elapsed());
         self.state = State::Committed(durability);
         Ok(Committed { call, facts })
     }

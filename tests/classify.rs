@@ -105,7 +105,7 @@ fn only_recipients_that_are_all_plainly_internal_lower_the_class() {
         let facts = tool(&mail, "send_email", arguments);
         assert!(facts.destinations_internal, "{arguments}");
         assert_eq!(facts.class, Class::Write, "{arguments}");
-        assert_eq!(facts.tiers, [Arc::from("internal")], "{arguments}");
+        assert_eq!(facts.tiers, ["internal"], "{arguments}");
     }
     let hostile = [
         r#"{}"#,
@@ -165,7 +165,7 @@ fn no_destination_is_missed_and_each_is_written_one_way() {
     assert_eq!(canonical(r#"{"Bcc":["a@evil.com"]}"#), ["address:a@evil.com"]);
     assert_eq!(canonical(r#"{"cc":["Ops Team "]}"#), ["other:ops team"]);
     let mixed = tool(&mail, "send_email", r#"{"recipients":["a@example.org","a@evil.com"]}"#);
-    assert_eq!(mixed.tiers, [Arc::from("internal"), Arc::from("new")]);
+    assert_eq!(mixed.tiers, ["internal", "new"]);
 }
 
 #[test]

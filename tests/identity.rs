@@ -1,17 +1,24 @@
 //! Who gets in: hostile certificates and hostile framing against a real listener, with what the handler then saw.
 
-#![expect(clippy::unwrap_used, reason = "these are tests")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
 
 use std::convert::Infallible;
 use std::error::Error;
 use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use holdpoint::accept::{self, Bounds, Conn, Handler, tls};
+use holdpoint::config::ListenerKind;
+use holdpoint::demo::sample::Sample;
 use holdpoint::identify::svid::{DomainSource, Role, Trust};
+use holdpoint::record::tail::{self, Format};
+use holdpoint::record::verify::{Status, verify};
+use holdpoint::{app, config};
 use http::{Request, Response};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Empty, Full};
@@ -22,16 +29,19 @@ use rcgen::{
     IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose as Ku, RevokedCertParams, SanType, SerialNumber,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use serde_json::Value;
 use time::OffsetDateTime;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_rustls::client::TlsStream;
 
 type Failure = Box<dyn Error + Send + Sync>;
 type Client = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 const REVOKED: u64 = 666;
+/// An agent in good standing.
+const AGENT: &str = "spiffe://a.example/agent";
 
 /// A certificate authority of the tests.
 struct Ca {
@@ -105,6 +115,9 @@ fn with(id: &str, change: impl FnOnce(&mut CertificateParams)) -> CertificatePar
 struct Recorder {
     calls: Mutex<Vec<String>>,
     refused: Mutex<Vec<&'static str>>,
+    /// Calls of `/until` under way, which are answered once they are let go.
+    waiting: AtomicUsize,
+    go: Notify,
 }
 
 impl Handler for Recorder {
@@ -122,6 +135,10 @@ impl Handler for Recorder {
                 if request.uri().path() == "/wait" {
                     gone.wait().await;
                     self.calls.lock().unwrap().push("gone".to_owned());
+                }
+                if request.uri().path() == "/until" {
+                    self.waiting.fetch_add(1, Ordering::SeqCst);
+                    self.go.notified().await;
                 }
                 let line = format!("{} {} by {}", request.method(), request.uri().path(), conn.agent_id());
                 let mut body = request.into_body();
@@ -155,7 +172,19 @@ struct Gateway {
     serving: tokio::task::JoinHandle<()>,
 }
 
+/// The gateway's own certificate and key, as PEM.
+fn gateway_certificate(ca: &Ca) -> (String, String) {
+    let key = KeyPair::generate().unwrap();
+    let mut own = svid("spiffe://a.example/gateway");
+    own.subject_alt_names.push(SanType::DnsName("localhost".try_into().unwrap()));
+    (own.signed_by(&key, &ca.issuer).unwrap().pem(), key.serialize_pem())
+}
+
 async fn gateway() -> Gateway {
+    gateway_within(Bounds::default()).await
+}
+
+async fn gateway_within(bounds: Bounds) -> Gateway {
     let (a, b, people) = (Ca::new("a"), Ca::new("b"), Ca::new("people"));
     let source = |name: &str, role, ca: &Ca, crls: Option<String>| DomainSource {
         name: name.to_owned(),
@@ -169,24 +198,42 @@ async fn gateway() -> Gateway {
         source("people.example", Role::People, &people, None),
     ];
     let trust = Arc::new(ArcSwap::from_pointee(Trust::build(&sources, &tls::provider()).unwrap()));
-    let key = KeyPair::generate().unwrap();
-    let mut own = svid("spiffe://a.example/gateway");
-    own.subject_alt_names.push(SanType::DnsName("localhost".try_into().unwrap()));
-    let own = own.signed_by(&key, &a.issuer).unwrap();
-    let identity = tls::Identity::read(own.pem().as_bytes(), key.serialize_pem().as_bytes()).unwrap();
+    let (own, key) = gateway_certificate(&a);
+    let identity = tls::Identity::read(own.as_bytes(), key.as_bytes()).unwrap();
     let config = tls::server_config(trust.clone(), Role::Agents, Arc::new(identity)).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let recorder = Arc::new(Recorder::default());
     let (drain, drained) = watch::channel(false);
-    let bounds = Bounds {
-        handshake_seconds_max: 1,
-        head_seconds_max: 1,
-        headers_bytes_max: 16 * 1024,
-        ..Bounds::default()
-    };
+    let bounds =
+        Bounds { handshake_seconds_max: 1, head_seconds_max: 1, headers_bytes_max: 16 * 1024, ..bounds };
     let serving = tokio::spawn(accept::serve(listener, config, bounds, recorder.clone(), drained));
     Gateway { address, a, b, people, recorder, trust, drain, serving }
+}
+
+fn client_config(root: &Ca, client: Option<Client>, alpn: &[u8]) -> Arc<rustls::ClientConfig> {
+    let mut roots = rustls::RootCertStore::empty();
+    let pem = rustls::pki_types::pem::PemObject::from_pem_slice(root.pem.as_bytes()).unwrap();
+    roots.add(pem).unwrap();
+    let builder = rustls::ClientConfig::builder_with_provider(tls::provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots);
+    let mut config = match client {
+        Some((chain, key)) => builder.with_client_auth_cert(chain, key).unwrap(),
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![alpn.to_vec()];
+    Arc::new(config)
+}
+
+async fn connect(
+    address: SocketAddr,
+    config: Arc<rustls::ClientConfig>,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let socket = TcpStream::connect(address).await?;
+    let name = ServerName::try_from("localhost").unwrap();
+    tokio_rustls::TlsConnector::from(config).connect(name, socket).await
 }
 
 impl Gateway {
@@ -195,25 +242,11 @@ impl Gateway {
     }
 
     fn client_config(&self, client: Option<Client>, alpn: &[u8]) -> Arc<rustls::ClientConfig> {
-        let mut roots = rustls::RootCertStore::empty();
-        let pem = rustls::pki_types::pem::PemObject::from_pem_slice(self.a.pem.as_bytes()).unwrap();
-        roots.add(pem).unwrap();
-        let builder = rustls::ClientConfig::builder_with_provider(tls::provider())
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots);
-        let mut config = match client {
-            Some((chain, key)) => builder.with_client_auth_cert(chain, key).unwrap(),
-            None => builder.with_no_client_auth(),
-        };
-        config.alpn_protocols = vec![alpn.to_vec()];
-        Arc::new(config)
+        client_config(&self.a, client, alpn)
     }
 
     async fn connect_by(&self, config: Arc<rustls::ClientConfig>) -> std::io::Result<TlsStream<TcpStream>> {
-        let socket = TcpStream::connect(self.address).await?;
-        let name = ServerName::try_from("localhost").unwrap();
-        tokio_rustls::TlsConnector::from(config).connect(name, socket).await
+        connect(self.address, config).await
     }
 
     /// Sends raw bytes over HTTP/1.1 and gives everything that comes back until the end, or for a short while.
@@ -248,10 +281,9 @@ impl Gateway {
     }
 }
 
-#[tokio::test]
-async fn hostile_certificates_are_refused_by_name() {
-    let gateway = gateway().await;
-    let (a, good) = (&gateway.a, "spiffe://a.example/agent");
+/// Certificates that must not get in, and none at all, each with the reason that is recorded.
+fn hostile(a: &Ca, b: &Ca, people: &Ca) -> Vec<(&'static str, Option<Client>)> {
+    let good = AGENT;
     let now = OffsetDateTime::now_utc();
     let day = time::Duration::DAY;
     let mut cases: Vec<(&str, Client)> = vec![
@@ -264,10 +296,10 @@ async fn hostile_certificates_are_refused_by_name() {
                 p.subject_alt_names = vec![SanType::DnsName("agent.a.example".try_into().unwrap())];
             })),
         ),
-        ("unknown-issuer", gateway.b.sign(&svid(good))),
+        ("unknown-issuer", b.sign(&svid(good))),
         ("unknown-issuer", Ca::new("a").sign(&svid(good))),
         ("unknown-trust-domain", a.sign(&svid("spiffe://c.example/agent"))),
-        ("wrong-role", gateway.people.sign(&svid("spiffe://people.example/ana"))),
+        ("wrong-role", people.sign(&svid("spiffe://people.example/ana"))),
         ("ca-certificate", a.sign(&with(good, |p| p.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)))),
         ("basic-constraints", a.sign(&with(good, |p| p.is_ca = IsCa::NoCa))),
         ("key-usage", a.sign(&with(good, |p| p.key_usages.push(Ku::KeyCertSign)))),
@@ -308,18 +340,124 @@ async fn hostile_certificates_are_refused_by_name() {
     let long = format!("spiffe://a.example/{}", "x".repeat(2048));
     cases.push(("too-long", a.sign(&svid(&long))));
     let cases = cases.into_iter().map(|(reason, client)| (reason, Some(client)));
-    for (reason, client) in std::iter::once(("no-certificate", None)).chain(cases) {
-        if let Ok(mut stream) = gateway.connect(client, b"http/1.1").await {
-            // In TLS 1.3 a client learns of its refusal only when it reads.
-            let _ = stream.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
-            let mut answer = Vec::new();
-            let _ = stream.read_to_end(&mut answer).await;
-            assert_eq!(answer, b"", "{reason}");
-        }
+    std::iter::once(("no-certificate", None)).chain(cases).collect()
+}
+
+/// Everything that comes back for a request on a connection that should not be served; an error is nothing.
+async fn answered(address: SocketAddr, config: Arc<rustls::ClientConfig>, request: &[u8]) -> Vec<u8> {
+    let mut answer = Vec::new();
+    if let Ok(mut stream) = connect(address, config).await {
+        // In TLS 1.3 a client learns of its refusal only when it reads.
+        let _ = stream.write_all(request).await;
+        let _ = stream.read_to_end(&mut answer).await;
+    }
+    answer
+}
+
+#[tokio::test]
+async fn hostile_certificates_are_refused_by_name() {
+    let gateway = gateway().await;
+    for (reason, client) in hostile(&gateway.a, &gateway.b, &gateway.people) {
+        let config = gateway.client_config(client, b"http/1.1");
+        let request = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
+        assert_eq!(answered(gateway.address, config, request).await, b"", "{reason}");
         assert_eq!(gateway.refusal().await, [reason]);
     }
     assert_eq!(gateway.calls(), Vec::<String>::new());
     gateway.join().await;
+}
+
+/// A whole gateway whose trust is that of the tests: two domains of agents, one with a CRL, and one of people.
+async fn whole(dir: &Path, [a, b, people]: [&Ca; 3], upstream: SocketAddr) -> app::Running {
+    let (own, key) = gateway_certificate(a);
+    let policies = Path::new(env!("CARGO_MANIFEST_DIR")).join("policies");
+    let owner = "{business: a@example.org, technical: b@example.org, risk: c@example.org}";
+    let yaml = format!(
+        "organization: {{name: example}}
+trust:
+  identity: {{cert: gateway.pem, key: gateway-key.pem}}
+  domains:
+    a.example: {{bundle: a.pem, crl: a.crl, roles: [agents]}}
+    b.example: {{bundle: b.pem, roles: [agents]}}
+    people.example: {{bundle: people.pem, roles: [people]}}
+listeners:
+  - {{name: agents, kind: agents, address: \"127.0.0.1:0\"}}
+agents: agents.yaml
+upstreams:
+  - {{name: crm, kind: http, url: \"http://{upstream}\", catalog: crm.yaml}}
+policy: {{cedar: \"{}\"}}
+audit: {{dir: audit}}
+keys: {{dir: keys}}
+",
+        policies.display()
+    );
+    std::fs::create_dir_all(dir).unwrap();
+    for (name, text) in [
+        ("a.pem", a.pem.clone()),
+        ("a.crl", a.crl()),
+        ("b.pem", b.pem.clone()),
+        ("people.pem", people.pem.clone()),
+        ("gateway.pem", own),
+        ("gateway-key.pem", key),
+        (
+            "agents.yaml",
+            format!("- {{id: \"{AGENT}\", owner: {owner}, autonomy: constrained, state: active}}\n"),
+        ),
+        ("crm.yaml", "tools: {\"GET /v1/invoices/{id}\": {class: read, consequence: 0}}\n".to_owned()),
+        ("holdpoint.yaml", yaml),
+    ] {
+        std::fs::write(dir.join(name), text).unwrap();
+    }
+    let loaded = config::load(&dir.join("holdpoint.yaml"));
+    app::start(loaded.unwrap_or_else(|mistakes| panic!("{mistakes:#?}"))).await.unwrap()
+}
+
+/// The records of refused connections, when there are so many.
+async fn refused_records(audit: &Path, count: usize) -> Vec<Value> {
+    for _ in 0..500 {
+        let mut out = Vec::new();
+        tail::last(audit, 1000, Format::Json, &mut out).unwrap();
+        let records = out.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
+        let refused: Vec<Value> = records.filter(|record: &Value| record["type"] == "refused").collect();
+        if refused.len() >= count {
+            return refused;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("there are fewer than {count} records of refusals");
+}
+
+#[tokio::test]
+async fn hostile_certificates_reach_no_upstream_and_each_refusal_is_on_record() {
+    let dir = std::env::temp_dir().join(format!("holdpoint-hostile-{}", std::process::id()));
+    let (a, b, people) = (Ca::new("a"), Ca::new("b"), Ca::new("people"));
+    let upstream = Sample::http().await.unwrap();
+    let running = whole(&dir, [&a, &b, &people], upstream.address()).await;
+    let address = running.address(ListenerKind::Agents).unwrap();
+    let request = b"GET /crm/v1/invoices/1001 HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+
+    // The same request with a good certificate gets through, so that it is the certificate that is refused below.
+    let good = client_config(&a, Some(a.sign(&svid(AGENT))), b"http/1.1");
+    let answer = answered(address, good, request).await;
+    assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+    assert_eq!(upstream.seen().len(), 1);
+
+    let cases = hostile(&a, &b, &people);
+    let count = cases.len();
+    for (at, (reason, client)) in cases.into_iter().enumerate() {
+        let config = client_config(&a, client, b"http/1.1");
+        assert_eq!(answered(address, config, request).await, b"", "{reason}");
+        let refused = refused_records(&dir.join("audit"), at + 1).await;
+        let record = refused.last().unwrap();
+        assert_eq!((&record["reason"], &record["stage"]), (&reason.into(), &"accept".into()), "{record:#}");
+        assert_eq!(record["decision"]["outcome"], "denied", "{record:#}");
+        assert_eq!(refused.len(), at + 1);
+    }
+    assert!(count > 30, "{count}");
+    assert_eq!(upstream.seen().len(), 1, "nothing was sent for any of them");
+    running.drain().await;
+    assert_eq!(verify(&dir.join("audit")).unwrap().status, Status::Ok);
+    std::fs::remove_dir_all(&dir).unwrap();
 }
 
 #[tokio::test]
@@ -597,5 +735,107 @@ async fn a_call_goes_on_and_learns_that_its_client_left() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert_eq!(gateway.calls(), ["gone", "GET /wait by spiffe://a.example/agent"]);
+    gateway.join().await;
+}
+
+/// How long a connection may be without a call in the stories below.
+const IDLE: Duration = Duration::from_secs(1);
+
+async fn idle_gateway() -> (Gateway, Client) {
+    let gateway = gateway_within(Bounds { idle_seconds_max: IDLE.as_secs(), ..Bounds::default() }).await;
+    let client = gateway.a.sign(&svid(AGENT));
+    (gateway, client)
+}
+
+/// Waits until a call of `/until` is under way.
+async fn under_way(gateway: &Gateway) {
+    for _ in 0..500 {
+        if gateway.recorder.waiting.load(Ordering::SeqCst) == 1 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the call never came");
+}
+
+#[tokio::test]
+async fn a_connection_of_http1_without_a_call_is_closed_and_one_that_works_is_not() {
+    let (gateway, client) = idle_gateway().await;
+    let request = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: l\r\n\r\n");
+    let client = || (client.0.clone(), client.1.clone_key());
+    let mut works = gateway.connect(Some(client()), b"http/1.1").await.unwrap();
+    works.write_all(request("/until").as_bytes()).await.unwrap();
+    under_way(&gateway).await;
+
+    // Opened later than the one that works, and closed all the same: once without any call, once after one.
+    for called in [false, true] {
+        let mut idle = gateway.connect(Some(client()), b"http/1.1").await.unwrap();
+        if called {
+            idle.write_all(request("/once").as_bytes()).await.unwrap();
+        }
+        let (since, mut answer) = (Instant::now(), Vec::new());
+        let end = tokio::time::timeout(IDLE * 10, idle.read_to_end(&mut answer)).await;
+        end.expect("it is closed").unwrap();
+        assert!(since.elapsed() > IDLE * 9 / 10, "{:?}", since.elapsed());
+        assert_eq!(answer.starts_with(b"HTTP/1.1 200"), called, "{}", String::from_utf8_lossy(&answer));
+    }
+
+    for path in ["/until", "/again"] {
+        if path == "/until" {
+            gateway.recorder.go.notify_one();
+        } else {
+            works.write_all(request(path).as_bytes()).await.unwrap();
+        }
+        let mut answer = [0; 12];
+        works.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200");
+        let mut last = [0; 2];
+        while &last != b"ok" {
+            last = [last[1], works.read_u8().await.unwrap()];
+        }
+    }
+    drop(works);
+    let calls = ["GET /once by", "GET /until by", "GET /again by"].map(|call| format!("{call} {AGENT}"));
+    assert_eq!(gateway.calls(), calls);
+    gateway.join().await;
+}
+
+#[tokio::test]
+async fn a_connection_of_http2_without_a_call_is_closed_and_one_that_works_is_not() {
+    let (gateway, client) = idle_gateway().await;
+    let open = async || {
+        let client = (client.0.clone(), client.1.clone_key());
+        let stream = gateway.connect(Some(client), b"h2").await.unwrap();
+        let (sender, driver) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        (sender, tokio::spawn(driver))
+    };
+    let request = |path: &str| {
+        let request = Request::get(format!("https://localhost{path}"));
+        request.body(Empty::<Bytes>::new()).unwrap()
+    };
+    let (mut works, driver) = open().await;
+    let until = tokio::spawn(works.send_request(request("/until")));
+    under_way(&gateway).await;
+
+    for called in [false, true] {
+        let (mut idle, closed) = open().await;
+        if called {
+            let answer = idle.send_request(request("/once")).await.unwrap();
+            assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "ok");
+        }
+        let since = Instant::now();
+        tokio::time::timeout(IDLE * 10, closed).await.expect("it is closed").unwrap().unwrap();
+        assert!(since.elapsed() > IDLE * 9 / 10, "{:?}", since.elapsed());
+        assert!(idle.is_closed());
+    }
+
+    assert!(!driver.is_finished());
+    gateway.recorder.go.notify_one();
+    assert_eq!(until.await.unwrap().unwrap().status(), 200);
+    assert_eq!(works.send_request(request("/again")).await.unwrap().status(), 200);
+    drop(works);
+    let calls = ["GET /once by", "GET /until by", "GET /again by"].map(|call| format!("{call} {AGENT}"));
+    assert_eq!(gateway.calls(), calls);
     gateway.join().await;
 }

@@ -380,7 +380,7 @@ async fn a_hung_writer_is_a_refusal_and_not_a_wait_and_recovers() {
     let (release, hang) = std::sync::mpsc::channel::<()>();
     let hang = std::sync::Mutex::new(hang);
     // The hook runs on the writer's thread: it stands for a disk that does not come back.
-    let on_commit = std::sync::Arc::new(move |_| {
+    let on_commit = std::sync::Arc::new(move |_, _| {
         let _ = hang.lock().unwrap().recv();
     });
     let wait = Duration::from_millis(300);
@@ -393,6 +393,29 @@ async fn a_hung_writer_is_a_refusal_and_not_a_wait_and_recovers() {
     drop(release);
     tokio::time::sleep(wait).await;
     assert_eq!(ledger.append(intent(), Durability::Synced).await.unwrap().seq, 2);
+}
+
+#[tokio::test]
+async fn the_hook_is_told_of_every_record_and_each_of_its_bytes() {
+    let dir = Dir::new();
+    let told = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let hook = std::sync::Arc::clone(&told);
+    let on_commit = std::sync::Arc::new(move |bytes, _| hook.lock().unwrap().push(bytes));
+    let (ledger, _) = Ledger::open(Config { on_commit: Some(on_commit), ..dir.config() }).unwrap();
+    ledger.append(intent(), Durability::Synced).await.unwrap();
+    ledger.append_detached(intent());
+    ledger.append(intent(), Durability::Written).await.unwrap();
+    let refused = ledger.append(Entry::new(Kind::Finding, None, text(16 << 20)), Durability::Written).await;
+    assert!(refused.is_err());
+    let bytes = ledger.stats().bytes;
+    drop(ledger);
+    let lines: Vec<u64> = fs::read_to_string(&dir.segments()[0])
+        .unwrap()
+        .split_inclusive('\n')
+        .map(|line| line.len() as u64)
+        .collect();
+    assert_eq!(*told.lock().unwrap(), lines);
+    assert_eq!((lines.len(), lines.iter().sum()), (3, bytes));
 }
 
 #[tokio::test]

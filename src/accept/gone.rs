@@ -6,8 +6,9 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
+use super::activity::Busy;
 use crate::forward::Leave;
 
 /// Tells whether the client of a call has left before the whole answer was taken. It is among the request's extensions.
@@ -52,11 +53,11 @@ pub(super) struct Presence {
     sender: watch::Sender<bool>,
     complete: bool,
     /// Held while this call's answer is under way, so that an idle connection can be told from a busy one.
-    _busy: mpsc::Sender<()>,
+    _busy: Busy,
 }
 
 impl Presence {
-    pub(super) fn new(busy: mpsc::Sender<()>) -> (Presence, Gone) {
+    pub(super) fn new(busy: Busy) -> (Presence, Gone) {
         let (sender, receiver) = watch::channel(false);
         (Presence { sender, complete: false, _busy: busy }, Gone(receiver))
     }

@@ -10,15 +10,20 @@ use crate::record::verify::{self, Report, Status};
 pub fn verify(dir: &Path, format: Format, out: &mut dyn Write) -> u8 {
     let shown = match verify::verify(dir) {
         Ok(report) => show(&report, format, out).map(|()| u8::from(report.status != Status::Ok)),
-        Err(error) => {
-            let text = format!("{}: {error}", dir.display());
-            match format {
-                Format::Text => writeln!(out, "could not verify {text}").map(|()| 2),
-                Format::Json => writeln!(out, "{}", serde_json::json!({ "error": text })).map(|()| 2),
-            }
-        }
+        Err(error) => Ok(unable("verify", dir, &error, format, out)),
     };
     shown.unwrap_or(2)
+}
+
+/// Says why the log could not be read.
+fn unable(what: &str, dir: &Path, error: &io::Error, format: Format, out: &mut dyn Write) -> u8 {
+    let text = format!("could not {what} {}: {error}", dir.display());
+    // If nobody reads this either, the exit code is what is left to say it.
+    let _ = match format {
+        Format::Text => writeln!(io::stderr(), "{text}"),
+        Format::Json => writeln!(out, "{}", serde_json::json!({ "error": text })),
+    };
+    2
 }
 
 fn show(report: &Report, format: Format, out: &mut dyn Write) -> io::Result<()> {
@@ -73,9 +78,6 @@ pub fn tail(dir: &Path, count: usize, then: Then, format: Format, out: &mut dyn 
     match shown {
         Ok(()) => 0,
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
-        Err(error) => {
-            let _ = writeln!(out, "could not read {}: {error}", dir.display());
-            2
-        }
+        Err(error) => unable("read", dir, &error, format, out),
     }
 }

@@ -59,6 +59,12 @@ pub fn read_dir(dir: &Path) -> Result<Files, Mistake> {
     Ok(files)
 }
 
+/// Mistakes of files of a directory, which are named as [`read_dir`] names them, with the directory before the name.
+pub fn within(dir: &Path, mistakes: Vec<Mistake>) -> Vec<Mistake> {
+    let place = |mistake: Mistake| Mistake { file: dir.join(&mistake.file).display().to_string(), ..mistake };
+    mistakes.into_iter().map(place).collect()
+}
+
 fn read_folder(folder: &Path, prefix: &str, files: &mut Files) -> Result<(), Mistake> {
     let wrong =
         |path: &Path, error: std::io::Error| Mistake::new(&path.display().to_string(), "", error.to_string());
@@ -96,7 +102,7 @@ fn mistakes(found: &[Mistake]) -> Said {
 
 fn load(dir: &Path, facts: &Facts) -> Result<(Policy, Files), Box<Said>> {
     let files = read_dir(dir).map_err(|mistake| Box::new(Said { code: UNABLE, ..mistakes(&[mistake]) }))?;
-    let policy = Policy::load(&files, facts).map_err(|found| Box::new(mistakes(&found)))?;
+    let policy = Policy::load(&files, facts).map_err(|found| Box::new(mistakes(&within(dir, found))))?;
     Ok((policy, files))
 }
 
@@ -122,7 +128,10 @@ pub fn test(dir: &Path, facts: &Facts) -> Said {
         Err(said) => return *said,
     };
     let report = cases::run(&policy, facts, &files);
-    let mut lines: Vec<String> = report.mistakes.iter().map(Mistake::to_string).collect();
+    let passed = report.passed();
+    let misread = within(dir, report.mistakes);
+    let unreadable: Vec<String> = misread.iter().map(Mistake::to_string).collect();
+    let mut lines = unreadable.clone();
     let mut results = Vec::new();
     for result in &report.results {
         if let Some(failure) = &result.failure {
@@ -137,12 +146,11 @@ pub fn test(dir: &Path, facts: &Facts) -> Said {
     let total = report.results.len();
     let failed = report.results.iter().filter(|result| result.failure.is_some()).count();
     lines.push(format!("{} of {total} cases are as expected.", total - failed));
-    let code = match (report.mistakes.is_empty(), report.passed()) {
+    let code = match (unreadable.is_empty(), passed) {
         (false, _) => BAD,
         (true, true) => DONE,
         (true, false) => WANTING,
     };
-    let unreadable: Vec<String> = report.mistakes.iter().map(Mistake::to_string).collect();
     Said {
         code,
         text: lines.join("\n") + "\n",

@@ -1,5 +1,6 @@
 //! `holdpoint serve`: run until told to end.
 
+use std::io;
 use std::path::Path;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -13,14 +14,7 @@ pub fn serve(file: &Path, format: Format) -> u8 {
     log(format);
     let loaded = match config::load(file) {
         Ok(loaded) => loaded,
-        Err(mistakes) => {
-            for mistake in &mistakes {
-                eprintln!("{mistake}");
-            }
-            let plural = if mistakes.len() == 1 { "" } else { "s" };
-            eprintln!("{} mistake{plural}; nothing was started", mistakes.len());
-            return super::USAGE;
-        }
+        Err(mistakes) => return super::tell(super::wanting(&mistakes), format, &mut io::stdout()),
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -29,18 +23,34 @@ pub fn serve(file: &Path, format: Format) -> u8 {
             return 2;
         }
     };
-    runtime.block_on(async {
-        match app::start(loaded).await {
-            Ok(running) => until_told(running).await,
-            Err(error) => {
-                eprintln!("holdpoint: {error}");
-                2
-            }
+    let served = runtime.block_on(async {
+        // From here on nobody who tells the program to end finds it unprepared, not even while it starts.
+        let end = end().map_err(|error| error.to_string())?;
+        let running = app::start(loaded).await.map_err(|error| error.to_string())?;
+        until_told(running, end).await;
+        Ok::<(), String>(())
+    });
+    match served {
+        Ok(()) => 0,
+        Err(error) => {
+            eprintln!("holdpoint: {error}");
+            2
+        }
+    }
+}
+
+/// Listens for what tells the program to end; what it gives is done when that came.
+fn end() -> io::Result<impl Future<Output = ()>> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
         }
     })
 }
 
-async fn until_told(running: app::Running) -> u8 {
+async fn until_told(running: app::Running, end: impl Future<Output = ()>) {
     for listener in &running.listeners {
         tracing::info!(listener.name, address = %listener.address, kind = ?listener.kind, "listening");
     }
@@ -52,19 +62,10 @@ async fn until_told(running: app::Running) -> u8 {
             "the audit was recovered after a crash"
         );
     }
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        return 2;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    end.await;
     tracing::info!("draining");
     running.drain().await;
     tracing::info!("ended");
-    0
 }
 
 /// Own logs go to standard error, filtered by `HOLDPOINT_LOG`.

@@ -10,6 +10,7 @@ use crate::accept::tls::{Identity, provider};
 use crate::call::Class;
 use crate::classify::catalog::Catalog;
 use crate::classify::sink::Internal;
+use crate::cli::policy::{read_dir, within};
 use crate::credential::StaticFile;
 use crate::decide::Policy;
 use crate::decode::{self, Route};
@@ -429,14 +430,15 @@ impl Reader {
             return None;
         };
         let facts = catalog.fact_types();
-        let files = match crate::cli::policy::read_dir(&self.path(cedar)) {
+        let dir = self.path(cedar);
+        let files = match read_dir(&dir) {
             Ok(files) => files,
             Err(mistake) => {
                 self.mistakes.push(mistake);
                 return None;
             }
         };
-        Policy::load(&files, &facts).map_err(|mistakes| self.mistakes.extend(mistakes)).ok()
+        Policy::load(&files, &facts).map_err(|found| self.mistakes.extend(within(&dir, found))).ok()
     }
 
     pub(super) fn mistake(&mut self, path: &str, problem: impl Into<String>) {

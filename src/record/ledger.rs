@@ -20,8 +20,9 @@ use crate::json::Members;
 /// What the entries in the queue may weigh together.
 const QUEUE_BYTES_MAX: u64 = 64 << 20;
 
-/// Told how long each acknowledged append took, from the queue to the disk.
-pub type OnCommit = Arc<dyn Fn(Duration) + Send + Sync>;
+/// Told of each record that is as durable as asked: the bytes of its line, and how long it took from the queue to the
+/// disk. It runs on the ledger's threads, so it must not wait.
+pub type OnCommit = Arc<dyn Fn(u64, Duration) + Send + Sync>;
 
 /// Where the ledger is and what it may take.
 #[derive(Clone)]
@@ -242,7 +243,7 @@ impl Ledger {
             shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
             return Err(LedgerError::Full);
         }
-        let pending = Pending { entry, durability, answer, since: Instant::now() };
+        let pending = Pending { entry, durability, answer, since: Instant::now(), bytes: 0 };
         let sent = match &self.inner.queue {
             Some(queue) => queue.try_send(pending),
             None => Err(TrySendError::Disconnected(pending)),
@@ -261,8 +262,10 @@ impl Drop for Inner {
     fn drop(&mut self) {
         self.queue = None;
         // A hung disk must not hang the program's end.
-        if let Ok(done) = self.done.get_mut() {
-            let _ = done.recv_timeout(self.wait);
+        if let Ok(done) = self.done.get_mut()
+            && let Err(error) = done.recv_timeout(self.wait)
+        {
+            tracing::error!(%error, "the audit did not end in time: what was queued last may not be written");
         }
     }
 }
@@ -273,6 +276,8 @@ pub(super) struct Pending {
     pub(super) durability: Durability,
     pub(super) answer: Option<oneshot::Sender<Result<Appended, LedgerError>>>,
     pub(super) since: Instant,
+    /// What its line weighs, once it is written.
+    pub(super) bytes: u64,
 }
 
 /// What callers and threads both see.
@@ -366,7 +371,7 @@ impl Shared {
     /// Tells a caller that its entry is safe.
     pub(super) fn accept(&self, pending: Pending, seq: u64) {
         if let Some(on_commit) = &self.on_commit {
-            on_commit(pending.since.elapsed());
+            on_commit(pending.bytes, pending.since.elapsed());
         }
         if let Some(answer) = pending.answer {
             let _ = answer.send(Ok(Appended { seq }));

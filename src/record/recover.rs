@@ -77,6 +77,7 @@ pub(super) fn recover(config: &Config) -> Result<(Pen, Recovered), LedgerError> 
         open: HashMap::new(),
         segment_bytes_max: config.segment_bytes_max,
         buffer: Vec::new(),
+        lines: Vec::new(),
     };
     if let Some(last) = last {
         let file = append_to(&last.path).map_err(fail)?;

@@ -58,6 +58,8 @@ pub(super) struct Pen {
     pub(super) open: HashMap<u128, Open>,
     pub(super) segment_bytes_max: u64,
     pub(super) buffer: Vec<u8>,
+    /// What each line in the buffer weighs.
+    pub(super) lines: Vec<u64>,
 }
 
 impl Pen {
@@ -67,9 +69,12 @@ impl Pen {
         entries: impl Iterator<Item = &'a Entry> + Clone,
     ) -> Result<Arc<File>, PenError> {
         self.buffer.clear();
+        self.lines.clear();
         let (mut seq, mut prev) = (self.seq, self.prev);
         for entry in entries.clone() {
+            let begin = self.buffer.len();
             prev = chain::write(&mut self.buffer, seq, prev, entry);
+            self.lines.push((self.buffer.len() - begin) as u64);
             seq += 1;
         }
         let bytes = self.buffer.len() as u64;
@@ -192,9 +197,17 @@ fn write(mut pen: Pen, entries: &Receiver<Pending>, syncs: SyncSender<Written>, 
         }
         commit(&mut pen, group, &syncs, shared);
     }
-    // A clean end leaves nothing that a power loss could take.
-    if let Some((file, _)) = &pen.file {
-        let _ = file.sync_data();
+    end(&pen);
+}
+
+/// A clean end leaves nothing that a power loss could take. Nobody waits for this sync any more: whoever was promised
+/// one has had it, so a failure breaks no promise and refuses no call, but an operator must learn of it.
+fn end(pen: &Pen) {
+    if let Some((file, _)) = &pen.file
+        && let Err(error) = file.sync_data()
+    {
+        let dir = pen.dir.display();
+        tracing::error!(audit.dir = %dir, %error, "the audit's end could not be synced: loss of power may take it");
     }
 }
 
@@ -235,7 +248,8 @@ fn commit(pen: &mut Pen, mut group: Vec<Pending>, syncs: &SyncSender<Written>, s
     match put {
         Ok(file) => {
             shared.wrote(group.len() as u64, pen.buffer.len() as u64);
-            for (pending, seq) in group.into_iter().zip(first..) {
+            for ((mut pending, seq), bytes) in group.into_iter().zip(first..).zip(&pen.lines) {
+                pending.bytes = *bytes;
                 match pending.durability {
                     Durability::Written => shared.accept(pending, seq),
                     Durability::Synced => {
@@ -289,4 +303,48 @@ fn assemble(first: Written, written: &Receiver<Written>, linger: Duration, compa
         }
     }
     waiting
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// A log that is kept.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn an_end_that_cannot_be_synced_is_in_the_log() {
+        let log = Log::default();
+        let kept = log.clone();
+        let subscriber = tracing_subscriber::fmt().with_writer(move || kept.clone()).finish();
+        // The system refuses to sync what is no file.
+        let unsynced = File::options().append(true).open("/dev/null").unwrap();
+        let pen = Pen {
+            dir: PathBuf::from("state/audit"),
+            file: Some((Arc::new(unsynced), 1)),
+            len: 0,
+            seq: 1,
+            prev: Leaf::NONE,
+            open: HashMap::new(),
+            segment_bytes_max: 1,
+            buffer: Vec::new(),
+            lines: Vec::new(),
+        };
+        tracing::subscriber::with_default(subscriber, || end(&pen));
+        let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        assert!(text.contains("ERROR") && text.contains("state/audit"), "{text}");
+    }
 }

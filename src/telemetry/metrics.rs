@@ -203,7 +203,7 @@ impl Metrics {
         add("holdpoint_overhead_duration", overhead, self.overhead.clone());
         add(
             "holdpoint_audit_commit_duration",
-            "Waiting for the audit to have a record",
+            "From the audit's queue to its disk, for each record",
             self.audit_commit.clone(),
         );
         let expiry = self.trust_expiry.clone();
@@ -310,7 +310,7 @@ impl Metrics {
         self.holds_pending.set(whole(pending));
     }
 
-    /// The audit wrote so many bytes, and the caller waited so long for it.
+    /// The audit has a record of so many bytes, so long after it was queued.
     pub fn audit_committed(&self, bytes: u64, waited: Duration) {
         self.audit_bytes.inc_by(bytes);
         self.audit_commit.observe(waited.as_secs_f64());

@@ -178,7 +178,7 @@ keys: {{dir: keys}}
 
     /// A connection on which any bytes can be sent as an agent of that name.
     pub async fn raw(&self, name: &str) -> Raw {
-        Raw { stream: self.connect(name, b"http/1.1").await, read: Vec::new() }
+        Raw::over(self.connect(name, b"http/1.1").await)
     }
 
     /// An HTTP/2 connection of an agent of that name.
@@ -192,6 +192,11 @@ keys: {{dir: keys}}
     }
 
     async fn connect(&self, name: &str, alpn: &[u8]) -> TlsStream<TcpStream> {
+        self.knock(name, alpn).await.unwrap()
+    }
+
+    /// Tries to connect; an error when there is no place.
+    pub async fn knock(&self, name: &str, alpn: &[u8]) -> std::io::Result<TlsStream<TcpStream>> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(self.pem("example.org")).unwrap()).unwrap();
         let chain =
@@ -209,7 +214,7 @@ keys: {{dir: keys}}
         stream.set_nodelay(true).unwrap();
         let server = ServerName::try_from("localhost").unwrap();
         let tls = tokio_rustls::TlsConnector::from(Arc::new(tls));
-        tls.connect(server, stream).await.unwrap()
+        tls.connect(server, stream).await
     }
 
     /// A page of the health listener.
@@ -323,6 +328,10 @@ pub struct Raw {
 }
 
 impl Raw {
+    pub fn over(stream: TlsStream<TcpStream>) -> Raw {
+        Raw { stream, read: Vec::new() }
+    }
+
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).await.unwrap();
         self.stream.flush().await.unwrap();

@@ -12,5 +12,6 @@ mod harness;
 mod http;
 mod identity;
 mod mcp;
+mod overload;
 mod trace;
 mod wire;

@@ -86,3 +86,33 @@ async fn a_refusal_is_a_trace_too() {
     world.nothing_upstream();
     world.join().await;
 }
+
+#[tokio::test]
+async fn the_metric_of_the_audit_counts_every_record_and_not_intents_alone() {
+    let world = World::start().await;
+    let agent = world.agent("support");
+    for (tool, outcome) in
+        [("search_customers", "allowed"), ("note", "allowed"), ("delete_customer", "pending")]
+    {
+        let answer = agent.tool("mail", tool, json!({})).await.unwrap();
+        assert_eq!(answer.outcome(), outcome, "{tool}");
+    }
+    let refused = world.agent("stranger").tool("mail", "note", json!({})).await.unwrap();
+    assert_eq!(refused.status, 403);
+    let kinds: Vec<String> =
+        world.records().iter().map(|record| record["type"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(kinds, ["intent", "outcome", "intent", "outcome", "held", "refused"]);
+
+    let segments = std::fs::read_dir(world.dir.join("audit")).unwrap().map(|entry| entry.unwrap());
+    let segments = segments.filter(|entry| entry.path().extension().is_some_and(|end| end == "jsonl"));
+    let bytes: u64 = segments.map(|segment| segment.metadata().unwrap().len()).sum();
+    let metrics = world.page("/metrics").await;
+    for line in [
+        format!("holdpoint_audit_bytes_total {bytes}\n"),
+        format!("holdpoint_audit_commit_duration_seconds_count {}\n", kinds.len()),
+    ] {
+        assert!(metrics.contains(&line), "{line} is not in {metrics}");
+    }
+    drop(agent);
+    world.join().await;
+}
