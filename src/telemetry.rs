@@ -3,6 +3,7 @@
 mod export;
 pub mod hop;
 mod metrics;
+mod otlp;
 pub mod sink;
 pub mod spans;
 mod transport;
@@ -12,9 +13,10 @@ pub use hop::Hop;
 pub use metrics::Metrics;
 
 use std::hash::Hasher as _;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use opentelemetry::KeyValue;
 use opentelemetry_otlp::{
     OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_EXPORTER_OTLP_TIMEOUT, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT,
@@ -23,7 +25,6 @@ use opentelemetry_otlp::{
 };
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::resource::{EnvResourceDetector, TelemetryResourceDetector};
-use opentelemetry_sdk::trace::SpanExporter as _;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
@@ -201,7 +202,8 @@ impl Telemetry {
 impl Queue {
     fn start(config: &Config, metrics: &Arc<Metrics>) -> Result<Queue, StartError> {
         let answer = Arc::new(LastAnswer::default());
-        let exporter = exporter(config, &answer)?;
+        let body = Arc::default();
+        let exporter = exporter(config, &answer, &body)?;
         let (items, receiver) = mpsc::channel(config.queue_max.max(1));
         let (stop, stopping) = watch::channel(None);
         let (ending, ended) = watch::channel(());
@@ -218,7 +220,9 @@ impl Queue {
             },
             wake: Arc::clone(&wake),
             stop: stopping,
-            batch: Vec::new(),
+            batch: otlp::Batch::default(),
+            origin: otlp::Origin::new(&resource(config)),
+            body,
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         std::thread::Builder::new().name("telemetry".to_owned()).spawn(move || {
@@ -241,8 +245,13 @@ fn wanted(config: &Config) -> bool {
 }
 
 /// The real OTLP exporter over our own client. What a variable says is left to the exporter to read.
-fn exporter(config: &Config, answer: &Arc<LastAnswer>) -> Result<SpanExporter, StartError> {
-    let client = Client { transport: transport::Transport::default(), answer: Arc::clone(answer) };
+fn exporter(
+    config: &Config,
+    answer: &Arc<LastAnswer>,
+    body: &Arc<Mutex<Bytes>>,
+) -> Result<SpanExporter, StartError> {
+    let transport = transport::Transport::default();
+    let client = Client { transport, answer: Arc::clone(answer), body: Arc::clone(body) };
     let mut builder = SpanExporter::builder()
         .with_http()
         .with_http_client(client)
@@ -255,9 +264,7 @@ fn exporter(config: &Config, answer: &Arc<LastAnswer>) -> Result<SpanExporter, S
     if env_timeout().is_none() {
         builder = builder.with_timeout(config.export_timeout);
     }
-    let mut exporter = builder.build()?;
-    exporter.set_resource(&resource(config));
-    Ok(exporter)
+    Ok(builder.build()?)
 }
 
 fn traces_url(endpoint: &str) -> String {

@@ -9,12 +9,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use opentelemetry_http::{HttpClient, HttpError};
 use opentelemetry_otlp::SpanExporter;
-use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
+use opentelemetry_sdk::trace::SpanExporter as _;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
 use super::hop::{HoldMoment, Hop};
 use super::metrics::Metrics;
+use super::otlp::{Batch, Origin};
 use super::transport::Transport;
 use super::{Stages, spans};
 
@@ -107,10 +108,10 @@ impl Item {
         }
     }
 
-    fn into_spans(self, stages: Stages) -> Vec<SpanData> {
+    fn write(&self, stages: Stages, batch: &mut Batch) {
         match self {
-            Item::Hop(hop) => spans::of_hop(&hop, stages),
-            Item::Moment(moment) => vec![spans::of_moment(&moment)],
+            Item::Hop(hop) => spans::of_hop(hop, stages, batch),
+            Item::Moment(moment) => spans::of_moment(moment, batch),
         }
     }
 }
@@ -149,7 +150,11 @@ pub(super) struct Worker {
     pub(super) wake: Arc<Notify>,
     /// When flushing must be over; none while the program runs.
     pub(super) stop: watch::Receiver<Option<Instant>>,
-    pub(super) batch: Vec<SpanData>,
+    pub(super) batch: Batch,
+    /// Who makes the spans.
+    pub(super) origin: Origin,
+    /// The body of the export under way, for [`Client`].
+    pub(super) body: Arc<Mutex<Bytes>>,
 }
 
 impl Worker {
@@ -184,27 +189,28 @@ impl Worker {
     }
 
     async fn add(&mut self, item: Item) {
-        let spans = item.into_spans(self.intake.stages);
-        if self.batch.len() + spans.len() > self.pace.batch_spans_max {
+        let spans = usize::try_from(item.count(self.intake.stages)).unwrap_or(usize::MAX);
+        if self.batch.len().saturating_add(spans) > self.pace.batch_spans_max {
             self.export().await;
         }
-        self.batch.extend(spans);
+        item.write(self.intake.stages, &mut self.batch);
     }
 
     /// Brings one batch to the collector; every span of it ends up in exactly one counter.
     async fn export(&mut self) {
-        if self.batch.is_empty() {
+        if self.batch.len() == 0 {
             return;
         }
-        let batch = std::mem::take(&mut self.batch);
-        let spans = u64::try_from(batch.len()).unwrap_or(u64::MAX);
+        let spans = u64::try_from(self.batch.len()).unwrap_or(u64::MAX);
+        *self.body.lock().unwrap_or_else(PoisonError::into_inner) = self.batch.take(&self.origin).into();
         let metrics = Arc::clone(&self.intake.metrics);
         self.answer.clear();
         let answer = tokio::select! {
             biased;
             () = flush_over(self.stop.clone(), self.pace.flush_timeout) => Err(Loss::Shutdown),
             () = tokio::time::sleep(self.pace.export_timeout) => Err(Loss::Timeout),
-            done = self.exporter.export(batch) => match (self.answer.take(), done) {
+            // It knows where to send and with which headers; the spans themselves are in `body`.
+            done = self.exporter.export(Vec::new()) => match (self.answer.take(), done) {
                 (Some(Ok(rejected)), Ok(())) => Ok(rejected.min(spans)),
                 (Some(Err(loss)), _) => Err(loss),
                 (_, _) => Err(Loss::Internal),
@@ -255,17 +261,21 @@ impl LastAnswer {
 pub(super) struct Client {
     pub(super) transport: Transport,
     pub(super) answer: Arc<LastAnswer>,
+    /// What is sent in place of the exporter's own body, which is empty.
+    pub(super) body: Arc<Mutex<Bytes>>,
 }
 
 type Sending<'a> = Pin<Box<dyn Future<Output = Result<http::Response<Bytes>, HttpError>> + Send + 'a>>;
 
 impl HttpClient for Client {
-    fn send_bytes<'a, 'b>(&'a self, request: http::Request<Bytes>) -> Sending<'b>
+    fn send_bytes<'a, 'b>(&'a self, mut request: http::Request<Bytes>) -> Sending<'b>
     where
         'a: 'b,
         Self: 'b,
     {
         Box::pin(async move {
+            *request.body_mut() =
+                std::mem::take(&mut *self.body.lock().unwrap_or_else(PoisonError::into_inner));
             match self.attempt(request).await {
                 Ok((response, rejected)) => {
                     self.answer.set(Ok(rejected));

@@ -3,26 +3,18 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::ops::Deref;
-use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
-use opentelemetry::trace::{
-    Event, Link, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState,
-};
-use opentelemetry::{InstrumentationScope, KeyValue};
-use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator, SpanData, SpanEvents, SpanLinks};
+use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator};
 
 use super::Stages;
 use super::hop::{ErrorType, HoldMoment, Hop, MomentKind, StageTime, Transport};
+use super::otlp::{Batch, Kind, Span};
 use super::sink::SeenSpan;
 use crate::call::{Era, Protocol, Stage, TraceContext};
 
 /// The longest attribute value, in characters.
 const VALUE_CHARS_MAX: usize = 256;
-
-static SCOPE: LazyLock<InstrumentationScope> = LazyLock::new(|| {
-    InstrumentationScope::builder("holdpoint").with_version(env!("CARGO_PKG_VERSION")).build()
-});
 
 /// The context of a new span: in the parent's trace, or the root of a new one.
 pub fn begin(parent: Option<TraceContext>) -> TraceContext {
@@ -45,98 +37,103 @@ pub(super) fn count(hop: &Hop, stages: Stages) -> u64 {
     1 + u64::from(hop.timing.upstream.is_some()) + u64::try_from(shown).unwrap_or(u64::MAX)
 }
 
-/// The spans of one hop, the server span first. As many as [`count`] says.
-pub(super) fn of_hop(hop: &Hop, stages: Stages) -> Vec<SpanData> {
-    let mut spans = Vec::with_capacity(2 + hop.timing.stages.len());
-    spans.push(server(hop, stages));
+/// Writes the spans of one hop, the server span first. As many as [`count`] says.
+pub(super) fn of_hop(hop: &Hop, stages: Stages, batch: &mut Batch) {
+    let name = name(hop);
+    server(hop, &name, stages, batch);
     if let Some(between) = hop.timing.upstream {
-        spans.push(client(hop, between));
+        client(hop, &name, between, batch);
     }
     if stages == Stages::Spans {
-        spans.extend(hop.timing.stages.iter().filter_map(|time| stage(hop, *time)));
+        hop.timing.stages.iter().for_each(|time| stage(hop, *time, batch));
     }
-    spans
 }
 
-fn server(hop: &Hop, stages: Stages) -> SpanData {
-    let mut span = blank(hop.trace, server_name(hop), SpanKind::Server);
-    if let Some(parent) = hop.parent {
-        span.parent_span_id = SpanId::from_bytes(parent.span_id);
-        span.parent_span_is_remote = true;
-    }
-    between(&mut span, hop.timing.start, Duration::ZERO, hop.timing.total);
-    span.links.links.extend(hop.link.map(|link| Link::with_context(remote(link))));
-    span.attributes = Attributes::default()
-        .protocol(hop)
-        .caller(hop)
-        .decision(hop)
-        .outcome(hop.error_type(), hop.status)
-        .text("url.scheme", "https")
-        .0;
-    if let Some(error) = hop.error_type().filter(|error| !error.is_callers()) {
-        span.status = Status::error(error.to_text());
-    }
-    if stages == Stages::Events {
-        span.events.events.extend(hop.timing.stages.iter().filter_map(|time| event(hop, *time)));
-    }
-    span
+fn server(hop: &Hop, name: &str, stages: Stages, batch: &mut Batch) {
+    batch.span(hop.trace, name, Kind::Server, |span| {
+        match hop.parent {
+            Some(parent) => span.parent(&parent.span_id, true),
+            None => span.root(),
+        }
+        between(span, hop.timing.start, Duration::ZERO, hop.timing.total);
+        if let Some(link) = hop.link {
+            span.link(link);
+        }
+        let error = hop.error_type();
+        let mut attributes = Attributes(span);
+        attributes.protocol(hop);
+        attributes.caller(hop);
+        attributes.decision(hop);
+        attributes.outcome(error, hop.status);
+        attributes.text("url.scheme", "https");
+        if let Some(error) = error.filter(|error| !error.is_callers()) {
+            span.error(&error.to_text());
+        }
+        if stages == Stages::Events {
+            hop.timing.stages.iter().for_each(|time| event(hop, *time, span));
+        }
+    });
 }
 
-fn client(hop: &Hop, (from, to): (Duration, Duration)) -> SpanData {
+fn client(hop: &Hop, name: &str, (from, to): (Duration, Duration), batch: &mut Batch) {
     let context = TraceContext { span_id: hop.upstream.span, ..hop.trace };
-    let mut span = blank(context, client_name(hop), SpanKind::Client);
-    span.parent_span_id = SpanId::from_bytes(hop.trace.span_id);
-    between(&mut span, hop.timing.start, from, to);
-    let error = hop.error.filter(|error| error.is_upstream());
-    let mut attributes = Attributes::default().protocol(hop).server(hop);
-    attributes = attributes.outcome(error, hop.upstream.status);
-    attributes = attributes.text("holdpoint.upstream", &hop.upstream.name);
-    span.attributes = attributes.0;
-    if let Some(error) = error {
-        span.status = Status::error(error.to_text());
-    }
-    span
+    batch.span(context, name, Kind::Client, |span| {
+        span.parent(&hop.trace.span_id, false);
+        between(span, hop.timing.start, from, to);
+        let error = hop.error.filter(|error| error.is_upstream());
+        let mut attributes = Attributes(span);
+        attributes.protocol(hop);
+        attributes.server(hop);
+        attributes.outcome(error, hop.upstream.status);
+        attributes.text("holdpoint.upstream", &hop.upstream.name);
+        if let Some(error) = error {
+            span.error(&error.to_text());
+        }
+    });
 }
 
-fn stage(hop: &Hop, time: StageTime) -> Option<SpanData> {
+fn stage(hop: &Hop, time: StageTime, batch: &mut Batch) {
+    let Some(name) = span_name(time.stage) else { return };
     let context = TraceContext { span_id: new_span_id(), ..hop.trace };
-    let mut span = blank(context, Cow::Borrowed(span_name(time.stage)?), SpanKind::Internal);
-    span.parent_span_id = SpanId::from_bytes(hop.trace.span_id);
-    between(&mut span, hop.timing.start, time.start, time.end);
-    if time.stage == Stage::Hold {
-        span.attributes = Attributes::default().hold(hop).0;
-    }
-    Some(span)
+    batch.span(context, name, Kind::Internal, |span| {
+        span.parent(&hop.trace.span_id, false);
+        between(span, hop.timing.start, time.start, time.end);
+        if time.stage == Stage::Hold {
+            Attributes(span).hold(hop);
+        }
+    });
 }
 
-fn event(hop: &Hop, time: StageTime) -> Option<Event> {
-    let took = time.end.saturating_sub(time.start);
-    let took = KeyValue::new("holdpoint.stage.duration", took.as_secs_f64());
-    Some(Event::new(span_name(time.stage)?, hop.timing.start + time.start, vec![took], 0))
+fn event(hop: &Hop, time: StageTime, span: &mut Span<'_>) {
+    let Some(name) = span_name(time.stage) else { return };
+    let took = time.end.saturating_sub(time.start).as_secs_f64();
+    span.event(name, after(hop.timing.start, time.start), "holdpoint.stage.duration", took);
 }
 
-/// The one span of a moment in a hold's life.
-pub(super) fn of_moment(moment: &HoldMoment) -> SpanData {
+/// Writes the one span of a moment in a hold's life.
+pub(super) fn of_moment(moment: &HoldMoment, batch: &mut Batch) {
     let name = match moment.kind {
         MomentKind::Opened => "holdpoint.hold.opened",
         MomentKind::Decided => "holdpoint.hold.decided",
         MomentKind::Released => "holdpoint.hold.released",
     };
-    let mut span = blank(moment.trace, Cow::Borrowed(name), SpanKind::Internal);
-    if let Some(parent) = moment.parent {
-        span.parent_span_id = SpanId::from_bytes(parent.span_id);
-    }
-    between(&mut span, moment.start, Duration::ZERO, moment.took);
-    span.links.links.extend(moment.link.map(|link| Link::with_context(remote(link))));
-    span.attributes = Attributes::default()
-        .text("holdpoint.hold.id", &moment.hold)
-        .some("holdpoint.agent.id", moment.agent.as_ref().map(|agent| agent.as_str()))
-        .text("holdpoint.upstream", &moment.upstream)
-        .text("holdpoint.rule", &moment.rule)
-        .text("holdpoint.decision", moment.outcome.as_str())
-        .list("holdpoint.hold.approvers", &moment.approvers)
-        .0;
-    span
+    batch.span(moment.trace, name, Kind::Internal, |span| {
+        match moment.parent {
+            Some(parent) => span.parent(&parent.span_id, false),
+            None => span.root(),
+        }
+        between(span, moment.start, Duration::ZERO, moment.took);
+        if let Some(link) = moment.link {
+            span.link(link);
+        }
+        let mut attributes = Attributes(span);
+        attributes.text("holdpoint.hold.id", &moment.hold);
+        attributes.some("holdpoint.agent.id", moment.agent.as_ref().map(|agent| agent.as_str()));
+        attributes.text("holdpoint.upstream", &moment.upstream);
+        attributes.text("holdpoint.rule", &moment.rule);
+        attributes.text("holdpoint.decision", moment.outcome.as_str());
+        attributes.list("holdpoint.hold.approvers", &moment.approvers);
+    });
 }
 
 /// The span name of a stage; none for those that the server and client spans already show.
@@ -156,168 +153,123 @@ fn span_name(stage: Stage) -> Option<&'static str> {
     })
 }
 
-fn server_name(hop: &Hop) -> Cow<'static, str> {
+/// The name of the server and the client span: what was asked for, in the words of its protocol.
+fn name(hop: &Hop) -> Cow<'_, str> {
     let target = &hop.target;
-    match hop.protocol {
+    let (first, second) = match hop.protocol {
         Protocol::Mcp(_) if !target.method.is_empty() => {
-            named(&target.method, target.tool.as_deref().or(target.prompt.as_deref()))
+            (&*target.method, target.tool.as_deref().or(target.prompt.as_deref()))
         }
-        _ => {
-            named(http_method(&target.http_method).unwrap_or("HTTP"), target.route.as_deref().map(unqueried))
-        }
-    }
-}
-
-fn client_name(hop: &Hop) -> Cow<'static, str> {
-    server_name(hop)
-}
-
-fn named(first: &str, second: Option<&str>) -> Cow<'static, str> {
+        _ => (http_method(&target.http_method).unwrap_or("HTTP"), target.route.as_deref().map(unqueried)),
+    };
     match second {
         Some(second) if !second.is_empty() => Cow::Owned(format!("{} {}", clean(first), clean(second))),
-        _ => Cow::Owned(clean(first)),
+        _ => clean(first),
     }
 }
 
-fn blank(context: TraceContext, name: Cow<'static, str>, span_kind: SpanKind) -> SpanData {
-    SpanData {
-        span_context: span_context(context, Origin::Local),
-        parent_span_id: SpanId::INVALID,
-        parent_span_is_remote: false,
-        span_kind,
-        name,
-        start_time: SystemTime::UNIX_EPOCH,
-        end_time: SystemTime::UNIX_EPOCH,
-        attributes: Vec::new(),
-        dropped_attributes_count: 0,
-        events: SpanEvents::default(),
-        links: SpanLinks::default(),
-        status: Status::Unset,
-        instrumentation_scope: SCOPE.clone(),
-    }
+fn between(span: &mut Span<'_>, start: SystemTime, from: Duration, to: Duration) {
+    span.between(after(start, from), after(start, to.max(from)));
 }
 
-fn between(span: &mut SpanData, start: SystemTime, from: Duration, to: Duration) {
-    span.start_time = start.checked_add(from).unwrap_or(start);
-    span.end_time = start.checked_add(to.max(from)).unwrap_or(start);
-}
-
-enum Origin {
-    Local,
-    Remote,
-}
-
-fn remote(context: TraceContext) -> SpanContext {
-    span_context(context, Origin::Remote)
-}
-
-fn span_context(context: TraceContext, origin: Origin) -> SpanContext {
-    SpanContext::new(
-        TraceId::from_bytes(context.trace_id),
-        SpanId::from_bytes(context.span_id),
-        TraceFlags::SAMPLED,
-        matches!(origin, Origin::Remote),
-        TraceState::default(),
-    )
+fn after(start: SystemTime, offset: Duration) -> SystemTime {
+    start.checked_add(offset).unwrap_or(start)
 }
 
 /// The attributes of a span; every text goes through [`clean`], and what is empty is left out.
-#[derive(Default)]
-struct Attributes(Vec<KeyValue>);
+struct Attributes<'a, 'b>(&'a mut Span<'b>);
 
-impl Attributes {
-    fn text(mut self, key: &'static str, value: &str) -> Attributes {
+impl Attributes<'_, '_> {
+    fn text(&mut self, key: &'static str, value: &str) {
         if !value.is_empty() {
-            self.0.push(KeyValue::new(key, clean(value)));
+            self.0.text(key, &clean(value));
         }
-        self
     }
 
-    fn some(self, key: &'static str, value: Option<&str>) -> Attributes {
-        self.text(key, value.unwrap_or(""))
+    fn some(&mut self, key: &'static str, value: Option<&str>) {
+        self.text(key, value.unwrap_or(""));
     }
 
-    fn number(mut self, key: &'static str, value: Option<i64>) -> Attributes {
-        self.0.extend(value.map(|value| KeyValue::new(key, value)));
-        self
+    fn number(&mut self, key: &'static str, value: Option<i64>) {
+        if let Some(value) = value {
+            self.0.integer(key, value);
+        }
     }
 
-    fn list<T: Deref<Target = str>>(self, key: &'static str, values: &[T]) -> Attributes {
-        let values: Vec<&str> = values.iter().map(|value| &**value).collect();
-        self.text(key, &values.join(","))
+    fn list<T: Deref<Target = str>>(&mut self, key: &'static str, values: &[T]) {
+        if !values.is_empty() {
+            let values: Vec<&str> = values.iter().map(|value| &**value).collect();
+            self.text(key, &values.join(","));
+        }
     }
 
-    fn protocol(self, hop: &Hop) -> Attributes {
+    fn protocol(&mut self, hop: &Hop) {
         let target = &hop.target;
-        let attributes = match hop.protocol {
-            Protocol::Http => self,
-            Protocol::Mcp(era) => self
-                .text("mcp.method.name", &target.method)
-                .some("gen_ai.tool.name", target.tool.as_deref())
-                .some("gen_ai.prompt.name", target.prompt.as_deref())
-                .some("gen_ai.operation.name", (&*target.method == "tools/call").then_some("execute_tool"))
-                .some("jsonrpc.request.id", target.rpc_id.as_deref())
-                .some("mcp.protocol.version", target.mcp_version.as_deref())
-                .some("mcp.session.id", target.session.as_deref().filter(|_| era == Era::Legacy))
-                .some("rpc.response.status_code", hop.rpc_code.map(|code| code.to_string()).as_deref()),
-        };
+        if let Protocol::Mcp(era) = hop.protocol {
+            self.text("mcp.method.name", &target.method);
+            self.some("gen_ai.tool.name", target.tool.as_deref());
+            self.some("gen_ai.prompt.name", target.prompt.as_deref());
+            self.some("gen_ai.operation.name", (&*target.method == "tools/call").then_some("execute_tool"));
+            self.some("jsonrpc.request.id", target.rpc_id.as_deref());
+            self.some("mcp.protocol.version", target.mcp_version.as_deref());
+            self.some("mcp.session.id", target.session.as_deref().filter(|_| era == Era::Legacy));
+            self.some("rpc.response.status_code", hop.rpc_code.map(|code| code.to_string()).as_deref());
+        }
         let method = http_method(&target.http_method);
-        let method = method.or((!target.http_method.is_empty()).then_some("_OTHER"));
-        attributes.some("http.request.method", method)
+        self.some("http.request.method", method.or((!target.http_method.is_empty()).then_some("_OTHER")));
     }
 
-    fn caller(self, hop: &Hop) -> Attributes {
+    fn caller(&mut self, hop: &Hop) {
         let caller = &hop.caller;
-        let address = caller.address.map(|address| address.to_string());
-        self.text("network.protocol.name", "http")
-            .text("network.protocol.version", caller.http.as_str())
-            .text("network.transport", "tcp")
-            .some("client.address", address.as_deref())
-            .number("client.port", caller.port.map(i64::from))
-            .some("http.route", hop.target.route.as_deref().map(unqueried))
-            .some("holdpoint.agent.id", caller.agent.as_ref().map(|agent| agent.as_str()))
-            .some("holdpoint.run.id", caller.run.as_deref())
-            .some("holdpoint.task.id", caller.task.as_deref())
-            .number("http.request.body.size", i64::try_from(hop.request_bytes).ok())
-            .number("http.response.body.size", i64::try_from(hop.response_bytes).ok())
+        self.text("network.protocol.name", "http");
+        self.text("network.protocol.version", caller.http.as_str());
+        self.text("network.transport", "tcp");
+        self.some("client.address", caller.address.map(|address| address.to_string()).as_deref());
+        self.number("client.port", caller.port.map(i64::from));
+        self.some("http.route", hop.target.route.as_deref().map(unqueried));
+        self.some("holdpoint.agent.id", caller.agent.as_ref().map(|agent| agent.as_str()));
+        self.some("holdpoint.run.id", caller.run.as_deref());
+        self.some("holdpoint.task.id", caller.task.as_deref());
+        self.number("http.request.body.size", i64::try_from(hop.request_bytes).ok());
+        self.number("http.response.body.size", i64::try_from(hop.response_bytes).ok());
     }
 
-    fn server(self, hop: &Hop) -> Attributes {
+    fn server(&mut self, hop: &Hop) {
         let upstream = &hop.upstream;
         let (transport, name, scheme) = match upstream.transport {
             Transport::Plain => ("tcp", "http", "http"),
             Transport::Tls => ("tcp", "http", "https"),
             Transport::Pipe => ("pipe", "", ""),
         };
-        self.text("network.transport", transport)
-            .text("network.protocol.name", name)
-            .text("url.scheme", scheme)
-            .some("server.address", upstream.address.as_deref().map(without_userinfo))
-            .number("server.port", upstream.port.map(i64::from))
+        self.text("network.transport", transport);
+        self.text("network.protocol.name", name);
+        self.text("url.scheme", scheme);
+        self.some("server.address", upstream.address.as_deref().map(without_userinfo));
+        self.number("server.port", upstream.port.map(i64::from));
     }
 
-    fn decision(self, hop: &Hop) -> Attributes {
+    fn decision(&mut self, hop: &Hop) {
         let decision = &hop.decision;
-        self.text("holdpoint.record.id", &hop.record.to_string())
-            .text("holdpoint.upstream", &hop.upstream.name)
-            .some("holdpoint.class", decision.class.map(|class| class.as_str()))
-            .number("holdpoint.consequence", decision.consequence.map(|level| i64::from(level.level())))
-            .text("holdpoint.decision", decision.outcome.as_str())
-            .some("holdpoint.would_be", decision.would_be.map(|would_be| would_be.as_str()))
-            .text("holdpoint.rule", &decision.rule)
-            .list("holdpoint.labels", &decision.labels)
-            .list("holdpoint.findings", &decision.findings)
-            .hold(hop)
+        self.text("holdpoint.record.id", &hop.record.to_string());
+        self.text("holdpoint.upstream", &hop.upstream.name);
+        self.some("holdpoint.class", decision.class.map(|class| class.as_str()));
+        self.number("holdpoint.consequence", decision.consequence.map(|level| i64::from(level.level())));
+        self.text("holdpoint.decision", decision.outcome.as_str());
+        self.some("holdpoint.would_be", decision.would_be.map(|would_be| would_be.as_str()));
+        self.text("holdpoint.rule", &decision.rule);
+        self.list("holdpoint.labels", &decision.labels);
+        self.list("holdpoint.findings", &decision.findings);
+        self.hold(hop);
     }
 
-    fn hold(self, hop: &Hop) -> Attributes {
-        self.some("holdpoint.hold.id", hop.decision.hold.as_deref())
-            .list("holdpoint.hold.approvers", &hop.decision.approvers)
+    fn hold(&mut self, hop: &Hop) {
+        self.some("holdpoint.hold.id", hop.decision.hold.as_deref());
+        self.list("holdpoint.hold.approvers", &hop.decision.approvers);
     }
 
-    fn outcome(self, error: Option<ErrorType>, status: Option<u16>) -> Attributes {
-        self.some("error.type", error.map(ErrorType::to_text).as_deref())
-            .number("http.response.status_code", status.map(i64::from))
+    fn outcome(&mut self, error: Option<ErrorType>, status: Option<u16>) {
+        self.some("error.type", error.map(ErrorType::to_text).as_deref());
+        self.number("http.response.status_code", status.map(i64::from));
     }
 }
 
@@ -338,7 +290,10 @@ fn without_userinfo(host: &str) -> &str {
 }
 
 /// At most 256 characters, none of which can move a cursor, forge a line or turn the direction of text.
-pub(super) fn clean(value: &str) -> String {
+pub(super) fn clean(value: &str) -> Cow<'_, str> {
+    if value.len() <= VALUE_CHARS_MAX && value.bytes().all(|byte| (0x20..0x7f).contains(&byte)) {
+        return Cow::Borrowed(value);
+    }
     let hidden = |c: char| {
         c.is_control()
             || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
