@@ -318,8 +318,8 @@ impl<H: Handler> Listener<H> {
         let mut builder = hyper::server::conn::http1::Builder::new();
         builder
             .timer(TokioTimer::new())
-            // Framing bounds a head's own time; this is how long the next may be awaited.
-            .header_read_timeout(Duration::from_secs(self.bounds.idle_seconds_max))
+            // Framing bounds a head's own time, and idleness ends a connection in good order before this does.
+            .header_read_timeout(Duration::from_secs(self.bounds.idle_seconds_max + 1))
             .max_buf_size((self.bounds.headers_bytes_max + 8 * 1024).max(16 * 1024));
         if self.bounds.headers_max > 100 {
             builder.max_headers(self.bounds.headers_max);

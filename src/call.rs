@@ -307,7 +307,14 @@ impl TraceContext {
 
     /// The `traceparent` header value of this context.
     pub fn to_traceparent(self) -> String {
-        format!("00-{}-{}-{:02x}", hex(&self.trace_id), hex(&self.span_id), self.flags)
+        let mut text = Vec::with_capacity(55);
+        text.extend_from_slice(b"00-");
+        push_hex(&mut text, &self.trace_id);
+        text.push(b'-');
+        push_hex(&mut text, &self.span_id);
+        text.push(b'-');
+        push_hex(&mut text, &[self.flags]);
+        String::from_utf8(text).unwrap_or_default()
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use dashmap::DashMap;
+use foldhash::fast::RandomState;
 
 use crate::call::{AgentId, Confidentiality, Integrity, Returns, hex};
 use crate::decode::Call;
@@ -75,7 +76,7 @@ const RUNS_MAX: usize = 1024;
 /// What all runs have read.
 pub struct Runs {
     window: Duration,
-    agents: Arc<DashMap<AgentId, History>>,
+    agents: Arc<DashMap<AgentId, History, RandomState>>,
 }
 
 #[derive(Default)]

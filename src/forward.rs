@@ -14,6 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
+use http::uri::PathAndQuery;
 use http::{Request, Uri, response};
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
@@ -34,7 +35,7 @@ pub struct Upstream {
     /// The `Host` it is sent.
     pub authority: HeaderValue,
     /// The path before every call's own: a base path for HTTP, the whole endpoint for MCP.
-    pub path: String,
+    pub path: PathAndQuery,
     /// How long the head of a reply may take.
     pub timeout: Duration,
     /// Whether the agent's own `Authorization` is passed on.
@@ -115,10 +116,8 @@ pub async fn send(
         return Err(failed("the upstream changed the protocol, which nobody asked for", "upstream-protocol"));
     }
     let (mut head, body) = response.into_parts();
-    drop_hop_by_hop(&mut head.headers);
-    drop_all(&mut head.headers, OURS);
     // Another way to the gateway is not an upstream's to name.
-    head.headers.remove(header::ALT_SVC);
+    strip(&mut head.headers, |name| name.starts_with(OURS) || name == "alt-svc");
     Ok(Reply { head, body, lent, expects })
 }
 
@@ -167,16 +166,14 @@ fn request(
     let (_, action, mut head, payload) = committed.into_call().into_parts();
     head.uri = target(upstream, &action)?;
     head.version = http::Version::HTTP_11;
-    own_headers(&mut head, upstream);
-    if matches!(action, Action::Mcp(_)) {
+    let mcp = matches!(action, Action::Mcp(_));
+    own_headers(&mut head, upstream, |name| {
         // A reply that is compressed passes without being understood, and how it ended must be known.
-        head.headers.remove(header::ACCEPT_ENCODING);
-    }
-    if drop_session {
-        head.headers.remove("mcp-session-id");
-        head.headers.remove("last-event-id");
-    }
-    trace_headers(&mut head.headers, hop, tracestate.as_deref());
+        (mcp && name == "accept-encoding")
+            || (drop_session && matches!(name, "mcp-session-id" | "last-event-id"))
+    });
+    let traceparent = hop.context.to_traceparent();
+    trace_headers(&mut head.headers, hop.record, &traceparent, tracestate.as_deref());
     if let Some((name, value)) = lease.into_header() {
         head.headers.insert(name, value);
     }
@@ -185,9 +182,7 @@ fn request(
         Payload::Opaque(incoming) => Outgoing::Stream(incoming, upload),
         Payload::Form(bytes, _) | Payload::Other(bytes) => whole(bytes),
         Payload::Json(document) => whole(document.bytes().clone()),
-        Payload::Rpc(message) => {
-            whole(splice::trace_context(&message, &hop.context.to_traceparent(), tracestate.as_deref()))
-        }
+        Payload::Rpc(message) => whole(splice::trace_context(&message, &traceparent, tracestate.as_deref())),
     };
     if let Outgoing::Whole(pieces) = &body {
         let length: usize = pieces.iter().map(Bytes::len).sum();
@@ -209,9 +204,9 @@ fn whole(bytes: Bytes) -> Outgoing {
 
 fn target(upstream: &Upstream, action: &Action) -> Result<Uri, Box<Stop>> {
     let text = match action {
-        Action::Mcp(_) => upstream.path.clone(),
+        Action::Mcp(_) => return Ok(Uri::from(upstream.path.clone())),
         Action::Http { path, raw_query, .. } => {
-            let base = upstream.path.trim_end_matches('/');
+            let base = upstream.path.path().trim_end_matches('/');
             match raw_query {
                 Some(query) => format!("{base}{path}?{query}"),
                 None => format!("{base}{path}"),
@@ -221,70 +216,70 @@ fn target(upstream: &Upstream, action: &Action) -> Result<Uri, Box<Stop>> {
     text.parse().map_err(|_| failed("the target cannot be sent", "target"))
 }
 
-/// Headers by which an agent could claim to be somebody, or to have come through something.
-const CLAIMS: [&str; 7] =
-    ["forwarded", "via", "x-agent-id", "x-client-cert", "x-real-ip", "x-remote-user", "x-spiffe-id"];
+/// Whether an agent could claim by a header of this name to be somebody, or to have come through something.
+fn is_claim(name: &str) -> bool {
+    name.starts_with("x-forwarded-")
+        || matches!(
+            name,
+            "forwarded"
+                | "via"
+                | "x-agent-id"
+                | "x-client-cert"
+                | "x-real-ip"
+                | "x-remote-user"
+                | "x-spiffe-id"
+        )
+}
 
-fn own_headers(head: &mut Parts, upstream: &Upstream) {
+fn own_headers(head: &mut Parts, upstream: &Upstream, also: impl Fn(&str) -> bool) {
     let headers = &mut head.headers;
     let trailers = headers.get(header::TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
-    drop_hop_by_hop(headers);
+    strip(headers, |name| {
+        also(name)
+            || is_claim(name)
+            || name.starts_with(OURS)
+            || matches!(name, "baggage" | "expect" | "tracestate")
+            || (name == "authorization" && !upstream.pass_authorization)
+    });
     if trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
     headers.insert(header::HOST, upstream.authority.clone());
-    headers.remove(header::EXPECT);
-    headers.remove("baggage");
-    for claim in CLAIMS {
-        headers.remove(claim);
-    }
-    drop_all(headers, OURS);
-    drop_all(headers, "x-forwarded-");
-    if !upstream.pass_authorization {
-        headers.remove(header::AUTHORIZATION);
-    }
 }
 
 /// How headers begin that only the gateway may set.
 const OURS: &str = "holdpoint-";
 
-/// Drops every header that begins so.
-fn drop_all(headers: &mut HeaderMap, prefix: &str) {
-    let named: Vec<HeaderName> =
-        headers.keys().filter(|name| name.as_str().starts_with(prefix)).cloned().collect();
-    for name in named {
-        headers.remove(name);
-    }
-}
-
-/// Drops what is for one connection only [RFC 9110 §7.6.1].
-fn drop_hop_by_hop(headers: &mut HeaderMap) {
+/// Drops the headers of such names, and those that are for one connection only [RFC 9110 §7.6.1].
+fn strip(headers: &mut HeaderMap, such: impl Fn(&str) -> bool) {
     const END_TO_END: [HeaderName; 4] =
         [header::AUTHORIZATION, header::CONTENT_LENGTH, header::CONTENT_TYPE, header::HOST];
-    let listed: Vec<HeaderName> = headers
+    let listed = headers
         .get_all(header::CONNECTION)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .filter_map(|name| name.trim().parse().ok())
-        .filter(|name| !END_TO_END.contains(name))
-        .collect();
-    for name in listed {
+        .filter(|name| !END_TO_END.contains(name));
+    let such = headers.keys().filter(|name| is_hop_by_hop(name.as_str()) || such(name.as_str())).cloned();
+    for name in listed.chain(such).collect::<Vec<HeaderName>>() {
         headers.remove(name);
     }
-    for name in [
-        header::CONNECTION,
-        header::PROXY_AUTHENTICATE,
-        header::PROXY_AUTHORIZATION,
-        header::TE,
-        header::TRAILER,
-        header::TRANSFER_ENCODING,
-        header::UPGRADE,
-    ] {
-        headers.remove(name);
-    }
-    headers.remove("keep-alive");
-    headers.remove("proxy-connection");
+}
+
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+    )
 }
 
 /// The agent's own trace state, when it belongs to the trace that goes on.
@@ -295,15 +290,16 @@ fn tracestate(call: &crate::decode::Call) -> Option<String> {
     call.trace().parent.and(state).filter(|state| state.len() <= 512).map(str::to_owned)
 }
 
-fn trace_headers(headers: &mut HeaderMap, hop: HopHeaders, tracestate: Option<&str>) {
-    headers.remove("tracestate");
+fn trace_headers(headers: &mut HeaderMap, record: RecordId, traceparent: &str, tracestate: Option<&str>) {
+    const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+    const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
     if let Some(value) = tracestate.and_then(|state| HeaderValue::from_str(state).ok()) {
-        headers.insert("tracestate", value);
+        headers.insert(TRACESTATE, value);
     }
-    if let Ok(value) = HeaderValue::from_str(&hop.context.to_traceparent()) {
-        headers.insert("traceparent", value);
+    if let Ok(value) = HeaderValue::from_str(traceparent) {
+        headers.insert(TRACEPARENT, value);
     }
-    if let Ok(value) = HeaderValue::from_str(&hop.record.to_string()) {
+    if let Ok(value) = HeaderValue::from_str(&record.to_string()) {
         headers.insert(RECORD_HEADER, value);
     }
 }

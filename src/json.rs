@@ -169,7 +169,25 @@ impl<'a> Value<'a> {
 
     /// The member of an object by its (unescaped) key.
     pub fn get(&self, key: &str) -> Option<Value<'a>> {
-        self.members().find(|(name, _)| name == key).map(|(_, value)| value)
+        let end = if self.kind() == Kind::Object { self.node.next as usize } else { 0 };
+        let mut at = self.at + 1;
+        while at < end {
+            let (name, value) = (Value::at(self.document, at)?, Value::at(self.document, at + 1)?);
+            if name.is_text(key) {
+                return Some(value);
+            }
+            at = value.node.next as usize;
+        }
+        None
+    }
+
+    /// Whether this is a string of exactly this (unescaped) text.
+    fn is_text(&self, text: &str) -> bool {
+        let raw = self.raw();
+        let inner = raw.get(1..raw.len().saturating_sub(1)).unwrap_or_default();
+        // An escaped text is longer than what it stands for.
+        inner == text.as_bytes()
+            || (inner.len() > text.len() && inner.contains(&b'\\') && self.string().as_deref() == Some(text))
     }
 
     /// The elements of an array; nothing for any other kind.

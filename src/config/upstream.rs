@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
+use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Uri};
 
 use crate::classify::catalog::{Catalog, UpstreamConfig, UpstreamKind};
@@ -135,7 +136,7 @@ impl Reader {
             let authority = uri.authority().filter(|authority| !authority.as_str().contains('@'))?;
             let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
             let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
-            Some((tls, host, port, authority.as_str().to_owned(), uri.path().to_owned()))
+            Some((tls, host, port, authority.as_str().to_owned(), uri.path().parse::<PathAndQuery>().ok()?))
         });
         let Some((tls, host, port, authority, base)) =
             parsed.filter(|_| uri.is_some_and(|uri| uri.query().is_none()))
