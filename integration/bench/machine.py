@@ -41,6 +41,39 @@ def cpu_ns(pid: int) -> int:
     return sum(int(task.read_text(encoding="ascii").split()[0]) for task in tasks)
 
 
+def by_thread(pid: int) -> dict[str, int]:
+    """The same time by the names of threads."""
+    told: dict[str, int] = {}
+    for task in (task for each in family(pid) for task in Path(f"/proc/{each}/task").iterdir()):
+        name = (task / "comm").read_text(encoding="utf-8").strip()
+        told[name] = told.get(name, 0) + int((task / "schedstat").read_text(encoding="ascii").split()[0])
+    return told
+
+
+@dataclass
+class Ticks:
+    """Seconds of all cores since the start of the machine: not idle, and taken by the host."""
+
+    busy: float
+    stolen: float
+
+    @classmethod
+    def now(cls) -> "Ticks":
+        """As of now."""
+        words = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]
+        user, nice, system, _idle, _wait, irq, softirq, steal = (int(word) / os.sysconf("SC_CLK_TCK") for word in words)
+        return cls(user + nice + system + irq + softirq, steal)
+
+
+def disturbance(before: Ticks, seconds: float) -> Json:
+    """The share of the whole machine that others took meanwhile. Ours are this process and all it waited for."""
+    now, cores = Ticks.now(), os.cpu_count() or 1
+    own = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    ours = sum(used.ru_utime + used.ru_stime for used in own)
+    others = max(0.0, now.busy - before.busy - ours)
+    return {"others_share": others / seconds / cores, "stolen_share": (now.stolen - before.stolen) / seconds / cores}
+
+
 @dataclass
 class Memory:
     """What a process and its children occupy, in KiB."""
@@ -102,7 +135,6 @@ def facts(holdpoint: str) -> Json:
         "memory_mib": memory_kib // 1024,
         "kernel": platform.release(),
         "python": platform.python_version(),
-        "load_before": os.getloadavg()[0],
         "holdpoint_binary": holdpoint,
         "envoy": said(str(CACHE / "envoy/bin/envoy"), "--version").split("version: ")[-1],
         "nginx": said("/usr/sbin/nginx", "-v"),

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import ssl
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ import yaml
 
 import gateway
 from gateway import DOMAIN, SUPPORT, Agent, Gateway
-from machine import PROXY_CORE, Memory, cpu_ns, memory, pinned
+from machine import PROXY_CORE, Memory, by_thread, cpu_ns, memory, pinned
 from parts import CACHE, Json, Process, Upstream, free_port, tool, until
 from upstream import SIZES
 
@@ -41,6 +42,7 @@ class Proxy:
     base: str
     process: Process
     pki: Path
+    health: int = 0
 
     @property
     def pid(self) -> int:
@@ -54,6 +56,18 @@ class Proxy:
     def memory(self) -> Memory:
         """What it occupies now."""
         return memory(self.pid)
+
+    def by_thread(self) -> dict[str, int]:
+        """The same, by the names of threads."""
+        return by_thread(self.pid)
+
+    def metric(self, name: str) -> int:
+        """The sum of a counter over its labels; nothing where there are no metrics."""
+        if not self.health:
+            return 0
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.health}/metrics", timeout=5) as response:
+            lines = str(response.read(), "utf-8").splitlines()
+        return sum(int(float(line.split()[-1])) for line in lines if line.startswith(name))
 
     def files(self, agent: Agent = SUPPORT) -> list[str]:
         """oha's options for an agent's certificate; none where there is no TLS."""
@@ -85,7 +99,7 @@ def issue(directory: Path) -> Path:
 
 
 def filler(count: int) -> str:
-    """Policies about other tools: half name their tool, half must be evaluated on each call to see that they do not apply."""
+    """Policies about other tools: half name theirs, half must be evaluated to see that they do not apply."""
     rules = []
     for number in range(count):
         head = f'@id("other-{number}") @public("other")\nforbid (principal, action in Holdpoint::Action::"invoke", '
@@ -159,7 +173,7 @@ def holdpoint(
         run.start()
         assert run.process is not None
         scheme = "http" if "tls" in run.off.split(",") else "https"
-        yield Proxy(name, f"{scheme}://127.0.0.1:{run.port}", run.process, pki)
+        yield Proxy(name, f"{scheme}://127.0.0.1:{run.port}", run.process, pki, run.health)
     finally:
         run.stop()
         shutil.rmtree(place / "state", ignore_errors=True)  # gigabytes, after a load
