@@ -135,7 +135,7 @@ def facts(holdpoint: str) -> Json:
         "memory_mib": memory_kib // 1024,
         "kernel": platform.release(),
         "python": platform.python_version(),
-        "holdpoint_binary": holdpoint,
+        "holdpoint": f"{said(holdpoint, '--version')}, SHA-256 {said('sha256sum', holdpoint)[:12]}",
         "envoy": said(str(CACHE / "envoy/bin/envoy"), "--version").split("version: ")[-1],
         "nginx": said("/usr/sbin/nginx", "-v"),
         "oha": said(str(CACHE / "oha/bin/oha"), "--version"),

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -152,12 +153,13 @@ LIMITS: list[Json] = [
 
 def upstreams(ports: Ports) -> list[Upstream]:
     """One MCP server for each size of reply, the HTTP API, and the streams."""
-    nowhere, none = Path(os.devnull), None
+    nowhere: Any = Path(os.devnull)
+    process: Any = None  # not started here, and not asked what it saw
     behind = [("api", "http", f"http://127.0.0.1:{ports.constants}", CATALOG_HTTP)]
     behind += [("events", "http", f"http://127.0.0.1:{ports.streams}", CATALOG_HTTP)]
     for size in SIZES:
         behind.append((f"tools-{size}", "mcp", f"http://127.0.0.1:{ports.constants}/tools-{size}/mcp", CATALOG_TOOLS))
-    return [Upstream(name, kind, url, nowhere, none, tools) for name, kind, url, tools in behind]  # type: ignore[arg-type]
+    return [Upstream(name, kind, url, nowhere, process, tools) for name, kind, url, tools in behind]
 
 
 @contextmanager

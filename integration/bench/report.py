@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Tables from results: `report.py [RESULTS.json]` writes them into docs/performance.md between its markers."""
 
 import json
@@ -13,8 +14,9 @@ from parts import CACHE_ROOT, REPOSITORY, Json  # noqa: E402
 DOCUMENT = REPOSITORY / "docs/performance.md"
 PROXIES = ("nginx", "envoy", "holdpoint")
 SMALL = {"http_small": "HTTP GET", "tools_call": "`tools/call`"}
-SIZED = {f"{kind}_{size}": f"{text}, {word}" for size, word in (("1k", "1 KiB"), ("64k", "64 KiB"), ("1m", "1 MiB"))
-         for kind, text in (("http", "HTTP GET"), ("tools", "`tools/call`"))}
+SIZES = {"1k": "1 KiB", "64k": "64 KiB", "1m": "1 MiB"}
+SIZED = {f"http_{size}": f"HTTP GET, {text}" for size, text in SIZES.items()}
+SIZED |= {f"tools_{size}": f"`tools/call`, {text}" for size, text in SIZES.items()}
 
 
 def table(head: Iterable[str], lines: Iterable[Iterable[Any]]) -> str:
@@ -48,6 +50,7 @@ def facts(results: Json) -> str:
             ("kernel", told["kernel"]),
             ("taken meanwhile by other programs", f"{told['others_share']:.0%} of the machine"),
             ("taken meanwhile by other machines on the host", f"{told['stolen_share']:.0%}"),
+            ("Holdpoint", told["holdpoint"]),
             ("Envoy", told["envoy"]),
             ("nginx", told["nginx"].removeprefix("nginx version: ")),
             ("oha", told["oha"]),
@@ -188,8 +191,8 @@ def spans(rows: Json) -> str:
     """How many spans the collector got while the figures were taken."""
     told = [rows[name]["spans"] for name in SMALL if name in rows]
     sums = {word: figure(sum(each[word] for each in told)) for word in ("exported", "dropped")}
-    text = f"\n\nThe collector confirmed {sums['exported']} spans of Holdpoint meanwhile; {sums['dropped']} were dropped."
-    return text + f" Holdpoint's CPU time by thread: {threads(rows)}."
+    text = f"The collector confirmed {sums['exported']} spans of Holdpoint meanwhile; {sums['dropped']} were dropped."
+    return f"\n\n{text} Holdpoint's CPU time by thread: {threads(rows)}."
 
 
 def threads(rows: Json) -> str:
