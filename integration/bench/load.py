@@ -80,6 +80,8 @@ def through(proxy: Proxy, load: Load) -> Round:
     """Loads a proxy, and insists that each call came back with the upstream's reply."""
     before, started = proxy.cpu_ns(), time.monotonic()
     told = oha(proxy.base, proxy.files(load.agent), load)
+    ended = proxy.process.popen.poll()
+    assert ended is None, f"{proxy.name} ended with {ended} under load:\n{proxy.process.tail()}"
     spent, elapsed = proxy.cpu_ns() - before, time.monotonic() - started
     insist(proxy.name, load, told)
     return round_of(told, spent, elapsed)

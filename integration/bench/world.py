@@ -24,6 +24,7 @@ class World:
     pki: Path
     ports: Ports
     quick: bool
+    failed: bool = False
 
     def short(self, quick: float, full: float) -> float:
         """A duration or a count."""
@@ -58,12 +59,14 @@ class World:
 
 @contextmanager
 def world(quick: bool) -> Iterator[World]:
-    """Starts the upstreams and the collector; what a failed run left is there until the next one."""
+    """Starts the upstreams and the collector; after a failed row the logs stay."""
     directory = RESULTS / f"run-{os.getpid()}"
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     pki = proxies.issue(directory)
     with upstream.constants(directory) as port, upstream.streams(directory) as streams:
         with collector.sink(directory) as otlp:
-            yield World(directory, pki, Ports(port, streams, otlp), quick)
-    shutil.rmtree(directory, ignore_errors=True)
+            shared = World(directory, pki, Ports(port, streams, otlp), quick)
+            yield shared
+    if not shared.failed:
+        shutil.rmtree(directory, ignore_errors=True)
