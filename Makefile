@@ -9,7 +9,7 @@ BIN := $(abspath $(CARGO_TARGET_DIR))/release/holdpoint
 TEST_LINTS := $(addprefix -A clippy::,expect_used indexing_slicing panic string_slice too_many_lines type_complexity \
 	unreachable unwrap_used disallowed_methods)
 
-.PHONY: help build demo test lint unit integration
+.PHONY: help build demo test lint unit integration bench
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST)
@@ -36,5 +36,8 @@ integration: build ## real SDKs, servers, nginx, curl and the OpenTelemetry Coll
 	integration/setup.sh
 	@mkdir -p $(CARGO_TARGET_DIR)
 	set -o pipefail; HOLDPOINT_BIN=$(BIN) integration/run.sh quick 2>&1 | tee $(CARGO_TARGET_DIR)/integration.txt
+
+bench: build ## beside Envoy and nginx: CPU, latency, memory, overload; not part of `test`. BENCH=--quick is short
+	HOLDPOINT_BIN=$(BIN) integration/bench/run.sh $(BENCH)
 
 integration: SHELL := /bin/bash

