@@ -10,7 +10,7 @@ pub mod tls;
 use std::error::Error;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
@@ -20,6 +20,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -189,6 +190,10 @@ struct Listener<H> {
     alive: mpsc::Sender<()>,
 }
 
+/// What requests come over.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream for S {}
+
 /// Serves a listener until `drain` turns true (or its sender is gone), then ends connections gracefully.
 pub async fn serve<H: Handler>(
     listener: TcpListener,
@@ -259,7 +264,12 @@ impl<H: Handler> Listener<H> {
         _connection: OwnedSemaphorePermit,
         handshake: OwnedSemaphorePermit,
     ) {
-        let accepted = self.handshake(socket, peer).await;
+        #[cfg(feature = "bench")]
+        if crate::bench::off(crate::bench::Control::Tls) {
+            return self.plain(socket, peer).await;
+        }
+        // Each in a box of its own, so that an idle connection holds neither the other nor the handshake.
+        let accepted = Box::pin(self.handshake(socket, peer)).await;
         drop(handshake);
         let (stream, conn) = match accepted {
             Ok(accepted) => accepted,
@@ -268,9 +278,9 @@ impl<H: Handler> Listener<H> {
         let fault = conn.fault.clone();
         let busy = Arc::new(Activity::new());
         if conn.h2 {
-            self.serve_h2(stream, conn, busy).await;
+            Box::pin(self.serve_h2(stream, conn, busy)).await;
         } else {
-            self.serve_h1(stream, conn, busy).await;
+            Box::pin(self.serve_h1(stream, conn, busy)).await;
         }
         if fault.get() == Some(&"h2-control-flood") {
             self.handler.refused(peer, "h2-control-flood", "too many HTTP/2 control frames".to_owned());
@@ -307,7 +317,18 @@ impl<H: Handler> Listener<H> {
         Ok((stream, Arc::new(conn)))
     }
 
-    async fn serve_h1(&self, stream: TlsStream<TcpStream>, conn: Arc<Conn>, activity: Arc<Activity>) {
+    /// A connection without TLS, for benchmarks alone.
+    #[cfg(feature = "bench")]
+    async fn plain(&self, socket: TcpStream, peer: SocketAddr) {
+        let _ = socket.set_nodelay(true);
+        let Ok(local) = socket.local_addr() else { return };
+        let not_after = SystemTime::now() + Duration::from_secs(86_400);
+        let leaf = Leaf { id: crate::bench::agent(), serial: Arc::from("00"), not_after };
+        let conn = Conn { peer, local, leaf, fingerprint: [0; 32], h2: false, fault: Arc::default() };
+        Box::pin(self.serve_h1(socket, Arc::new(conn), Arc::new(Activity::new()))).await;
+    }
+
+    async fn serve_h1<S: Stream>(&self, stream: S, conn: Arc<Conn>, activity: Arc<Activity>) {
         let head = framing::HeadBounds {
             bytes_max: self.bounds.headers_bytes_max,
             fields_max: self.bounds.headers_max,
@@ -324,11 +345,11 @@ impl<H: Handler> Listener<H> {
         if self.bounds.headers_max > 100 {
             builder.max_headers(self.bounds.headers_max);
         }
-        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        let connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
         self.until_done(connection, |connection| connection.graceful_shutdown(), &conn, &activity).await;
     }
 
-    async fn serve_h2(&self, stream: TlsStream<TcpStream>, conn: Arc<Conn>, activity: Arc<Activity>) {
+    async fn serve_h2<S: Stream>(&self, stream: S, conn: Arc<Conn>, activity: Arc<Activity>) {
         let stream = h2guard::H2Guard::new(stream, conn.fault.clone());
         let service = service_fn(|request| self.call(conn.clone(), &activity, request));
         let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
@@ -341,7 +362,7 @@ impl<H: Handler> Listener<H> {
             .max_header_list_size(u32::try_from(self.bounds.headers_bytes_max).unwrap_or(u32::MAX))
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_WAIT_MAX);
-        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        let connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
         self.until_done(connection, |connection| connection.graceful_shutdown(), &conn, &activity).await;
     }
 
@@ -358,11 +379,12 @@ impl<H: Handler> Listener<H> {
         request.extensions_mut().insert(gone);
         let (sender, receiver) = oneshot::channel();
         let (handler, alive) = (self.handler.clone(), self.alive.clone());
-        tokio::spawn(async move {
+        // Boxed here: the state of a call is large, and spawning moves it several times.
+        tokio::spawn(Box::pin(async move {
             // The client may be gone; then nobody takes the response, and dropping its body tells its maker.
             let _ = sender.send(handler.call(conn, request).await);
             drop(alive);
-        });
+        }));
         async move {
             let response = receiver.await.map_err(|_| "the call's task ended without a response")?;
             Ok(response.map(|body| Watched::new(body, presence)))
@@ -372,12 +394,11 @@ impl<H: Handler> Listener<H> {
     /// Drives a connection to its end, and asks it to end when it is idle, too old, past its certificate, or at drain.
     async fn until_done<C: Future>(
         &self,
-        connection: C,
+        mut connection: Pin<&mut C>,
         end: impl Fn(Pin<&mut C>),
         conn: &Conn,
         activity: &Activity,
     ) {
-        let mut connection = std::pin::pin!(connection);
         let valid = conn.not_after().duration_since(SystemTime::now()).unwrap_or_default();
         let life = valid.min(Duration::from_secs(self.bounds.connection_seconds_max));
         let idle = Duration::from_secs(self.bounds.idle_seconds_max);

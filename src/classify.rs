@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, header};
 
+use crate::bench::{self, Control};
 use crate::call::{
     Class, Consequence, Effect, FactType, Lifted, PolicyAction, ResourceProfile, Returns, Stage, Stop,
     StopKind, Word,
@@ -117,6 +118,9 @@ pub fn call(catalog: &Catalog, call: &Call) -> Result<Facts, Box<Stop>> {
             "this upstream has no catalogue",
         ));
     };
+    if bench::off(Control::Classify) {
+        return facts(catalog, &Question { upstream, subject: Subject::Session });
+    }
     let params = call.message().and_then(Message::params);
     let subject = match call.action() {
         Action::Http { path, query, .. } => Subject::Http {

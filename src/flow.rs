@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use dashmap::DashMap;
 use foldhash::fast::RandomState;
 
+use crate::bench::{self, Control};
 use crate::call::{AgentId, Confidentiality, Integrity, Returns, hex};
 use crate::decode::Call;
 use crate::secret::PseudonymKey;
@@ -113,6 +114,9 @@ pub fn run_of(call: &Call, key: &PseudonymKey) -> Arc<str> {
 
 /// Enters a call into its run and says what the agent's runs remember at this moment.
 pub fn enter(runs: &Runs, agent: &AgentId, run: Arc<str>, now: SystemTime) -> Entry {
+    if bench::off(Control::Flow) {
+        return Entry { run, labels: Vec::new(), calls: 0 };
+    }
     let mut history = runs.agents.entry(agent.clone()).or_default();
     let labels = history.in_force(runs.window, now);
     let calls = history.count(&run);
@@ -121,7 +125,7 @@ pub fn enter(runs: &Runs, agent: &AgentId, run: Arc<str>, now: SystemTime) -> En
 
 /// Labels the agent's runs with what a call that is about to be sent will bring.
 pub fn sent(runs: &Runs, agent: &AgentId, brings: &[Label], now: SystemTime) {
-    if brings.is_empty() {
+    if brings.is_empty() || bench::off(Control::Flow) {
         return;
     }
     let mut history = runs.agents.entry(agent.clone()).or_default();

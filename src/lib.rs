@@ -2,6 +2,7 @@
 
 pub mod accept;
 pub mod answer;
+pub mod bench;
 pub mod app;
 pub mod call;
 pub mod classify;

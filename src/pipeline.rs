@@ -1,5 +1,6 @@
 //! The life of one call, read from top to bottom. Read this first.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -125,7 +126,7 @@ async fn run(
     record.sending(gw.upstreams.dial(&committed));
     let hop = HopHeaders { record: record.id(), context: record.upstream_context() };
     let leave = forward::leave(&committed);
-    let sending = forward::send(&gw.upstreams, committed, lease, hop, steady);
+    let sending = pin!(forward::send(&gw.upstreams, committed, lease, hop, steady));
     let reply = gone.unless(leave, sending).await.unwrap_or_else(|| Err(left()))?;
     record.replied(reply.head.status.as_u16());
     record.enter(Stage::Observe);

@@ -28,6 +28,7 @@ use opentelemetry_sdk::resource::{EnvResourceDetector, TelemetryResourceDetector
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
+use crate::bench::{self, Control};
 use export::{Client, Intake, Item, LastAnswer, Pace, Worker};
 use hop::HoldMoment;
 
@@ -141,6 +142,9 @@ impl Telemetry {
 
     /// Takes a call that ended: counts it at once, and queues its spans. Never blocks.
     pub fn finished(&self, hop: Box<Hop>) {
+        if bench::off(Control::Spans) {
+            return;
+        }
         self.metrics.count(&hop);
         if self.queue.is_some() && (hop.is_notable() || self.sampled(&hop.trace.trace_id)) {
             self.push(Item::Hop(hop));

@@ -137,7 +137,7 @@ class Measured(Gateway):
     def start(self) -> "Measured":
         """Starts it on the proxies' core and waits until it is ready."""
         command = [self.program or gateway.binary(), "serve", "--config", str(self.directory / "holdpoint.yaml")]
-        more = {"HOLDPOINT_BENCH_OFF": self.off} if self.off else {}
+        more = {"HOLDPOINT_BENCH_OFF": self.off, "HOLDPOINT_BENCH_AGENT": SUPPORT.id} if self.off else {}
         log = self.directory / "gateway.log"
         self.process = Process.start("holdpoint", pinned(PROXY_CORE, command), log, TOKIO_WORKER_THREADS="1", **more)
         until("the gateway to be ready", self.ready, pause=0.02)

@@ -12,6 +12,8 @@ use crate::{app, config};
 /// Runs the gateway: 0 after an orderly end, 2 when it cannot run, 64 when its configuration is wrong.
 pub fn serve(file: &Path, format: Format) -> u8 {
     log(format);
+    #[cfg(feature = "bench")]
+    crate::bench::warn();
     let loaded = match config::load(file) {
         Ok(loaded) => loaded,
         Err(mistakes) => return super::tell(super::wanting(&mistakes), format, &mut io::stdout()),

@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use cedar_policy::{Authorizer, Decision as Answered, PolicyId, PolicySet, Request, Schema};
 
-use crate::call::FactType;
-use crate::call::{Approval, PolicyInput};
+use crate::bench::{self, Control};
+use crate::call::{Approval, FactType, PolicyInput};
 use crate::decide::schema::Facts;
 use crate::yaml::Mistake;
 use load::RuleInfo;
@@ -154,6 +154,10 @@ impl Policy {
     /// What the policy says to this call, over the policies that can match it; remembered where nothing that these
     /// policies look at can change between calls.
     pub fn evaluate(&self, input: &PolicyInput) -> Arc<Decision> {
+        if bench::off(Control::Decide) {
+            let none = Answer { allowed: true, rules: Vec::new(), errors: Vec::new() };
+            return Arc::new(allowed(&none));
+        }
         if self.conforms(input).is_err() || view::utc(input.now).is_err() {
             return Arc::new(self.evaluate_fresh(input));
         }

@@ -73,20 +73,22 @@ impl Pool {
 
     /// Sends one request and waits for the head of its reply.
     pub async fn send(&self, request: Request<Outgoing>) -> Result<(Response<Incoming>, Lent), Failure> {
-        let reused = self.reuse().await;
-        let fresh = reused.is_none();
-        let connection = match reused {
-            Some(connection) => connection,
-            None => self.connect().await?,
+        let unsent = match self.reuse().await {
+            None => request,
+            Some(connection) => match self.send_on(connection, request).await {
+                Ok(reply) => return Ok(reply),
+                // It was closed meanwhile: the same request over a new connection.
+                Err((_, Some(unsent))) => *unsent,
+                Err((error, None)) => return Err(Failure::Broken(error)),
+            },
         };
-        match self.send_on(connection, request).await {
-            Ok(reply) => Ok(reply),
-            Err((_, Some(unsent))) if !fresh => {
-                let connection = self.connect().await?;
-                self.send_on(connection, *unsent).await.map_err(|failure| self.failure(failure))
-            }
-            Err(failure) => Err(self.failure(failure)),
-        }
+        // Connecting is seldom, and too large a state to be a part of every call's.
+        Box::pin(self.send_anew(unsent)).await
+    }
+
+    async fn send_anew(&self, request: Request<Outgoing>) -> Result<(Response<Incoming>, Lent), Failure> {
+        let connection = self.connect().await?;
+        self.send_on(connection, request).await.map_err(|failure| self.failure(failure))
     }
 
     /// What hyper gives back has not been sent.

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use super::chain::{Fault, HEAD_BYTES_MAX, Kind, RECORD_BYTES_MAX};
 use super::recover::{self, Recovered};
 use super::writer;
+use crate::bench::{self, Control};
 use crate::call::RecordId;
 use crate::json::Members;
 
@@ -196,6 +197,9 @@ impl Ledger {
     /// Writes an entry and waits until it is as durable as asked. Once polled, it is written even if the future is
     /// dropped.
     pub async fn append(&self, entry: Entry, durability: Durability) -> Result<Appended, LedgerError> {
+        if bench::off(Control::Ledger) {
+            return Ok(Appended { seq: 0 });
+        }
         let (shared, wait) = (&self.inner.shared, self.inner.wait);
         if shared.hung(durability) {
             return Err(LedgerError::Hung);
