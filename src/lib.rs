@@ -2,8 +2,8 @@
 
 pub mod accept;
 pub mod answer;
-pub mod bench;
 pub mod app;
+pub mod bench;
 pub mod call;
 pub mod classify;
 pub mod cli;
