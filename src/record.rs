@@ -249,11 +249,12 @@ impl Record {
         self.noted.texts("brings", brings.iter().map(|label| label.as_str()));
         let durability = durability(&facts);
         let entry = self.first(Kind::Intent);
+        // From here on the intent may reach the disk, even if nobody waits for that any more, and must not stand there
+        // as if the call had gone.
+        self.state = State::Committed(Durability::Written);
         if let Err(error) = self.evidence.ledger.append(entry, durability).await {
-            if matches!(error, LedgerError::Hung) {
-                // The intent may reach the disk all the same: it must not stand there as if the call had gone.
-                self.state = State::Committed(Durability::Written);
-            } else {
+            if !matches!(error, LedgerError::Hung) {
+                self.state = State::Open;
                 (self.noted, self.decided) = (self.said.clone(), false);
             }
             return Err(unavailable(&error.to_string()));
