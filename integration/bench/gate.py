@@ -330,6 +330,7 @@ def main() -> int:
         parser.error("--accept needs a reason")
     started, kept = time.monotonic(), CACHE_ROOT / "gate" / f"run-{os.getpid()}"
     accepted = read(ACCEPTED)
+    print(f"gate: counting; when it fails, logs stay in {kept}", flush=True)
     program = own_copy(binary(), kept.with_suffix(".bin"))
     try:
         found, machine = measured(kept), machine_of(program)
