@@ -56,6 +56,7 @@ pub struct Judged {
 }
 
 /// Decides a call at this moment.
+#[inline(never)] // integration/bench/gate.py counts its instructions by name
 pub fn call(policy: &Policy, call: Call, facts: Facts, entry: Entry, moment: Moment) -> Judged {
     let input = Box::new(input(&call, &facts, &entry, moment));
     let decision = policy.evaluate(&input);
