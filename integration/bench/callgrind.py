@@ -22,10 +22,11 @@ ADDED = re.compile(r"(::h[0-9a-f]{16})?('\d+)?$")  # to a name, by the compiler 
 
 @dataclass
 class Counts:
-    """What callgrind wrote down: instructions by the thread's number, and by function with all that it calls."""
+    """What callgrind wrote down: instructions by the thread's number, by function with all that it calls, and by place."""
 
     threads: dict[int, int] = field(default_factory=dict)
     inclusive: dict[str, int] = field(default_factory=dict)
+    places: dict[str, int] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -43,13 +44,18 @@ class Counts:
     def add(self, text: str) -> None:
         """One file of callgrind, which is one thread's. A name is written out once, and then goes by its number."""
         names: dict[str, str] = {}
-        thread, function, calls = 0, "", False
+        files: dict[str, str] = {}
+        thread, function, file, calls = 0, "", "", False
         for line in text.splitlines():
             key, _, value = line.partition("=")
             if key == "fn":
                 function = name(names, value)
+            elif key in ("fl", "fi", "fe"):
+                file = name(files, value)
             elif key == "cfn":
                 name(names, value)
+            elif key in ("cfi", "cfl"):
+                name(files, value)
             elif key == "calls":
                 calls = True
             elif line.startswith("thread:"):
@@ -59,7 +65,49 @@ class Counts:
                 self.inclusive[function] = self.inclusive.get(function, 0) + cost
                 if not calls:  # what a function calls is counted where it is spent
                     self.threads[thread] = self.threads.get(thread, 0) + cost
+                    where = place(file, function)
+                    self.places[where] = self.places.get(where, 0) + cost
                 calls = False
+
+
+# Whose work a crate's is; one that is not here goes by its name.
+CRATES = {
+    "HTTP (hyper)": ("http", "http-body", "http-body-util", "httparse", "httpdate", "hyper", "hyper-util"),
+    "runtime (tokio)": ("tokio", "mio", "futures-channel", "futures-core", "futures-util", "parking_lot"),
+    "TLS (rustls)": ("rustls", "rustls-pki-types", "rustls-webpki", "tokio-rustls"),
+    "cryptography (aws-lc)": ("aws-lc-rs", "aws-lc-sys"),
+    "allocation (jemalloc)": ("tikv-jemallocator", "tikv-jemalloc-sys"),
+    "buffers, maps, hashes": ("bytes", "dashmap", "foldhash", "hashbrown", "indexmap", "memchr", "arc-swap"),
+    "identifiers and random numbers": ("getrandom", "rand", "rand_chacha", "rand_core", "uuid", "chacha20"),
+    "JSON of replies (serde)": ("serde_json", "serde_core", "serde", "itoa"),
+    "protobuf (prost)": ("prost",),
+    "limits (governor)": ("governor", "quanta"),
+}
+CRATE_OF = {crate: work for work, crates in CRATES.items() for crate in crates}
+
+
+def place(file: str, function: str) -> str:
+    """Whose work the lines of a file are."""
+    if "sha256" in function:
+        return "SHA-256: the audit's chain, digests of arguments and replies"
+    if "/aws-lc/" in file:
+        return "cryptography (aws-lc)"
+    if "jemalloc" in file:
+        return "allocation (jemalloc)"
+    crate = re.search(r"/registry/src/[^/]+/(.+?)-\d+\.\d+[^/]*/", file)
+    if crate:
+        return CRATE_OF.get(crate.group(1), f"crate {crate.group(1)}")
+    if "/library/" in file:
+        # Inlined, as most of it is, it is part of the function that it was inlined into.
+        into = re.match(r"[<&]*(?:mut |dyn )?([a-z_0-9]+)::([a-z_0-9]+)", function)
+        crate_name, module = (into.group(1).replace("_", "-"), into.group(2)) if into else ("", "")
+        if crate_name == "holdpoint":
+            return f"Holdpoint: {module}"
+        return CRATE_OF.get(crate_name, "Rust's standard library: formatting, texts, lists")
+    own = re.search(r"/src/([a-z_]+)(\.rs$|/)", file)
+    if own and file.endswith(".rs"):
+        return f"Holdpoint: {own.group(1)}"
+    return "libc: copying, comparing, system calls"
 
 
 def name(names: dict[str, str], word: str) -> str:

@@ -214,16 +214,21 @@ def between(text: str, name: str, content: str) -> str:
     return f"{head}{begin}\n{content}\n{end}{rest.split(end, 1)[1]}"
 
 
+def put(blocks: dict[str, str]) -> None:
+    """Writes blocks into the document, each between its markers."""
+    text = DOCUMENT.read_text(encoding="utf-8")
+    for name, content in blocks.items():
+        text = between(text, name, content)
+    DOCUMENT.write_text(text, encoding="utf-8")
+
+
 def main(file: Path) -> None:
     """Writes each table that the results have; the others stay as they are."""
     results = json.loads(file.read_text(encoding="utf-8"))
-    text = DOCUMENT.read_text(encoding="utf-8")
     source = f"\n\n<sub>{results['facts']['date'][:10]}, commit `{results['facts']['commit']}`" + (
         ", short durations</sub>" if results["facts"]["quick"] else "</sub>"
     )
-    for name, content in tables(results).items():
-        text = between(text, name, content + ("" if name == "facts" else source))
-    DOCUMENT.write_text(text, encoding="utf-8")
+    put({name: content + ("" if name == "facts" else source) for name, content in tables(results).items()})
     print(f"report: {DOCUMENT} has {', '.join(tables(results))} of {file}")
 
 
