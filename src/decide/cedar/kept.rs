@@ -25,15 +25,21 @@ impl<V: Clone> Kept<V> {
 
     /// The entry of this hash that is the one asked for: hashes may collide.
     pub(super) fn find(&self, hash: u64, is: impl Fn(&V) -> bool) -> Option<V> {
-        let set = self.set(hash)?.read().unwrap_or_else(PoisonError::into_inner);
-        let mut entries = set.ways.iter().flatten();
-        entries.find(|(other, value)| *other == hash && is(value)).map(|(_, value)| value.clone())
+        self.homes(hash).into_iter().flatten().find_map(|home| {
+            let set = home.read().unwrap_or_else(PoisonError::into_inner);
+            let mut entries = set.ways.iter().flatten();
+            entries.find(|(other, value)| *other == hash && is(value)).map(|(_, value)| value.clone())
+        })
     }
 
-    /// Keeps an entry.
+    /// Keeps an entry, in the one of its two sets that has more room.
     pub(super) fn put(&self, hash: u64, value: V) {
-        let Some(set) = self.set(hash) else { return };
-        let mut set = set.write().unwrap_or_else(PoisonError::into_inner);
+        let free = |home: &&RwLock<Set<V>>| {
+            let set = home.read().unwrap_or_else(PoisonError::into_inner);
+            set.ways.iter().filter(|way| way.is_none()).count()
+        };
+        let Some(home) = self.homes(hash).into_iter().flatten().max_by_key(free) else { return };
+        let mut set = home.write().unwrap_or_else(PoisonError::into_inner);
         let place = set.next;
         set.next = (place + 1) % WAYS;
         // What stood there is dropped when nobody waits for this set any more.
@@ -42,8 +48,9 @@ impl<V: Clone> Kept<V> {
         drop(before);
     }
 
-    fn set(&self, hash: u64) -> Option<&RwLock<Set<V>>> {
-        self.sets.get(usize::try_from(hash).unwrap_or(0) % self.sets.len())
+    /// The two sets that an entry may stand in: with one alone, some would be full while others are empty.
+    fn homes(&self, hash: u64) -> [Option<&RwLock<Set<V>>>; 2] {
+        [hash, hash.rotate_left(32)].map(|half| self.sets.get(half as u32 as usize % self.sets.len()))
     }
 }
 
@@ -52,7 +59,17 @@ mod tests {
     use super::*;
 
     fn spread(number: u64) -> u64 {
-        number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20
+        let mixed = (number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9)
+    }
+
+    #[test]
+    fn what_fits_is_kept() {
+        let kept = Kept::new(1024);
+        (0..870_u64).for_each(|number| kept.put(spread(number), number));
+        let left =
+            (0..870_u64).filter(|number| kept.find(spread(*number), |value| value == number).is_some());
+        assert!(left.count() >= 860);
     }
 
     #[test]
