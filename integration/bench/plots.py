@@ -26,6 +26,7 @@ from parts import REPOSITORY, Json  # noqa: E402
 PLOTS = REPOSITORY / "docs/plots"
 # Readable on white and on black: the background is left to the reader.
 INK = "#7d8590"
+LETTER = 0.0108  # the width of one, in widths of a picture
 COLOURS = ("#3b82f6", "#e8590c", "#2f9e44", "#b55fe6")
 plt.rcParams.update(
     {
@@ -77,7 +78,7 @@ def ends(points: Points, plot: str, series: str) -> tuple[float, float]:
 def short(value: float) -> str:
     """A number in few digits."""
     if value >= 1e6:
-        return f"{value / 1e6:,.3g} M"
+        return f"{value / 1e6:,.3g} million"
     if value >= 100:
         return f"{value:,.0f}"
     return f"{value:.2g}" if value < 10 else f"{value:.3g}"
@@ -158,12 +159,12 @@ def reopen(points: Points) -> str:
     labels = points["reopen", "labels"]
     most = max(labels)
     rate = most / at(points, "reopen", "labels", most) * 1e3
-    beyond = "" if most >= 10_000_000 else " 10 M are not measured; by this rate they would take ten times as long."
+    beyond = "" if most >= 10_000_000 else " 10 million were not measured: they are taken to need ten times as long."
     return (
-        "**Bounded** is reopening, by the segments since the oldest open intent, usually the last one of 64 MiB "
-        f"({short(at(points, 'reopen', 'reopening the audit', most))} ms with {short(most)} records). **Not flat**, but "
-        "linear, are verification, which reads everything as it must, and the labels that a restart takes from all intents "
-        f"of the last day, at {short(rate)} records a second.{beyond}"
+        "**Bounded** is reopening: the chain is checked from the segment with the oldest open intent on, usually the last "
+        f"one of at most 64 MiB ({short(at(points, 'reopen', 'reopening the audit', most))} ms with {short(most)} records). "
+        "**Not flat**, but linear, are verification, which must read everything, and the labels, which a restart takes from "
+        f"all intents of the last day, at {short(rate)} records a second.{beyond}"
     )
 
 
@@ -204,10 +205,10 @@ DRAWN = (
         [("append", "written", "written, alone"), ("append", "synced", "synced, 64 at once")], append,
     ),
     Plot(
-        "reopen", "records in the audit", "seconds",
+        "reopen", "records in the audit", "milliseconds",
         [("reopen", "verification", "verification"), ("reopen", "labels", "restoring labels"),
          ("reopen", "reopening the audit", "reopening")],
-        reopen, 1e-3,
+        reopen,
     ),
     Plot("arguments", "KiB of arguments", "decode and classify, µs", [("arguments", each, each) for each in SHAPES],
          arguments, 1e-3, [1, 4, 16, 64]),
@@ -216,10 +217,9 @@ DRAWN = (
 
 def tick(value: float, _position: object = None) -> str:
     """A tick's label in plain digits."""
-    for size, suffix in ((1e6, " M"), (1e3, " k")):
-        if value >= size:
-            return f"{value / size:g}{suffix}"
-    return f"{value:g}"
+    if value >= 1e6:
+        return f"{value / 1e6:g} M"
+    return f"{value:,.0f}" if value >= 1 else f"{value:g}"
 
 
 def apart(values: list[float], least: float) -> list[float]:
@@ -264,7 +264,7 @@ def draw(plot: Plot, points: Points) -> None:
             annotation_clip=False,
         )
     every = sorted({x for name, series, _ in plot.lines for x in points[name, series]})
-    axes.set_xticks(plot.ticks or [x for x in every if f"{x:g}"[0] in "15" or len(every) <= 5])
+    axes.set_xticks(plot.ticks or [x for x in every if math.log10(x).is_integer()])
     axes.xaxis.set_major_formatter(FuncFormatter(tick))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(tick))
@@ -272,7 +272,8 @@ def draw(plot: Plot, points: Points) -> None:
     axes.grid(axis="y", which="major")
     axes.set_xlabel(plot.x)
     axes.set_ylabel(plot.y)
-    figure.subplots_adjust(left=0.09, right=0.66, top=0.96, bottom=0.15)
+    widest = max(len(label) for _, _, label in plot.lines)
+    figure.subplots_adjust(left=0.12, right=0.96 - widest * LETTER, top=0.96, bottom=0.15)
     figure.savefig(PLOTS / f"{plot.name}.svg", transparent=True, metadata={"Date": None, "Creator": None})
     plt.close(figure)
 

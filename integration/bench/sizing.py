@@ -23,6 +23,10 @@ DAY = 86_400
 GIB = 1024**3
 
 
+class Missing(Exception):
+    """A figure that was not measured yet."""
+
+
 @dataclass
 class Input:
     """One measured figure, and where it is from."""
@@ -42,7 +46,8 @@ def newest(row: str) -> tuple[Json, str]:
     """The figures of a row of `make bench`: of the newest run in full that has it, else of the newest short one."""
     runs = [json.loads(file.read_text(encoding="utf-8")) for file in RESULTS.glob("results-*.json")]
     having = [run for run in runs if row in run["rows"]]
-    assert having, f"no results in {RESULTS} have the row {row}: run integration/bench/run.sh --rows {row}"
+    if not having:
+        raise Missing(f"no results in {RESULTS} have the row {row}: run integration/bench/run.sh --rows {row}")
     run = max(having, key=lambda run: (not run["facts"]["quick"], run["facts"]["date"]))
     told: Json = run["rows"][row]
     return told, f"`{row}`, {when(run['facts'])}"
@@ -56,7 +61,8 @@ def when(facts: Json) -> str:
 def median(points: list[Json], plot: str, series: str) -> tuple[float, int]:
     """The median at the largest x of a series of `growth.py`, and that x."""
     told = [each for each in points if (each["plot"], each["series"]) == (plot, series)]
-    assert told, f"{plot}, {series} was not measured: run integration/bench/run.sh --growth"
+    if not told:
+        raise Missing(f"{plot}, {series} was not measured: run integration/bench/run.sh --growth")
     last = max(told, key=lambda each: int(each["x"]))
     return statistics.median(last["values"]), int(last["x"])
 
@@ -163,9 +169,14 @@ def block(file: Path) -> str:
 
 
 def write(file: Path) -> None:
-    """Writes the block of the document."""
+    """Writes the block of the document; where a figure is missing it stays as it is."""
+    try:
+        content = block(file)
+    except Missing as missing:
+        print(f"!!! the sizing table stays as it is: {missing}", flush=True)
+        return
     text = report.DOCUMENT.read_text(encoding="utf-8")
-    report.DOCUMENT.write_text(report.between(text, "sizing", block(file)), encoding="utf-8")
+    report.DOCUMENT.write_text(report.between(text, "sizing", content), encoding="utf-8")
     print(f"sizing: {report.DOCUMENT}")
 
 
