@@ -259,9 +259,9 @@ fn memory() {
     let (meters, runs) = (meters(), runs());
     let (mut from, before) = (0, resident_bytes());
     for count in [1_000, 10_000, 100_000] {
-        for at in from..count {
-            black_box(flow::enter(&runs, &ids[at], trace(at), now));
-            let (agent, upstream, tool) = (&ids[at], &resource.upstream, &resource.name);
+        for (at, agent) in ids.iter().enumerate().take(count).skip(from) {
+            black_box(flow::enter(&runs, agent, trace(at), now));
+            let (upstream, tool) = (&resource.upstream, &resource.name);
             let _ = limit::acquire(&meters, limit::Subject { agent, upstream, tool, class: Class::Read });
         }
         from = count;
@@ -305,7 +305,7 @@ fn pair(number: usize) -> [Entry; 2] {
     said.text("upstream", "mail");
     said.text("tool", "lookup");
     let mut members = said.clone();
-    members.texts("brings", ["confidential"].into_iter());
+    members.texts("brings", ["confidential"]);
     members.text("input", &"x".repeat(800));
     let intent = Entry::new(Kind::Intent, Some([7; 16]), members);
     said.text("status", "executed");

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""How cost grows: `run.sh --growth` measures in process and through the gateway, draws docs/plots, and writes the blocks
-`growth` and `sizing` of docs/performance.md.
+"""How cost grows: `run.sh --growth` measures in process and through the gateway, draws docs/plots, and writes the
+blocks `growth` and `sizing` of docs/performance.md.
 
 `growth.py` and `plots.py` stand apart, because only the latter needs matplotlib.
 """

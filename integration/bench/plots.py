@@ -80,7 +80,8 @@ def short(value: float) -> str:
     if value >= 1e6:
         return f"{value / 1e6:,.3g} million"
     if value >= 100:
-        return f"{value:,.0f}"
+        rounded = round(value, 2 - math.floor(math.log10(value)))
+        return f"{rounded:,.0f}"
     return f"{value:.2g}" if value < 10 else f"{value:.3g}"
 
 
@@ -101,7 +102,8 @@ def policies(points: Points) -> str:
     return (
         "**Flat** where policies concern other tools, since only the slice that can match is asked "
         f"({from_to(points, 'policies', 'anew, about other tools', 1e-3)} µs anew), and wherever a decision is "
-        f"remembered ({from_to(points, 'policies', 'remembered, about this tool', 1e-3)} µs). **Not flat**, but linear, "
+        f"remembered ({from_to(points, 'policies', 'remembered, about this tool', 1e-3)} µs). **Not flat**, but "
+        "linear, "
         "is a decision made anew when all policies are about the very tool that is called: each has to be evaluated "
         f"({from_to(points, 'policies', 'anew, about this tool', 1e-3)} µs)."
     )
@@ -112,8 +114,10 @@ def agents(points: Points) -> str:
     return (
         "**Flat** while policies look at attributes that agents share, such as autonomy and risk "
         f"({from_to(points, 'agents', 'decision by attributes', 1e-3)} µs). **Not flat** where a policy looks at the "
-        "agent itself or its groups: each agent then has a decision of its own, and beyond 16,384 of them most are made "
-        f"anew, with the agent's entities beyond 4,096 ({from_to(points, 'agents', 'decision by identity', 1e-3)} µs). "
+        "agent itself or its groups: each agent then has a decision of its own, and beyond 16,384 of them most are "
+        "made "
+        "anew, with the agent's entities beyond 4,096 "
+        f"({from_to(points, 'agents', 'decision by identity', 1e-3)} µs). "
         "That is a step, up to the cost of one decision, and no slope."
     )
 
@@ -127,20 +131,23 @@ def state(points: Points) -> str:
         "**Flat in what is done**: each is a look into a table. What rises "
         f"({from_to(points, 'agents', 'entering flow', 1e-3)} µs for flow, "
         f"{from_to(points, 'agents', 'entering limits', 1e-3)} µs for two limits, "
-        f"{from_to(points, 'runs', 'runs of one agent', 1e-3)} µs for runs) is the processor's cache, which a table of so "
+        f"{from_to(points, 'runs', 'runs of one agent', 1e-3)} µs for runs) is the processor's cache, which a table "
+        "of so "
         f"many does not fit, and beyond 1,024 runs of one agent that the oldest are forgotten. **Memory is linear**: "
-        f"{each:,.0f} bytes for each agent with one run, and {run:,.0f} for each further run that it keeps, of which there "
-        "are 1,024 at most."
+        f"{each:,.0f} bytes for each agent with one run, and {run:,.0f} for each further run that it keeps, of which "
+        "there are 1,024 at most."
     )
 
 
 def connections(points: Points) -> str:
     """The sentence of the connections."""
     told = points["connection-memory", "anonymous"]
-    each = (at(points, "connection-memory", "anonymous", max(told)) - at(points, "connection-memory", "anonymous", 1_000))
-    each *= 1024 / (max(told) - 1_000)
+    few, many = 1_000, max(told)
+    mib = at(points, "connection-memory", "anonymous", many) - at(points, "connection-memory", "anonymous", few)
+    each = mib * 1024 / (many - few)
     return (
-        f"**Flat**: a connection that idles costs no CPU ({from_to(points, 'connections', 'CPU')} µs a call, at 1,000 calls "
+        f"**Flat**: a connection that idles costs no CPU ({from_to(points, 'connections', 'CPU')} µs a call, at "
+        "1,000 calls "
         f"a second over 16 further connections). **Memory is linear**, {each:.0f} KiB for each."
     )
 
@@ -161,10 +168,11 @@ def reopen(points: Points) -> str:
     rate = most / at(points, "reopen", "labels", most) * 1e3
     beyond = "" if most >= 10_000_000 else " 10 million were not measured: they are taken to need ten times as long."
     return (
-        "**Bounded** is reopening: the chain is checked from the segment with the oldest open intent on, usually the last "
-        f"one of at most 64 MiB ({short(at(points, 'reopen', 'reopening the audit', most))} ms with {short(most)} records). "
-        "**Not flat**, but linear, are verification, which must read everything, and the labels, which a restart takes from "
-        f"all intents of the last day, at {short(rate)} records a second.{beyond}"
+        "**Bounded** is reopening: the chain is checked from the segment with the oldest open intent on, usually the "
+        f"last one of at most 64 MiB ({short(at(points, 'reopen', 'reopening the audit', most))} ms with {short(most)} "
+        "records). "
+        "**Not flat**, but linear, are verification, which must read everything, and the labels, which a restart "
+        f"takes from all intents of the last day, at {short(rate)} records a second.{beyond}"
     )
 
 
@@ -187,7 +195,7 @@ DRAWN = (
         policies, 1e-3,
     ),
     Plot(
-        "agents", "agents that call, in turn", "one decision, µs",
+        "agents", "agents that call", "one decision, µs",
         [("agents", "decision by identity", "policies look at the agent's group"),
          ("agents", "decision by attributes", "policies look at attributes")],
         agents, 1e-3,
@@ -198,8 +206,10 @@ DRAWN = (
          ("runs", "runs of one agent", "flow, by runs of one agent")],
         state, 1e-3,
     ),
-    Plot("connections", "open connections that idle", "CPU of one call, µs", [("connections", "CPU", "CPU of one call")],
-         connections),
+    Plot(
+        "connections", "open connections that idle", "CPU of one call, µs",
+        [("connections", "CPU", "CPU of one call")], connections,
+    ),
     Plot(
         "append", "records before it", "one record, µs",
         [("append", "written", "written, alone"), ("append", "synced", "synced, 64 at once")], append,
@@ -280,7 +290,8 @@ def draw(plot: Plot, points: Points) -> None:
 
 def block(points: Points, facts: Json) -> str:
     """The pictures with a sentence each."""
-    told = [f"![{plot.y} by {plot.x}](plots/{plot.name}.svg)\n\n{plot.says(points)}" for plot in DRAWN if has(plot, points)]
+    drawn = [plot for plot in DRAWN if has(plot, points)]
+    told = [f"![{plot.y}, by {plot.x}](plots/{plot.name}.svg)\n\n{plot.says(points)}" for plot in drawn]
     length = ", short durations" if facts["quick"] else ""
     return "\n\n".join([*told, f"<sub>{facts['date'][:10]}, commit `{facts['commit']}`{length}</sub>"])
 

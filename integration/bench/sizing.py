@@ -18,6 +18,7 @@ CALLS = (100, 1_000, 5_000, 20_000)
 WRITES = (0.1, 0.5)
 CONNECTIONS = (1_000, 10_000)
 AGENTS = 1_000
+RUNS_MAX = 1_024  # of src/flow.rs
 BUSY = 0.6
 DAY = 86_400
 GIB = 1024**3
@@ -98,7 +99,7 @@ def inputs(file: Path) -> dict[str, Input]:
         "run": Input("a further run, of at most 1,024 an agent", grew("run-memory", "a run"), "bytes", source),
         "bytes_read": Input("audit of a call that reads", grew("call-bytes", "read"), "bytes", source),
         "bytes_write": Input("audit of a call that writes", grew("call-bytes", "write"), "bytes", source),
-        "labels": Input("records whose labels a restart takes in a second", labels_records / labels_ms * 1e3, "", source),
+        "labels": Input("records read for labels at a restart", labels_records / labels_ms * 1e3, "a second", source),
     }
 
 
@@ -142,7 +143,8 @@ def block(file: Path) -> str:
     """The table, the formulas, the inputs."""
     told = inputs(file)
     head = (
-        "calls/s", "writes", f"cores at {BUSY:.0%}", *(f"memory, {report.figure(each)} connections" for each in CONNECTIONS),
+        "calls/s", "writes", f"cores at {BUSY:.0%}",
+        *(f"memory, {report.figure(each)} connections" for each in CONNECTIONS),
         "audit records/s", "audit", "disk a day", "restart after a day",
     )
     table = report.table(head, rows(told))
@@ -150,17 +152,20 @@ def block(file: Path) -> str:
         [
             table,
             "- **cores** = calls/s × (writes × CPU of a write + (1 − writes) × CPU of a read) ÷ "
-            f"{BUSY}. Threads for audit and telemetry are in the CPU of a call. All was measured with one worker on one "
+            f"{BUSY}. Threads for audit and telemetry are in the CPU of a call. All was measured with one worker on "
+            "one "
             "core: that several share the work without loss is assumed. The upstream, and a collector, come on top.\n"
             "- **memory** = resident after the start + more under full load + connections × KiB for each + "
             f"{report.figure(AGENTS)} agents × bytes of an agent with one run. An event stream takes "
             f"{told['stream'].value:.0f} KiB instead of a connection's {told['connection'].value:.0f}. Where agents "
-            f"begin a trace for each call, each keeps up to 1,024 runs, {1024 * told['run'].value / 1024:,.0f} KiB.\n"
-            "- **audit records** = 2 × calls/s, an intent and an outcome. **disk a day** = calls/s × bytes of such a pair × "
-            "86,400, uncompressed. Nothing removes old segments: archive them.\n"
-            "- **restart after a day** = records of a day ÷ records a second whose labels a restart takes. Only a segment "
-            "that was written within the last day is read, so it does not get longer than this. The disk must read that "
-            "fast; the figure is from the page cache.\n"
+            "begin a trace for each call, each keeps up to 1,024 runs, "
+            f"{RUNS_MAX * told['run'].value / 1024:,.0f} KiB.\n"
+            "- **audit records** = 2 × calls/s, an intent and an outcome. **disk a day** = calls/s × bytes of such a "
+            "pair × 86,400, uncompressed. Nothing removes old segments: archive them.\n"
+            "- **restart after a day** = records of a day ÷ records read for labels a second. Only a "
+            "segment "
+            "that was written within the last day is read, so it does not get longer than this. The disk must read "
+            "that fast; the figure is from the page cache.\n"
             "- **holds** have no column: there is nothing yet that keeps a held call.",
             "What it is computed from:",
             report.table(("figure", "is", "from"), (each.row() for each in told.values())),
