@@ -9,7 +9,7 @@ BIN := $(abspath $(CARGO_TARGET_DIR))/release/holdpoint
 TEST_LINTS := $(addprefix -A clippy::,expect_used indexing_slicing panic string_slice too_many_lines type_complexity \
 	unreachable unwrap_used disallowed_methods)
 
-.PHONY: help build demo test lint unit integration gate bench
+.PHONY: help build demo test lint unit integration gate bench bench-growth
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST)
@@ -42,5 +42,8 @@ gate: build ## instructions a call, counted by valgrind, against the accepted fi
 
 bench: build ## beside Envoy and nginx: CPU, latency, memory, overload; not part of `test`. BENCH=--quick is short
 	HOLDPOINT_BIN=$(BIN) integration/bench/run.sh $(BENCH)
+
+bench-growth: build ## how cost grows with policies, agents, connections, records: docs/plots and the sizing table
+	HOLDPOINT_BIN=$(BIN) integration/bench/run.sh --growth $(BENCH)
 
 integration: SHELL := /bin/bash

@@ -8,7 +8,7 @@
 use std::hash::Hash;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -71,8 +71,8 @@ pub struct Config {
 pub const CERTIFICATE: &str = "certificate";
 /// How many keys one limit remembers. While there are more, nobody gets through it: forgetting would be a way around.
 const KEYS_MAX: usize = 200_000;
-/// After how many calls the forgotten keys are swept.
-const SWEEP_CALLS: u32 = 4096;
+/// After how many calls at least the forgotten keys are swept.
+const SWEEP_CALLS: usize = 4096;
 
 /// How many calls are under way, by what shares the limit.
 type Places = Arc<DashMap<Key, u32>>;
@@ -234,7 +234,8 @@ impl Key {
 struct Meter<K: Hash + Eq + Clone> {
     limiter: RateLimiter<K, governor::state::keyed::DashMapStateStore<K>, DefaultClock>,
     rate: Rate,
-    calls: AtomicU32,
+    /// How many calls there are until the next sweep.
+    sweep_in: AtomicUsize,
     /// Whether the last sweep left more keys than there may be.
     full: AtomicBool,
 }
@@ -248,22 +249,35 @@ impl<K: Hash + Eq + Clone> Meter<K> {
         Meter {
             limiter: RateLimiter::keyed(quota),
             rate,
-            calls: AtomicU32::new(0),
+            sweep_in: AtomicUsize::new(SWEEP_CALLS),
             full: AtomicBool::new(false),
         }
     }
 
     /// Counts one call; the wait until the next is allowed when there is no room.
     fn check(&self, key: &K, clock: &DefaultClock) -> Result<(), Duration> {
-        if self.calls.fetch_add(1, Ordering::Relaxed) % SWEEP_CALLS == SWEEP_CALLS - 1 {
-            self.limiter.retain_recent();
-            self.full.store(self.limiter.len() > KEYS_MAX, Ordering::Relaxed);
+        // Who takes the last one sweeps; who comes meanwhile finds more than enough left.
+        if self.sweep_in.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.sweep();
         }
         if self.full.load(Ordering::Relaxed) {
             return Err(self.rate.period);
         }
         self.limiter.check_key(key).map_err(|not_until| not_until.wait_time_from(clock.now()))
     }
+
+    fn sweep(&self) {
+        self.limiter.retain_recent();
+        let keys = self.limiter.len();
+        self.full.store(keys > KEYS_MAX, Ordering::Relaxed);
+        self.sweep_in.store(calls_until_sweep(keys), Ordering::Relaxed);
+    }
+}
+
+/// A sweep looks at every key, so the more there are, the more calls pay for it; but never so many that the keys they
+/// might add exceed the bound.
+fn calls_until_sweep(keys: usize) -> usize {
+    (keys / 2).min(KEYS_MAX.saturating_sub(keys)).max(SWEEP_CALLS)
 }
 
 #[cfg(test)]
@@ -340,5 +354,28 @@ mod tests {
         assert!(admit(&meters, &[1; 32]).is_ok());
         assert_eq!(admit(&meters, &[1; 32]).err().unwrap().kind, StopKind::Limited);
         assert!(admit(&meters, &[2; 32]).is_ok());
+    }
+
+    #[test]
+    fn a_sweep_is_paid_by_so_many_calls_that_each_pays_little_and_the_bound_holds() {
+        for keys in [0, 1, 5_000, 20_000, 100_000, 150_000, KEYS_MAX - 1, KEYS_MAX, 2 * KEYS_MAX] {
+            let calls = calls_until_sweep(keys);
+            assert!(calls >= SWEEP_CALLS && (keys >= KEYS_MAX || keys + calls <= KEYS_MAX + SWEEP_CALLS));
+            assert!(keys > KEYS_MAX / 2 || keys <= 2 * calls, "{keys} keys are swept by {calls} calls");
+        }
+    }
+
+    #[test]
+    fn keys_that_are_at_rest_again_are_swept() {
+        let meter = Meter::<u32>::new(rate(1_000_000, 1, 1));
+        let clock = DefaultClock::default();
+        let one_sweep_is_due = u32::try_from(SWEEP_CALLS).unwrap() - 1;
+        for key in 0..one_sweep_is_due {
+            let _ = meter.check(&key, &clock);
+        }
+        assert_eq!(meter.limiter.len(), SWEEP_CALLS - 1);
+        std::thread::sleep(Duration::from_millis(1));
+        let _ = meter.check(&0, &clock);
+        assert_eq!(meter.limiter.len(), 1, "the key that was asked for last is counted after the sweep");
     }
 }

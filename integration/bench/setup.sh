@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the benchmark runs beside the gateway, outside the checkout: Envoy and oha, at the versions below.
+# Installs what the benchmark runs beside the gateway, outside the checkout: Envoy and oha, at the versions below, and
+# matplotlib, which draws, as ../pins/plots.txt has it.
 # nginx, curl and the OpenTelemetry Collector come from ../setup.sh. Nothing is done when the versions did not change.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -24,5 +25,14 @@ fi
 if ! installed "$cache/oha/bin/oha" "oha $oha_version"; then
     echo "setup: building oha $oha_version, which takes minutes"
     cargo install oha --version "$oha_version" --root "$cache/oha" --locked --no-default-features --features rustls
+fi
+plots_done="$cache/.plots-$(sha256sum "$here/../pins/plots.txt" | cut -c1-16)"
+if ! [ -e "$plots_done" ]; then
+    echo "setup: installing matplotlib"
+    rm -rf "${cache:?}/plots" "$cache"/.plots-*
+    python3 -m venv "$cache/plots"
+    "$cache/plots/bin/pip" install --quiet --disable-pip-version-check --no-deps -r "$here/../pins/plots.txt"
+    "$cache/plots/bin/python" -c 'import matplotlib.pyplot'
+    touch "$plots_done"
 fi
 echo "setup: the benchmark's parts are in $cache"

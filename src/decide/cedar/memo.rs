@@ -7,26 +7,31 @@
 use std::hash::{BuildHasher as _, Hash, Hasher};
 use std::sync::Arc;
 
-use dashmap::DashMap;
 use foldhash::fast::RandomState;
 
 use super::Decision;
+use super::kept::Kept;
 use super::looks::{ATTRIBUTES, Looks};
 use crate::call::{AgentProfile, PolicyInput};
 
-/// How many decisions are kept; past it all are forgotten and made anew.
+/// How many decisions are kept.
 const DECISIONS_MAX: usize = 16_384;
 
 /// The decisions of one generation of policy.
-#[derive(Default)]
 pub(super) struct Memo {
-    known: DashMap<u64, Remembered, RandomState>,
+    known: Kept<Arc<Remembered>>,
     keys: RandomState,
 }
 
 struct Remembered {
     input: PolicyInput,
     decision: Arc<Decision>,
+}
+
+impl Default for Memo {
+    fn default() -> Memo {
+        Memo { known: Kept::new(DECISIONS_MAX), keys: RandomState::default() }
+    }
 }
 
 impl Memo {
@@ -41,17 +46,13 @@ impl Memo {
             return Arc::new(decide());
         }
         let key = self.key(looks, input);
-        if let Some(known) = self.known.get(&key)
-            && same(looks, &known.input, input)
-        {
+        if let Some(known) = self.known.find(key, |known| same(looks, &known.input, input)) {
             return Arc::clone(&known.decision);
         }
         let decision = Arc::new(decide());
         if decision.errors.is_empty() {
-            if self.known.len() >= DECISIONS_MAX {
-                self.known.clear();
-            }
-            self.known.insert(key, Remembered { input: input.clone(), decision: Arc::clone(&decision) });
+            let remembered = Remembered { input: input.clone(), decision: Arc::clone(&decision) };
+            self.known.put(key, Arc::new(remembered));
         }
         decision
     }

@@ -1,6 +1,7 @@
 //! What Cedar is asked with: entities and the slice of policies that can match, made once and kept; the context per call.
 
 use std::collections::HashMap;
+use std::hash::BuildHasher as _;
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -8,10 +9,10 @@ use cedar_policy::{
     ActionConstraint, Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, PolicyId, PolicySet,
     ResourceConstraint, RestrictedExpression as Value, Schema,
 };
-use dashmap::DashMap;
 use foldhash::fast::RandomState;
 use time::OffsetDateTime;
 
+use super::kept::Kept;
 use super::load::RuleInfo;
 use super::looks::Looks;
 use crate::call::{
@@ -19,7 +20,7 @@ use crate::call::{
     ResourceProfile,
 };
 
-/// How many pairs of agent and resource are kept ready; past it all are forgotten and made anew.
+/// How many pairs of agent and resource are kept ready.
 const PAIRS_MAX: usize = 4096;
 /// How many resources are kept ready.
 const RESOURCES_MAX: usize = 8192;
@@ -157,52 +158,60 @@ fn acts(names: &Names, own: &EntityUid, action: PolicyAction, scope: &ActionCons
 /// An agent before a resource: all entities that a policy can reach from there.
 pub(super) struct PairView {
     /// Kept, so that no other profile can have this one's address.
-    _agent: Arc<AgentProfile>,
+    agent: Arc<AgentProfile>,
     pub(super) principal: EntityUid,
     pub(super) resource: Arc<ResourceView>,
     pub(super) entities: Entities,
 }
 
 /// The views of one generation of policy.
-#[derive(Default)]
 pub(super) struct Views {
-    resources: DashMap<usize, Arc<ResourceView>, RandomState>,
-    pairs: DashMap<(usize, usize), Arc<PairView>, RandomState>,
+    resources: Kept<Arc<ResourceView>>,
+    pairs: Kept<Arc<PairView>>,
+    keys: RandomState,
+}
+
+impl Default for Views {
+    fn default() -> Views {
+        Views {
+            resources: Kept::new(RESOURCES_MAX),
+            pairs: Kept::new(PAIRS_MAX),
+            keys: RandomState::default(),
+        }
+    }
 }
 
 impl Views {
     /// The view of this input's agent and resource.
-    // Invariant: a key is the address of an Arc that the entry itself keeps alive, so it can name nothing else.
+    // Invariant: a view keeps the Arcs alive whose addresses it is found by, so they can name nothing else.
     pub(super) fn of(
         &self,
         names: &Names,
         schema: &Schema,
         input: &PolicyInput,
     ) -> Result<Arc<PairView>, String> {
-        let key = (Arc::as_ptr(&input.agent).addr(), Arc::as_ptr(&input.resource).addr());
-        if let Some(view) = self.pairs.get(&key) {
-            return Ok(Arc::clone(&view));
+        let addresses = (Arc::as_ptr(&input.agent).addr(), Arc::as_ptr(&input.resource).addr());
+        let key = self.keys.hash_one(addresses);
+        let is = |view: &Arc<PairView>| {
+            Arc::ptr_eq(&view.agent, &input.agent) && Arc::ptr_eq(&view.resource.profile, &input.resource)
+        };
+        if let Some(view) = self.pairs.find(key, is) {
+            return Ok(view);
         }
         let resource = self.resource(names, &input.resource);
         let view = Arc::new(pair(names, schema, &input.agent, resource)?);
-        if self.pairs.len() >= PAIRS_MAX {
-            self.pairs.clear();
-        }
-        self.pairs.insert(key, Arc::clone(&view));
+        self.pairs.put(key, Arc::clone(&view));
         Ok(view)
     }
 
     /// The view of a resource.
     pub(super) fn resource(&self, names: &Names, profile: &Arc<ResourceProfile>) -> Arc<ResourceView> {
-        let key = Arc::as_ptr(profile).addr();
-        if let Some(view) = self.resources.get(&key) {
-            return Arc::clone(&view);
+        let key = self.keys.hash_one(Arc::as_ptr(profile).addr());
+        if let Some(view) = self.resources.find(key, |view| Arc::ptr_eq(&view.profile, profile)) {
+            return view;
         }
         let view = Arc::new(ResourceView::new(names, profile));
-        if self.resources.len() >= RESOURCES_MAX {
-            self.resources.clear();
-        }
-        self.resources.insert(key, Arc::clone(&view));
+        self.resources.put(key, Arc::clone(&view));
         view
     }
 }
@@ -235,7 +244,7 @@ fn pair(
     let upstream = Entity::new(resource.upstream.clone(), resource_fields(&upstream), Default::default());
     all.push(upstream.map_err(wrong)?);
     let entities = Entities::from_entities(all, Some(schema)).map_err(|error| error.to_string())?;
-    Ok(PairView { _agent: Arc::clone(agent), principal, resource, entities })
+    Ok(PairView { agent: Arc::clone(agent), principal, resource, entities })
 }
 
 /// The upstream of a tool or operation, as a policy sees it when it names the upstream itself.
