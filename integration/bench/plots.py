@@ -91,18 +91,18 @@ def from_to(points: Points, plot: str, series: str, scale: float = 1) -> str:
     return f"{first} to {last}"
 
 
-def growth(points: Points, plot: str, series: str) -> str:
-    """How often the last median has the first."""
-    first, last = ends(points, plot, series)
-    return f"{last / first:.1f}"
+def within(points: Points, plot: str, series: str, scale: float = 1) -> str:
+    """The least and the most median: of what is flat, the rest is noise."""
+    medians = [at(points, plot, series, x) * scale for x in points[plot, series]]
+    return f"{short(min(medians))}–{short(max(medians))}"
 
 
 def policies(points: Points) -> str:
     """The sentence of the policies."""
     return (
         "**Flat** where policies concern other tools, since only the slice that can match is asked "
-        f"({from_to(points, 'policies', 'anew, about other tools', 1e-3)} µs anew), and wherever a decision is "
-        f"remembered ({from_to(points, 'policies', 'remembered, about this tool', 1e-3)} µs). **Not flat**, but "
+        f"({within(points, 'policies', 'anew, about other tools', 1e-3)} µs anew), and wherever a decision is "
+        f"remembered ({within(points, 'policies', 'remembered, about this tool', 1e-3)} µs). **Not flat**, but "
         "linear, "
         "is a decision made anew when all policies are about the very tool that is called: each has to be evaluated "
         f"({from_to(points, 'policies', 'anew, about this tool', 1e-3)} µs)."
@@ -113,10 +113,9 @@ def agents(points: Points) -> str:
     """The sentence of the agents' decisions."""
     return (
         "**Flat** while policies look at attributes that agents share, such as autonomy and risk "
-        f"({from_to(points, 'agents', 'decision by attributes', 1e-3)} µs). **Not flat** where a policy looks at the "
+        f"({within(points, 'agents', 'decision by attributes', 1e-3)} µs). **Not flat** where a policy looks at the "
         "agent itself or its groups: each agent then has a decision of its own, and beyond 16,384 of them most are "
-        "made "
-        "anew, with the agent's entities beyond 4,096 "
+        "made anew, with the agent's entities beyond 4,096 "
         f"({from_to(points, 'agents', 'decision by identity', 1e-3)} µs). "
         "That is a step, up to the cost of one decision, and no slope."
     )
@@ -128,14 +127,13 @@ def state(points: Points) -> str:
     each = statistics.median(memory[max(memory)])
     run = ends(points, "run-memory", "a run")[0]
     return (
-        "**Flat in what is done**: each is a look into a table. What rises "
+        "**Nearly flat**: each is a look into a table. What rises "
         f"({from_to(points, 'agents', 'entering flow', 1e-3)} µs for flow, "
         f"{from_to(points, 'agents', 'entering limits', 1e-3)} µs for two limits, "
-        f"{from_to(points, 'runs', 'runs of one agent', 1e-3)} µs for runs) is the processor's cache, which a table "
-        "of so "
-        f"many does not fit, and beyond 1,024 runs of one agent that the oldest are forgotten. **Memory is linear**: "
-        f"{each:,.0f} bytes for each agent with one run, and {run:,.0f} for each further run that it keeps, of which "
-        "there are 1,024 at most."
+        f"{from_to(points, 'runs', 'runs of one agent', 1e-3)} µs for runs) we put down to the processor's cache, too "
+        "small for so large a table, and beyond 1,024 runs of one agent to forgetting the oldest. "
+        f"**Memory is linear**: {each:,.0f} bytes for each agent with one run, and {run:,.0f} for each further run that "
+        "it keeps, of which there are 1,024 at most."
     )
 
 
@@ -146,7 +144,7 @@ def connections(points: Points) -> str:
     mib = at(points, "connection-memory", "anonymous", many) - at(points, "connection-memory", "anonymous", few)
     each = mib * 1024 / (many - few)
     return (
-        f"**Flat**: a connection that idles costs no CPU ({from_to(points, 'connections', 'CPU')} µs a call, at "
+        f"**Flat**: a connection that idles costs no CPU that can be seen ({within(points, 'connections', 'CPU')} µs a call, at "
         "1,000 calls "
         f"a second over 16 further connections). **Memory is linear**, {each:.0f} KiB for each."
     )
@@ -156,8 +154,8 @@ def append(points: Points) -> str:
     """The sentence of the appends."""
     return (
         "**Flat**: a record is chained to the last one and appended, so nothing that was written before is looked at "
-        f"({from_to(points, 'append', 'written')} µs for each record alone and written, "
-        f"{from_to(points, 'append', 'synced')} µs for each of 64 at once and synced; the disk is what moves them)."
+        f"({within(points, 'append', 'written')} µs for each record alone and written, "
+        f"{within(points, 'append', 'synced')} µs for each of 64 at once and synced; the disk is what moves them)."
     )
 
 
@@ -178,11 +176,12 @@ def reopen(points: Points) -> str:
 
 def arguments(points: Points) -> str:
     """The sentence of the arguments."""
-    grown = {series: growth(points, "arguments", series) for series in SHAPES}
+    each = {series: ends(points, "arguments", series)[1] / 64e3 for series in SHAPES}
     return (
-        "**Linear**, as it must be, since every byte is looked at: 64 times the bytes are "
-        + ", ".join(f"{times} times the time for {series}" for series, times in grown.items())
-        + ". What is copied is the keys, which are compared for those that parsers fold; values stay where they lie."
+        "**Linear**, as it must be, since every byte is looked at, with a small fixed part that one long text of 1 KiB "
+        "shows. How much a KiB costs is a matter of how many values are in it: "
+        + ", ".join(f"{short(cost)} µs for {series}" for series, cost in each.items())
+        + "."
     )
 
 
@@ -293,7 +292,8 @@ def block(points: Points, facts: Json) -> str:
     drawn = [plot for plot in DRAWN if has(plot, points)]
     told = [f"![{plot.y}, by {plot.x}](plots/{plot.name}.svg)\n\n{plot.says(points)}" for plot in drawn]
     length = ", short durations" if facts["quick"] else ""
-    return "\n\n".join([*told, f"<sub>{facts['date'][:10]}, commit `{facts['commit']}`{length}</sub>"])
+    source = f"{facts['date'][:10]}, commit `{facts['commit']}`; connections: {facts['holdpoint']}{length}"
+    return "\n\n".join([*told, f"<sub>{source}</sub>"])
 
 
 def has(plot: Plot, points: Points) -> bool:

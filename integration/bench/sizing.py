@@ -145,7 +145,7 @@ def block(file: Path) -> str:
     head = (
         "calls/s", "writes", f"cores at {BUSY:.0%}",
         *(f"memory, {report.figure(each)} connections" for each in CONNECTIONS),
-        "audit records/s", "audit", "disk a day", "restart after a day",
+        "audit records/s", "audit", "disk a day", "restart after a day, at least",
     )
     table = report.table(head, rows(told))
     return "\n\n".join(
@@ -162,10 +162,9 @@ def block(file: Path) -> str:
             f"{RUNS_MAX * told['run'].value / 1024:,.0f} KiB.\n"
             "- **audit records** = 2 × calls/s, an intent and an outcome. **disk a day** = calls/s × bytes of such a "
             "pair × 86,400, uncompressed. Nothing removes old segments: archive them.\n"
-            "- **restart after a day** = records of a day ÷ records read for labels a second. Only a "
-            "segment "
-            "that was written within the last day is read, so it does not get longer than this. The disk must read "
-            "that fast; the figure is from the page cache.\n"
+            "- **restart after a day** = records of a day ÷ records read for labels a second. That was measured from the "
+            "page cache: a disk that cannot be read so fast, or a day that does not fit into memory, takes longer. Segments "
+            "that were last written to more than a day ago are not read, so it gets no longer with the days.\n"
             "- **holds** have no column: there is nothing yet that keeps a held call.",
             "What it is computed from:",
             report.table(("figure", "is", "from"), (each.row() for each in told.values())),
