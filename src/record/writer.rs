@@ -16,11 +16,6 @@ use crate::call::RecordId;
 
 /// What one `write` may weigh, unless one record alone weighs more.
 const GROUP_BYTES_MAX: usize = 1 << 20;
-/// Above so many entries a second they are waited for, so long, before they are written together.
-const BUSY_RATE: f64 = 8_000.0;
-const LINGER: Duration = Duration::from_micros(200);
-/// Over which time that rate is taken.
-const PACE_WINDOW: Duration = Duration::from_millis(5);
 /// How many open intents are remembered; the rest is found at the next open.
 const OPEN_MAX: usize = 1 << 20;
 /// The file that says where the oldest open intent was at the last rotation: a hint for the next open, no evidence.
@@ -194,48 +189,15 @@ struct Written {
 
 fn write(mut pen: Pen, entries: &Receiver<Pending>, syncs: SyncSender<Written>, shared: &Shared) {
     let mut carry = None;
-    let mut pace = Pace::new();
     while let Some(first) = carry.take().or_else(|| entries.recv().ok()) {
-        if pace.is_busy() {
-            // Not on the queue: whoever puts an entry there would have to wake this thread for it.
-            std::thread::sleep(LINGER);
-        }
         let group;
         (group, carry) = gather(first, entries, pen.segment_bytes_max.saturating_sub(pen.len));
         for pending in &group {
             shared.taken(pending);
         }
-        pace.wrote(group.len());
         commit(&mut pen, group, &syncs, shared);
     }
     end(&pen);
-}
-
-/// How many entries came lately. Where they come one upon the other it costs less to write some at once than each when
-/// it comes; where they do not, each is written at once.
-struct Pace {
-    since: Instant,
-    entries: usize,
-    busy: bool,
-}
-
-impl Pace {
-    fn new() -> Pace {
-        Pace { since: Instant::now(), entries: 0, busy: false }
-    }
-
-    fn is_busy(&self) -> bool {
-        self.busy
-    }
-
-    fn wrote(&mut self, entries: usize) {
-        self.entries += entries;
-        let elapsed = self.since.elapsed();
-        if elapsed >= PACE_WINDOW {
-            let rate = self.entries as f64 / elapsed.as_secs_f64();
-            *self = Pace { since: Instant::now(), entries: 0, busy: rate > BUSY_RATE };
-        }
-    }
 }
 
 /// A clean end leaves nothing that a power loss could take. Nobody waits for this sync any more: whoever was promised
