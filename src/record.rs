@@ -419,7 +419,7 @@ impl Record {
         if let Some(asked) = self.asked.take() {
             members.text("asked", &asked);
         }
-        Entry { id: self.id, ..Entry::new(kind, self.trace_id(), members) }
+        Entry::of(self.id, kind, self.trace_id(), members)
     }
 
     fn trace_id(&self) -> Option<[u8; 16]> {

@@ -1,6 +1,9 @@
-//! Durations, sizes and rates as operators write them.
+//! Durations, sizes, rates and moments as they are written everywhere.
 
+use std::fmt::Display;
 use std::time::Duration;
+
+use time::OffsetDateTime;
 
 /// `30s`, `30m`, `1h30m`, `2d`, `500ms`: more than nothing, each unit at most once, largest first.
 pub fn duration(text: &str) -> Option<Duration> {
@@ -48,9 +51,28 @@ pub fn rate(text: &str) -> Option<(u32, Duration)> {
     (count > 0 && !period.is_zero()).then_some((count, period))
 }
 
+/// A moment in UTC as RFC 3339 writes it, with so many digits of a second (at most nine).
+pub fn moment(at: OffsetDateTime, digits: u32) -> impl Display {
+    let (year, month, day) = at.to_calendar_date();
+    let (hour, minute, second, nano) = at.to_hms_nano();
+    let (month, part) = (u8::from(month), nano / 10_u32.pow(9_u32.saturating_sub(digits)));
+    let width = digits as usize;
+    std::fmt::from_fn(move |f| {
+        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{part:0width$}Z")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn moments_have_as_many_digits_as_asked() {
+        let at = OffsetDateTime::from_unix_timestamp_nanos(1_795_000_000_007_080_900).unwrap();
+        assert_eq!(moment(at, 3).to_string(), "2026-11-18T11:06:40.007Z");
+        assert_eq!(moment(at, 6).to_string(), "2026-11-18T11:06:40.007080Z");
+        assert_eq!(moment(at, 9).to_string(), "2026-11-18T11:06:40.007080900Z");
+    }
 
     #[test]
     fn units_are_read_as_written() {

@@ -336,9 +336,13 @@ fn condition() -> impl Strategy<Value = String> {
         "principal == Holdpoint::Agent::\"spiffe://example.org/agent/b\"",
         "resource.trusted",
     ];
-    let one = (any::<bool>(), prop::sample::select(PARTS))
-        .prop_map(|(not, part)| if not { format!("!({part})") } else { format!("({part})") });
-    prop::collection::vec(one, 1..4).prop_map(|parts| parts.join(" && "))
+    // Each part at most once: what contradicts itself is refused at load.
+    (prop::sample::subsequence(PARTS, 1..4), any::<[bool; 3]>()).prop_map(|(parts, nots)| {
+        let parts: Vec<String> = std::iter::zip(parts, nots)
+            .map(|(part, not)| if not { format!("!({part})") } else { format!("({part})") })
+            .collect();
+        parts.join(" && ")
+    })
 }
 
 /// Questions that differ in one or more of the things that a policy can look at.

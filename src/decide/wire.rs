@@ -15,6 +15,7 @@ use crate::call::{
     Lifted, PolicyAction, PolicyInput, ResourceKind, ResourceProfile, Task, Word,
 };
 use crate::json::Members;
+use crate::units;
 
 /// The ways of authentication that there are.
 const METHODS: [&str; 1] = ["mtls"];
@@ -146,11 +147,7 @@ fn fact(value: &Lifted, members: &mut Members) {
 /// RFC 3339; a time that it cannot say is left out, and then the record cannot be asked again.
 fn instant(name: &'static str, time: SystemTime, members: &mut Members) {
     if let Ok(at) = view::utc(time) {
-        let (year, month, day) = at.to_calendar_date();
-        let (hour, minute, second, nano) = at.to_hms_nano();
-        let month = u8::from(month);
-        let text = format_args!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{nano:09}Z");
-        members.plain(name, text);
+        members.plain(name, units::moment(at, 9));
     }
 }
 

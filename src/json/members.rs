@@ -3,8 +3,6 @@
 use std::fmt::Display;
 use std::io::Write as _;
 
-use serde_json::Value;
-
 /// JSON members, as in `"agent":{…},"class":"read"`: valid by construction and without a newline.
 #[derive(Clone, Debug, Default)]
 pub struct Members(Vec<u8>);
@@ -103,13 +101,6 @@ impl Members {
         self.0.push(b'}');
     }
 
-    /// Any value.
-    pub fn value(&mut self, name: &'static str, value: &Value) {
-        self.name(name);
-        // Writing to memory cannot fail, and a `Value` has only string keys.
-        let _ = serde_json::to_writer(&mut self.0, value);
-    }
-
     /// Other members after these.
     pub fn append(&mut self, others: &Members) {
         if !others.is_empty() {
@@ -178,7 +169,7 @@ fn is_plain(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     #[test]
     fn whatever_is_written_is_json_of_one_line() {
@@ -196,7 +187,6 @@ mod tests {
         });
         members.map("facts", [(hostile, 1)], |inner, n| inner.number("long", n));
         members.millis("ms", std::time::Duration::from_micros(1_002_003));
-        members.value("any", &json!({"x": [1, null]}));
         let mut more = Members::default();
         more.flag("last", false);
         members.append(&more);
@@ -206,7 +196,7 @@ mod tests {
         let expected = json!({
             "text": hostile, "plain": hostile, "none": [], "two": [hostile, "b"], "empty": {},
             "inner": {"yes": true, "n": -3}, "facts": {hostile: {"long": 1}}, "ms": 1002.003,
-            "any": {"x": [1, null]}, "last": false,
+            "last": false,
         });
         assert_eq!(read, expected);
     }

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 
 use super::Entry;
 use crate::call::{hex, push_hex, unhex};
+use crate::units;
 
 /// The longest line that is written or read.
 pub const RECORD_BYTES_MAX: usize = 16 << 20;
@@ -144,9 +145,8 @@ pub(super) fn write(into: &mut Vec<u8>, seq: u64, prev: Leaf, entry: &Entry) -> 
     // Writing to memory cannot fail.
     let _ = write!(into, r#"{{"v":1,"seq":{seq},"prev":""#);
     push_hex(into, &prev.0);
-    into.extend_from_slice(br#"","ts":""#);
-    push_timestamp(into, time::OffsetDateTime::now_utc());
-    let _ = write!(into, r#"","id":"{}","type":"{}","trace_id":"#, entry.id, entry.kind.as_str());
+    let (ts, id, kind) = (timestamp(time::OffsetDateTime::now_utc()), entry.id, entry.kind.as_str());
+    let _ = write!(into, r#"","ts":"{ts}","id":"{id}","type":"{kind}","trace_id":"#);
     match &entry.trace_id {
         Some(trace) => {
             into.push(b'"');
@@ -165,18 +165,9 @@ pub(super) fn write(into: &mut Vec<u8>, seq: u64, prev: Leaf, entry: &Entry) -> 
     leaf
 }
 
-/// A moment as the records write it.
-pub(super) fn timestamp(at: time::OffsetDateTime) -> String {
-    let mut text = Vec::with_capacity(27);
-    push_timestamp(&mut text, at);
-    String::from_utf8(text).unwrap_or_default()
-}
-
 /// A moment as the records write it: UTC with microseconds.
-fn push_timestamp(into: &mut Vec<u8>, at: time::OffsetDateTime) {
-    let (year, month, day) = (at.year(), u8::from(at.month()), at.day());
-    let (hour, minute, second, micro) = at.to_hms_micro();
-    let _ = write!(into, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micro:06}Z");
+pub(super) fn timestamp(at: time::OffsetDateTime) -> impl fmt::Display {
+    units::moment(at, 6)
 }
 
 /// What every record has, read from its line.

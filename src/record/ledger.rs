@@ -74,7 +74,12 @@ pub struct Entry {
 impl Entry {
     /// An entry with a new id.
     pub fn new(kind: Kind, trace_id: Option<[u8; 16]>, members: Members) -> Entry {
-        Entry { kind, id: RecordId::new(), trace_id, closes: None, members }
+        Entry::of(RecordId::new(), kind, trace_id, members)
+    }
+
+    /// The first entry of a call, which has the id of its record.
+    pub(super) fn of(id: RecordId, kind: Kind, trace_id: Option<[u8; 16]>, members: Members) -> Entry {
+        Entry { kind, id, trace_id, closes: None, members }
     }
 
     /// How a call ended, whose intent this closes.

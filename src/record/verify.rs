@@ -239,7 +239,7 @@ impl Check {
     }
 
     fn report(self, stopped: Option<Stopped>, live: bool, first: u64) -> Report {
-        let since = timestamp(time::OffsetDateTime::now_utc() - IN_FLIGHT);
+        let since = timestamp(time::OffsetDateTime::now_utc() - IN_FLIGHT).to_string();
         let in_flight = match live {
             true => self.open.values().filter(|place| *place.ts > *since).count() as u64,
             false => 0,

@@ -19,6 +19,7 @@ use crate::call::{
     AgentProfile, Approval, Class, Consequence, Integrity, Lifted, PolicyAction, PolicyInput, ResourceKind,
     ResourceProfile,
 };
+use crate::units;
 
 /// How many pairs of agent and resource are kept ready.
 const PAIRS_MAX: usize = 4096;
@@ -394,9 +395,7 @@ pub(in crate::decide) fn utc(time: SystemTime) -> Result<OffsetDateTime, String>
         .ok_or_else(|| "the time is outside of 1970 to 9999".to_owned())
 }
 
+/// Cedar's `datetime` has milliseconds.
 fn datetime(at: OffsetDateTime) -> String {
-    let (year, month, day) = at.to_calendar_date();
-    let (hour, minute, second, milli) = at.to_hms_milli();
-    let month = u8::from(month);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
+    units::moment(at, 3).to_string()
 }
