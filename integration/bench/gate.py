@@ -41,6 +41,7 @@ EXPORT_QUIET_SECONDS = 1.5  # spans are sent a second after the first of them
 # What decides which routines of libc and of the crypto library run, as far as valgrind has it.
 FLAGS = ("abm", "aes", "avx", "avx2", "bmi1", "bmi2", "cx16", "f16c", "fma", "movbe", "pclmulqdq", "sse4_2", "ssse3")
 
+TLS = ("TLS (rustls)", "cryptography (aws-lc)")
 PIPELINE = "holdpoint::pipeline::run::{{closure}}"
 DECIDE = "holdpoint::decide::call"
 CLOCK_POLICY = """@id("clock") @public("clock")
@@ -202,6 +203,7 @@ def note(found: Measured, name: str, windows: list[Counts], threads: dict[int, s
     """The figures of one scenario."""
     parts = {
         "call": [counts.total for counts in windows],
+        "call_without_tls": [counts.total - sum(counts.places.get(tls, 0) for tls in TLS) for counts in windows],
         "pipeline": [counts.of(PIPELINE) for counts in windows],
         "decide": [counts.of(DECIDE) for counts in windows],
     }

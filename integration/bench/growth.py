@@ -56,7 +56,7 @@ def tests() -> list[str]:
 def in_process(command: list[str], name: str, quick: bool) -> list[Json]:
     """The points of one test."""
     words = [*command, name, "--exact", "--ignored", "--nocapture", "--test-threads=1"]
-    more = {"HOLDPOINT_GROWTH_RECORDS_MAX": "100000"} if quick else {}
+    more = {"HOLDPOINT_GROWTH_RECORDS_MAX": "100000" if quick else "10000000"}
     done = subprocess.run(
         words, cwd=REPOSITORY, env={**os.environ, **more}, stdout=subprocess.PIPE, text=True, timeout=1800, check=False
     )

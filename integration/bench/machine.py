@@ -5,6 +5,8 @@ import os
 import platform
 import resource
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +20,21 @@ FILES_MAX = 20_000
 def pinned(core: str, command: list[str]) -> list[str]:
     """A command that may run on one core only; on a machine with a single core, as it is."""
     return ["taskset", "--cpu-list", core, *command] if (os.cpu_count() or 1) > 1 else command
+
+
+@contextmanager
+def yielding(pid: int) -> Iterator[None]:
+    """Has all threads of a process run only when nobody else wants their core (`SCHED_IDLE`)."""
+
+    def schedule(policy: int) -> None:
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            os.sched_setscheduler(int(task.name), policy, os.sched_param(0))
+
+    schedule(os.SCHED_IDLE)
+    try:
+        yield
+    finally:
+        schedule(os.SCHED_OTHER)
 
 
 def family(pid: int) -> list[int]:

@@ -43,13 +43,17 @@ SPANS = ("exported", "dropped")
 
 
 def fixed(world: World, work: Work, three: list[Proxy]) -> Json:
-    """Latency at a fixed rate, and of the upstream alone: the difference is what a proxy adds."""
-    load = Load(work, world.short(2, 10), rate=RATE)
+    """Latency at a fixed rate, and of the upstream alone: the difference is what a proxy adds.
+
+    Each round is long, so that its own handshakes are far less than one call in a hundred.
+    """
+    load = Load(work, world.short(2, 40), rate=RATE)
     kept: dict[str, list[Round]] = {"direct": [], **{proxy.name: [] for proxy in three}}
-    for _ in range(int(world.short(1, 3))):
-        kept["direct"].append(direct(world.ports.constants, load))
-        for proxy in three:
-            kept[proxy.name].append(through(proxy, load))
+    with world.collector.standing_back():
+        for _ in range(int(world.short(1, 3))):
+            kept["direct"].append(direct(world.ports.constants, load))
+            for proxy in three:
+                kept[proxy.name].append(through(proxy, load))
     return {"rate": RATE, **{name: summed(rounds) for name, rounds in kept.items()}}
 
 

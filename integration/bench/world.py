@@ -23,6 +23,7 @@ class World:
     directory: Path
     pki: Path
     ports: Ports
+    collector: collector.Sink
     quick: bool
     failed: bool = False
 
@@ -66,7 +67,7 @@ def world(quick: bool) -> Iterator[World]:
     pki = proxies.issue(directory)
     with upstream.constants(directory) as port, upstream.streams(directory) as streams:
         with collector.sink(directory) as otlp:
-            shared = World(directory, pki, Ports(port, streams, otlp), quick)
+            shared = World(directory, pki, Ports(port, streams, otlp.endpoint), otlp, quick)
             yield shared
     if not shared.failed:
         shutil.rmtree(directory, ignore_errors=True)
