@@ -12,11 +12,16 @@ use http::{HeaderName, HeaderValue, Response, StatusCode};
 use serde_json::{Value, json};
 
 use crate::call::{Asked, Era, Protocol, RecordId, Shape, Stop, StopKind};
+use crate::decode::jsonrpc::Id;
 use crate::record::RECORD_HEADER;
 use crate::telemetry::hop::Outcome;
 
 /// The key of the decision object in results that the gateway makes.
 pub const DECISION_META: &str = "dev.holdpoint/decision";
+/// Our own JSON-RPC code for what may not be.
+const DENIED: i32 = -31001;
+/// Our own JSON-RPC code for what cannot be done just now.
+const UNAVAILABLE: i32 = -31010;
 
 /// Renders a stop as the agent must see it.
 pub fn refusal(stop: &Stop, shape: &Shape, record: RecordId) -> Response<Bytes> {
@@ -46,6 +51,33 @@ pub fn refusal(stop: &Stop, shape: &Shape, record: RecordId) -> Response<Bytes> 
     response
 }
 
+/// The answer to a request of an upstream that the agent will not get, or may not answer.
+pub fn declined(id: &Id) -> String {
+    let error = json!({"code": DENIED, "message": "Denied. The agent's gateway does not let this request be answered."});
+    json!({"jsonrpc": "2.0", "id": id.to_json(), "error": error}).to_string()
+}
+
+/// The answer to a request of a batch, by its id as it was written, when the upstream's has no message in it.
+pub fn unanswered(id: &str) -> String {
+    let error =
+        json!({"code": UNAVAILABLE, "message": "The upstream gave no answer that could be passed on."});
+    format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"error\":{error}}}")
+}
+
+/// What notifications and answers get: they were taken.
+pub fn accepted() -> Response<Bytes> {
+    dropped()
+}
+
+/// The head of a stream of events that the gateway puts together.
+pub fn events() -> Response<()> {
+    let mut response = Response::new(());
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
 /// The word for an ending: the record's, but that an agent is told what a hold or a broken upstream means to it.
 fn outcome(kind: StopKind) -> &'static str {
     match kind {
@@ -58,7 +90,9 @@ fn outcome(kind: StopKind) -> &'static str {
 /// The HTTP status of an ending, where HTTP is what carries it.
 fn status(stop: &Stop) -> StatusCode {
     match stop.kind {
-        StopKind::Ambiguous | StopKind::HeaderMismatch | StopKind::Malformed => StatusCode::BAD_REQUEST,
+        StopKind::Ambiguous | StopKind::HeaderMismatch | StopKind::Malformed | StopKind::TaskUnknown => {
+            StatusCode::BAD_REQUEST
+        }
         StopKind::Denied | StopKind::Unidentified => StatusCode::FORBIDDEN,
         StopKind::Held | StopKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         StopKind::Limited => StatusCode::TOO_MANY_REQUESTS,
@@ -159,7 +193,7 @@ fn rpc_error(stop: &Stop, era: Era, id: Option<&str>, decision: &Value) -> Respo
 fn code(stop: &Stop) -> i32 {
     match stop.kind {
         StopKind::Ambiguous => -31004,
-        StopKind::Denied | StopKind::NotFound | StopKind::SessionUnknown | StopKind::Unidentified => -31001,
+        StopKind::Denied | StopKind::NotFound | StopKind::SessionUnknown | StopKind::Unidentified => DENIED,
         StopKind::HeaderMismatch => -32020,
         StopKind::Held => -31003,
         StopKind::Limited => -31002,
@@ -168,7 +202,8 @@ fn code(stop: &Stop) -> i32 {
         StopKind::Malformed if is_no_json(stop.reason) => -32700,
         StopKind::Malformed | StopKind::Oversize => -32600,
         StopKind::MethodUnknown => -32601,
-        StopKind::Unavailable | StopKind::UpstreamFailed => -31010,
+        StopKind::TaskUnknown => -32602,
+        StopKind::Unavailable | StopKind::UpstreamFailed => UNAVAILABLE,
     }
 }
 
@@ -215,6 +250,7 @@ fn title(kind: StopKind) -> &'static str {
         StopKind::NotFound => "Not found",
         StopKind::Oversize => "Too large",
         StopKind::SessionUnknown => "Unknown session",
+        StopKind::TaskUnknown => "Unknown task",
         StopKind::Unavailable => "Unavailable",
         StopKind::Unidentified => "Agent not admitted",
         StopKind::UpstreamFailed => "Upstream failed",

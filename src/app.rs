@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use crate::accept::{self, Conn, Handler, tls};
 use crate::config::{Listener, ListenerKind, Loaded, Settings};
 use crate::credential::Broker;
-use crate::decode::{Decoder, Room, Routes};
+use crate::decode::{Decoder, Inbound, Room, Routes};
 use crate::flow::Runs;
 use crate::forward::Upstreams;
 use crate::health;
@@ -24,7 +24,7 @@ use crate::identify::svid::Role;
 use crate::json::Members;
 use crate::limit::Meters;
 use crate::observe::Body;
-use crate::pipeline::{self, Gateway};
+use crate::pipeline::{self, Errands, Gateway};
 use crate::record::fold::Folds;
 use crate::record::{Entry, Evidence, Kind, Ledger, OnCommit, Recovered};
 use crate::secret::PseudonymKey;
@@ -172,10 +172,11 @@ fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
         catalog: loaded.catalog,
         meters: Meters::new(settings.limits),
         runs,
-        policy: loaded.policy,
+        policy: Arc::new(loaded.policy),
         evidence: Arc::new(evidence),
         broker: Broker::new(loaded.credentials),
         upstreams: Upstreams::new(loaded.upstreams),
+        errands: Errands::default(),
     };
     Ok((gateway, Arc::new(loaded.identity), Arc::new(ArcSwap::from_pointee(loaded.trust)), recovered))
 }
@@ -224,7 +225,10 @@ impl Running {
     pub async fn drain(mut self) {
         // Receivers that are gone have ended already.
         let _ = self.drain.send(true);
-        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        let ended = async {
+            while self.tasks.join_next().await.is_some() {}
+            self.gateway.errands.made().await;
+        };
         if tokio::time::timeout(DRAIN_TIME_MAX, ended).await.is_err() {
             tracing::warn!("calls were still under way when the drain time ended");
             self.tasks.shutdown().await;
@@ -246,7 +250,7 @@ impl Handler for Agents {
     type Body = Body;
 
     async fn call(self: Arc<Self>, conn: Arc<Conn>, request: Request<Incoming>) -> Response<Body> {
-        pipeline::serve(&self.gateway, &conn, request).await
+        pipeline::serve(&self.gateway, &conn, request.map(Inbound::Arriving)).await
     }
 
     fn refused(&self, peer: SocketAddr, reason: &'static str, detail: String) {

@@ -23,7 +23,7 @@ use crate::call::{
     StopKind, Word,
 };
 use crate::decode::jsonrpc::Message;
-use crate::decode::mcp::McpAction;
+use crate::decode::mcp::{McpAction, TaskVerb};
 use crate::decode::{Action, Call, Payload};
 use crate::json::Value;
 use catalog::{Catalog, Entry, Sink, Upstream};
@@ -66,6 +66,11 @@ pub enum Subject<'a> {
     },
     /// The chatter of MCP: handshakes, lists, pings, notifications.
     Session,
+    /// What became of a call of this tool, which has been decided.
+    TaskRead {
+        /// The tool.
+        tool: &'a str,
+    },
     /// A tool call.
     Tool {
         /// The tool.
@@ -140,9 +145,18 @@ pub fn call(catalog: &Catalog, call: &Call) -> Result<Facts, Box<Stop>> {
             McpAction::CallTool { name } => {
                 Subject::Tool { name, arguments: params.and_then(|params| params.get("arguments")) }
             }
+            McpAction::Reply { to, empty_or_error: false } => {
+                Subject::Method { name: to, params: call.message().and_then(Message::result) }
+            }
+            McpAction::Task { verb: TaskVerb::Get | TaskVerb::Result, tool, .. } => {
+                Subject::TaskRead { tool }
+            }
+            McpAction::Task { verb: TaskVerb::Update, tool, .. } => {
+                Subject::Tool { name: tool, arguments: None }
+            }
             action if action.is_chatter() => Subject::Session,
             _ => {
-                Subject::Method { name: call.message().and_then(Message::method).unwrap_or("reply"), params }
+                Subject::Method { name: call.message().and_then(Message::method).unwrap_or_default(), params }
             }
         },
     };
@@ -154,6 +168,7 @@ pub fn facts(catalog: &Catalog, question: &Question<'_>) -> Result<Facts, Box<St
     let upstream = question.upstream;
     match question.subject {
         Subject::Session => Ok(session(upstream)),
+        Subject::TaskRead { tool } => Ok(task_read(upstream, tool)),
         Subject::Tool { name, arguments } => match upstream.tool(name) {
             Some(entry) => Ok(listed(catalog, entry, &View::Arguments(arguments), Body::Understood)),
             None => unlisted(upstream, &format!("the tool `{name}`"), Body::Understood),
@@ -228,6 +243,18 @@ fn essence(content_type: &str) -> String {
 fn session(upstream: &Upstream) -> Facts {
     let mut facts = bare(&upstream.itself, Returns::NOTHING);
     facts.action = PolicyAction::Discover;
+    facts
+}
+
+/// To ask after a task reads what its tool returns, and does no more.
+fn task_read(upstream: &Upstream, tool: &str) -> Facts {
+    let mut facts = match upstream.tool(tool) {
+        Some(entry) => bare(&entry.profile, entry.returns.labels),
+        None => bare(&upstream.unlisted, Returns::UNLISTED),
+    };
+    facts.class = Class::Read;
+    facts.consequence = Consequence::NONE;
+    facts.action = PolicyAction::Read;
     facts
 }
 

@@ -12,8 +12,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::call::{Auth, PolicyInput, Stage, Stop, StopKind};
+use crate::call::{Auth, PolicyAction, PolicyInput, Stage, Stop, StopKind};
 use crate::classify::Facts;
+use crate::classify::catalog::Upstream;
 use crate::decode::Call;
 use crate::flow::Entry;
 
@@ -68,6 +69,33 @@ pub fn call(policy: &Policy, call: Call, facts: Facts, entry: Entry, moment: Mom
         }
     };
     Judged { verdict, decision, input }
+}
+
+/// What of an upstream's lists an agent may see, as policy says at the moment of its call.
+pub struct Sight {
+    policy: Arc<Policy>,
+    upstream: Arc<Upstream>,
+    input: Box<PolicyInput>,
+}
+
+impl Sight {
+    /// The sight of the agent whose call this was decided for.
+    pub fn new(policy: &Arc<Policy>, upstream: &Arc<Upstream>, input: &PolicyInput) -> Sight {
+        Sight { policy: Arc::clone(policy), upstream: Arc::clone(upstream), input: Box::new(input.clone()) }
+    }
+
+    /// Whether policy lets the agent discover the item of this name in this list.
+    pub fn shows(&self, list: &str, name: &str) -> bool {
+        let Some(profile) = self.upstream.listed(list, name) else { return false };
+        let input = PolicyInput {
+            action: PolicyAction::Discover,
+            resource: Arc::clone(profile),
+            class: profile.class,
+            consequence: profile.consequence,
+            ..(*self.input).clone()
+        };
+        self.policy.evaluate(&input).outcome == Outcome::Allow
+    }
 }
 
 /// When and from where a call is decided.

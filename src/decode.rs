@@ -4,12 +4,14 @@
 //! `body_bytes_max`, parsed once and kept: what was decided on is what is forwarded. Only operations that the catalogue
 //! marks `body: opaque` are streamed unread.
 
+mod batch;
 pub mod http;
 pub mod jsonrpc;
 pub mod mcp;
 pub mod session;
 pub mod splice;
 pub mod sse;
+pub mod told;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -27,8 +29,8 @@ use crate::call::{Asked, Era, Protocol, Shape, Stage, Stop, StopKind, TraceConte
 use crate::identify::Agent;
 use crate::json::{Document, Limits};
 use jsonrpc::{Form, Message};
-use mcp::{Envelope, McpAction};
-use session::Sessions;
+use mcp::{Envelope, McpAction, TaskVerb};
+use session::{Dialogue, Sessions};
 
 /// Owned pairs of a query or a form.
 pub type Pairs = Vec<(Cow<'static, str>, Cow<'static, str>)>;
@@ -104,6 +106,14 @@ pub struct Call {
     trace: Trace,
 }
 
+/// The body of a request as it comes in.
+pub enum Inbound {
+    /// From an agent, as it arrives.
+    Arriving(Incoming),
+    /// Made by the gateway.
+    Whole(Bytes),
+}
+
 /// What a call wants.
 #[derive(Debug)]
 pub enum Action {
@@ -145,13 +155,22 @@ pub struct Trace {
     pub link: Option<TraceContext>,
 }
 
+/// What a request is.
+#[expect(clippy::large_enum_variant, reason = "one is made for each request, and taken apart at once")]
+pub enum Decoded {
+    /// Several messages, each a call of its own [MCP 2025-03-26, basic: batching].
+    Batch(Vec<Request<Inbound>>),
+    /// One call.
+    One(Call),
+}
+
 /// Understands a request. `shape` is brought up to date as soon as more is known of how to answer.
 pub async fn call(
     decoder: &Decoder,
     agent: Agent,
-    request: Request<Incoming>,
+    request: Request<Inbound>,
     shape: &mut Shape,
-) -> Result<Call, Box<Stop>> {
+) -> Result<Decoded, Box<Stop>> {
     let (head, body) = request.into_parts();
     let authority = http::authority(&head)?;
     http::headers(&head.headers)?;
@@ -159,13 +178,14 @@ pub async fn call(
     match &route.kind {
         RouteKind::Http(opaque) => {
             let action = http_action(&path, &head)?;
-            let payload = if opaque(head.method.as_str(), &path_of(&action)) {
-                Payload::Opaque(body)
-            } else {
-                http_payload(decoder, &head.headers, body).await?
+            let payload = match body {
+                Inbound::Arriving(body) if opaque(head.method.as_str(), &path_of(&action)) => {
+                    Payload::Opaque(body)
+                }
+                body => http_payload(decoder, &head.headers, body).await?,
             };
             let trace = Trace { parent: header_context(&head.headers), link: None };
-            Ok(Call { agent, route, action, head, payload, trace })
+            Ok(Decoded::One(Call { agent, route, action, head, payload, trace }))
         }
         RouteKind::Mcp => {
             shape.protocol = Protocol::Mcp(Era::Legacy);
@@ -175,9 +195,15 @@ pub async fn call(
                     route.name, route.name
                 )));
             }
-            let (envelope, payload) = mcp_payload(decoder, &agent, &route, &head, body, shape).await?;
+            let bytes = mcp_body(decoder, &head, body).await?;
+            if batch::is_batch(&bytes) {
+                let dialogue =
+                    Dialogue::new(&decoder.sessions, agent.id(), &route.name, mcp::session(&head.headers)?);
+                return batch::split(&decoder.bounds, &dialogue, &head, bytes).map(Decoded::Batch);
+            }
+            let (envelope, payload) = mcp_payload(decoder, &agent, &route, &head, bytes, shape)?;
             let trace = mcp_trace(&envelope, &head.headers);
-            Ok(Call { agent, route, action: Action::Mcp(envelope), head, payload, trace })
+            Ok(Decoded::One(Call { agent, route, action: Action::Mcp(envelope), head, payload, trace }))
         }
     }
 }
@@ -199,7 +225,7 @@ fn own(text: Cow<'_, str>) -> Cow<'static, str> {
     Cow::Owned(text.into_owned())
 }
 
-async fn http_payload(decoder: &Decoder, headers: &HeaderMap, body: Incoming) -> Result<Payload, Box<Stop>> {
+async fn http_payload(decoder: &Decoder, headers: &HeaderMap, body: Inbound) -> Result<Payload, Box<Stop>> {
     let content = http::content(headers)?;
     let bytes = read(decoder, body).await?;
     let bounds = &decoder.bounds;
@@ -218,18 +244,21 @@ async fn http_payload(decoder: &Decoder, headers: &HeaderMap, body: Incoming) ->
     }
 }
 
-async fn mcp_payload(
+async fn mcp_body(decoder: &Decoder, head: &Parts, body: Inbound) -> Result<Bytes, Box<Stop>> {
+    if head.uri.query().is_some() {
+        return Err(malformed("query", "an MCP endpoint takes no query"));
+    }
+    read(decoder, body).await
+}
+
+fn mcp_payload(
     decoder: &Decoder,
     agent: &Agent,
     route: &Route,
     head: &Parts,
-    body: Incoming,
+    bytes: Bytes,
     shape: &mut Shape,
 ) -> Result<(Envelope, Payload), Box<Stop>> {
-    if head.uri.query().is_some() {
-        return Err(malformed("query", "an MCP endpoint takes no query"));
-    }
-    let bytes = read(decoder, body).await?;
     let message = if head.method == Method::POST {
         let message = Message::read(bytes, &decoder.bounds.json)?;
         shape.asked = asked(&message);
@@ -242,19 +271,39 @@ async fn mcp_payload(
     if mcp::claims_modern(&head.headers, message.as_ref()) {
         shape.protocol = Protocol::Mcp(Era::Modern);
     }
-    let envelope = mcp::envelope(&head.method, &head.headers, message.as_ref())?;
+    let mut envelope = mcp::envelope(&head.method, &head.headers, message.as_ref())?;
     shape.protocol = Protocol::Mcp(envelope.era);
-    if let Some(session) = &envelope.session
-        && !decoder.sessions.is_bound(&agent.profile().id, &route.name, session)
-    {
-        return Err(Stop::new(
-            Stage::Decode,
-            StopKind::SessionUnknown,
-            "session",
-            "no such session: initialize again",
-        ));
-    }
+    let dialogue = Dialogue::new(&decoder.sessions, agent.id(), &route.name, envelope.session.clone());
+    belongs(&dialogue, &mut envelope, message.as_ref())?;
     Ok((envelope, message.map_or(Payload::None, Payload::Rpc)))
+}
+
+/// Holds a message to what this agent has begun with this upstream: its session, its task, the question that it answers.
+fn belongs(dialogue: &Dialogue, envelope: &mut Envelope, message: Option<&Message>) -> Result<(), Box<Stop>> {
+    let stop = |kind, reason, text: &str| Err(Stop::new(Stage::Decode, kind, reason, text));
+    if !dialogue.is_bound() {
+        return stop(StopKind::SessionUnknown, "session", "no such session: initialize again");
+    }
+    match &mut envelope.action {
+        McpAction::Reply { to, .. } => {
+            match message.and_then(Message::id).and_then(|id| dialogue.question(id)) {
+                Some(question) => *to = question,
+                None => {
+                    return stop(
+                        StopKind::Denied,
+                        "reply-unasked",
+                        "the upstream has asked nothing under this id",
+                    );
+                }
+            }
+        }
+        McpAction::Task { verb, id, tool } if *verb != TaskVerb::List => match dialogue.tool_of(id) {
+            Some(begun) => *tool = begun,
+            None => return stop(StopKind::TaskUnknown, "task-unknown", "no such task"),
+        },
+        _ => {}
+    }
+    Ok(())
 }
 
 fn asked(message: &Message) -> Asked {
@@ -282,8 +331,12 @@ fn mcp_trace(envelope: &Envelope, headers: &HeaderMap) -> Trace {
 }
 
 /// Reads a body whole, within its bounds.
-async fn read(decoder: &Decoder, body: Incoming) -> Result<Bytes, Box<Stop>> {
+async fn read(decoder: &Decoder, body: Inbound) -> Result<Bytes, Box<Stop>> {
     let bounds = &decoder.bounds;
+    let body = match body {
+        Inbound::Arriving(body) => body,
+        Inbound::Whole(bytes) => return Ok(bytes),
+    };
     let reading = tokio::time::timeout(
         bounds.body_time_max,
         read_unbounded_time(bounds.body_bytes_max, &decoder.room, body),

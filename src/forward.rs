@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 
 use crate::call::{Class, Era, RecordId, Stage, Stop, StopKind, TraceContext};
 use crate::credential::Lease;
-use crate::decode::jsonrpc::Id;
+use crate::decode::jsonrpc::{Form, Id, Message};
 use crate::decode::{Action, Payload, splice};
 use crate::net::Dial;
 use crate::record::{Committed, RECORD_HEADER};
@@ -71,10 +71,6 @@ pub struct Expects {
     pub drains: bool,
     /// Whether it may stay silent without end, before its head and after.
     pub standing: bool,
-    /// Whether it opens a session.
-    pub opens_session: bool,
-    /// The session that it ends.
-    pub ends_session: Option<Arc<str>>,
 }
 
 /// What the upstream is told of this hop.
@@ -137,20 +133,15 @@ pub fn leave(committed: &Committed) -> Leave {
 }
 
 fn expects(committed: &Committed) -> Expects {
-    use crate::decode::mcp::McpAction;
     let call = committed.call();
-    let envelope = call.envelope();
-    let action = envelope.map(|envelope| &envelope.action);
     Expects {
-        id: call.message().and_then(|message| message.id()).cloned(),
-        mcp: envelope.is_some(),
-        drains: leave(committed) == Leave::Stays,
-        standing: call.is_standing(),
-        opens_session: matches!(action, Some(McpAction::Initialize)),
-        ends_session: match action {
-            Some(McpAction::EndSession) => envelope.and_then(|envelope| envelope.session.clone()),
+        id: match call.message().map(Message::form) {
+            Some(Form::Request { id, .. }) => Some(id.clone()),
             _ => None,
         },
+        mcp: call.envelope().is_some(),
+        drains: leave(committed) == Leave::Stays,
+        standing: call.is_standing(),
     }
 }
 

@@ -4,35 +4,44 @@
 //! event of a stream, or else the end itself, wait for that. When the agent leaves, a read and every modern MCP call
 //! end upstream at once; any other is drained for a bounded time, so that its outcome is known.
 
+mod judge;
+mod relay;
+mod several;
+mod watch;
+
 use std::collections::VecDeque;
 use std::error::Error;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
-use http::Response;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::{Response, response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
-use crate::call::{AgentId, Stop, hex};
-use crate::decode::Call;
-use crate::decode::session::Sessions;
-use crate::decode::sse::{self, ReplyKind, Scanner};
+use crate::answer;
+use crate::call::{Stage, Stop, StopKind, hex};
+use crate::decode::sse::{self, ReplyKind};
 use crate::forward::pool::Lent;
 use crate::forward::{Expects, Reply};
 use crate::limit::Slot;
 use crate::record::{Ending, RECORD_HEADER, Record, ReplyFacts};
+use judge::Sentence;
+pub use judge::{Decline, Judge, Shows};
+use relay::{Passed, Relay};
+pub use several::Several;
+use watch::Watch;
 
-/// What of a JSON reply is looked at; a longer one passes without being understood.
+/// What of a JSON reply is looked at for how it ended; a longer one passes without that being known.
 const WINDOW_BYTES_MAX: usize = 256 << 10;
-/// The largest event that is understood.
-const EVENT_BYTES_MAX: usize = 4 << 20;
+/// The largest reply that is read whole, because something in it must be known or changed before any of it passes.
+const WHOLE_BYTES_MAX: usize = 4 << 20;
 /// How long a reply may be silent, unless it is a stream.
 const SILENCE_MAX: Duration = Duration::from_secs(120);
 /// How long a reply is drained after its agent has left.
@@ -46,81 +55,63 @@ pub enum Body {
     Own(Option<Bytes>),
     /// An upstream's reply, passing.
     Reply(Box<Passing>),
+    /// The replies to a batch.
+    Several(Box<Several>),
 }
 
-/// Who a reply is for, and where its sessions are kept.
-pub struct Audience {
-    /// The agent.
-    pub agent: AgentId,
-    /// The upstream's name.
-    pub upstream: Arc<str>,
-    /// The sessions.
-    pub sessions: Arc<Sessions>,
-}
-
-impl Audience {
-    /// The audience of a call's reply.
-    pub fn of(call: &Call, sessions: &Arc<Sessions>) -> Audience {
-        let agent = call.agent().id().clone();
-        Audience { agent, upstream: Arc::clone(&call.route().name), sessions: Arc::clone(sessions) }
-    }
-}
-
-/// Begins to pass a reply on. One without a body has ended already, and is released when the audit has its outcome.
+/// Begins to pass a reply on. One without a body has ended already, and is released when the audit has its outcome; one
+/// that must be known before it passes is read whole.
 pub async fn reply(
     reply: Reply,
     slot: Slot,
     record: Record,
-    audience: &Audience,
+    mut judge: Option<Judge>,
 ) -> Result<Response<Body>, Box<Stop>> {
     let Reply { mut head, body, lent, expects } = reply;
-    sessions(&head.headers, head.status.is_success(), &expects, audience);
+    if let Some(judge) = &mut judge {
+        judge.begun(&head.headers, head.status.is_success());
+    }
     if let Ok(value) = HeaderValue::from_str(&record.id().to_string()) {
         head.headers.insert(RECORD_HEADER, value);
     }
-    let lesson = Lesson::of(&head.headers, &expects);
+    let lesson = Lesson::of(&head.headers, &expects, &record);
     let silent = expects.standing || is_event_stream(&head.headers);
     if matches!(lesson, Lesson::Events(_)) {
-        // A stream of events is cut after the response, so its size is not known.
+        // A stream of events is cut after the response, and some are left out, so its size is not known.
         head.headers.remove(CONTENT_LENGTH);
     }
     let ended = body.is_end_stream();
+    let whole = matches!(lesson, Lesson::Json(..))
+        && judge.as_ref().is_some_and(|judge| judge.reads_whole(body.size_hint().exact(), WINDOW_BYTES_MAX));
+    let watch = judge.as_ref().is_some_and(Judge::is_wary).then(Watch::default);
     let mut passing = Passing {
         incoming: Some(body),
         lent,
         expects,
         lesson: Some(lesson),
+        watch,
+        judge,
         digest: digest::Context::new(&digest::SHA256),
         bytes: 0,
         silent,
         silence: None,
         record: Some(record),
         slot: Some(slot),
+        early: VecDeque::new(),
+        ready: VecDeque::new(),
         last: VecDeque::new(),
         state: State::Passing,
     };
+    if whole {
+        return passing.whole(head).await;
+    }
     if !ended {
         return Ok(Response::from_parts(head, Body::Reply(Box::new(passing))));
     }
     // A server does not ask an empty body for its end, so the end is recorded here.
     passing.close(Ending::Complete, None);
-    if let State::Closing(closing, _) = std::mem::replace(&mut passing.state, State::Ended) {
-        closing.await?;
-    }
+    passing.recorded().await?;
     Ok(Response::from_parts(head, Body::Own(None)))
-}
-
-fn sessions(headers: &HeaderMap, success: bool, expects: &Expects, audience: &Audience) {
-    if !success {
-        return;
-    }
-    let session = headers.get("mcp-session-id").and_then(|value| value.to_str().ok());
-    if let (true, Some(session)) = (expects.opens_session, session) {
-        audience.sessions.bind(&audience.agent, &audience.upstream, session);
-    }
-    if let Some(session) = &expects.ends_session {
-        audience.sessions.end(&audience.agent, &audience.upstream, session);
-    }
 }
 
 /// A reply on its way.
@@ -129,6 +120,9 @@ pub struct Passing {
     lent: Lent,
     expects: Expects,
     lesson: Option<Lesson>,
+    /// What an upstream that may not ask everything is watched by, where its reply is not judged by messages.
+    watch: Option<Watch>,
+    judge: Option<Judge>,
     digest: digest::Context,
     bytes: u64,
     /// Whether it may be silent without end, as a stream of events may.
@@ -136,6 +130,10 @@ pub struct Passing {
     silence: Option<Pin<Box<Sleep>>>,
     record: Option<Record>,
     slot: Option<Slot>,
+    /// Pieces that were read before the reply began to pass.
+    early: VecDeque<Bytes>,
+    /// Pieces that may pass now.
+    ready: VecDeque<Bytes>,
     /// Frames that wait for the outcome to be recorded.
     last: VecDeque<Frame<Bytes>>,
     state: State,
@@ -152,7 +150,7 @@ enum State {
 /// What is looked for in a reply.
 enum Lesson {
     /// A stream of events, of which one may be the response.
-    Events(Scanner),
+    Events(Relay),
     /// One JSON text, kept up to a bound.
     Json(Vec<Bytes>, usize),
     /// Nothing.
@@ -160,9 +158,11 @@ enum Lesson {
 }
 
 impl Lesson {
-    fn of(headers: &HeaderMap, expects: &Expects) -> Lesson {
+    fn of(headers: &HeaderMap, expects: &Expects, record: &Record) -> Lesson {
         if expects.mcp && is_event_stream(headers) {
-            Lesson::Events(Scanner::new(EVENT_BYTES_MAX))
+            let (shape, id) = (record.shape.clone(), record.id());
+            let words = Box::new(move |stop: &Stop| answer::refusal(stop, &shape, id).into_body().to_vec());
+            Lesson::Events(Relay::new(expects.id.clone(), words))
         } else if expects.mcp && media_type(headers).eq_ignore_ascii_case("application/json") {
             Lesson::Json(Vec::new(), 0)
         } else {
@@ -180,38 +180,85 @@ fn media_type(headers: &HeaderMap) -> &str {
     kind.split(';').next().unwrap_or_default().trim()
 }
 
+fn failed(reason: &'static str) -> Box<Stop> {
+    let text = "the upstream's reply is not one that may pass; the call may have had its effect";
+    Stop::new(Stage::Observe, StopKind::UpstreamFailed, reason, text)
+}
+
 // === impl Passing ===
 
 impl Passing {
-    /// Takes the next bytes; `Some` when they contain the response, with the number of bytes up to its end.
-    fn learn(&mut self, data: &Bytes) -> Option<(usize, ReplyKind)> {
-        let before = self.bytes;
-        self.bytes += data.len() as u64;
-        match self.lesson.as_mut()? {
-            Lesson::Events(scanner) => {
-                let id = self.expects.id.as_ref()?;
-                let events = scanner.feed(data);
-                let response = events.iter().find(|event| sse::is_response(&event.data, id))?;
-                let end = usize::try_from(response.end.saturating_sub(before)).unwrap_or(data.len());
-                // A CR LF may be cut after the CR: the LF then belongs to the end as well.
-                let end = if data.get(end) == Some(&b'\n') && data.get(end.wrapping_sub(1)) == Some(&b'\r') {
-                    end + 1
-                } else {
-                    end
-                };
-                Some((end.min(data.len()), sse::outcome(&response.data)))
-            }
-            Lesson::Json(kept, size) => {
-                *size += data.len();
-                if *size <= WINDOW_BYTES_MAX {
-                    kept.push(data.clone());
-                } else {
-                    kept.clear();
+    /// Reads a reply whole, so that it can be judged before any of it passes. One that is too long for that passes as it
+    /// arrives, unless it is a list: what is in it would not be known.
+    async fn whole(mut self, mut head: response::Parts) -> Result<Response<Body>, Box<Stop>> {
+        let mut size = 0;
+        while let Some(body) = &mut self.incoming {
+            match tokio::time::timeout(SILENCE_MAX, body.frame()).await {
+                Ok(Some(Ok(frame))) => {
+                    let Ok(data) = frame.into_data() else { continue };
+                    size += data.len();
+                    self.early.push_back(data);
                 }
-                None
+                Ok(None) => self.incoming = None,
+                Ok(Some(Err(_))) | Err(_) => {
+                    return self.refused(Ending::UpstreamBroke, failed("broken")).await;
+                }
             }
-            Lesson::Nothing => None,
+            if size > WHOLE_BYTES_MAX {
+                if self.judge.as_ref().is_some_and(|judge| judge.list().is_some()) {
+                    return self.refused(Ending::UpstreamBroke, failed("list-size")).await;
+                }
+                return Ok(Response::from_parts(head, Body::Reply(Box::new(self))));
+            }
         }
+        let text: Vec<u8> = self.early.drain(..).flatten().collect();
+        let sentence = self.judge.as_mut().map_or(Sentence::Pass, |judge| judge.message(&text));
+        let (kind, bytes) = match sentence {
+            Sentence::Pass => (sse::outcome(&text), Bytes::from(text)),
+            Sentence::Replace(less) => (sse::outcome(&text), Bytes::from(less)),
+            Sentence::Withhold(stop) => return self.refused(Ending::Complete, stop).await,
+            Sentence::Drop => {
+                return self.refused(Ending::UpstreamBroke, failed("request-of-upstream")).await;
+            }
+            Sentence::Break(reason) => return self.refused(Ending::UpstreamBroke, failed(reason)).await,
+        };
+        if head.headers.contains_key(CONTENT_LENGTH) {
+            head.headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+        }
+        self.note(&bytes);
+        self.close(Ending::Complete, Some(kind));
+        self.recorded().await?;
+        Ok(Response::from_parts(head, Body::Own(Some(bytes))))
+    }
+
+    /// Ends a reply of which nothing passes: the outcome is recorded, and the agent is told.
+    async fn refused(mut self, ending: Ending, stop: Box<Stop>) -> Result<Response<Body>, Box<Stop>> {
+        self.incoming = None;
+        self.early.clear();
+        self.withheld(stop.reason);
+        self.close(ending, None);
+        self.recorded().await?;
+        Err(stop)
+    }
+
+    fn withheld(&mut self, reason: &'static str) {
+        if let Some(judge) = &mut self.judge {
+            judge.withheld.push(reason.into());
+        }
+    }
+
+    /// Waits until the outcome is recorded.
+    async fn recorded(&mut self) -> Result<(), Box<Stop>> {
+        match std::mem::replace(&mut self.state, State::Ended) {
+            State::Closing(closing, _) => closing.await,
+            State::Passing | State::Ended => Ok(()),
+        }
+    }
+
+    /// Notes bytes that pass.
+    fn note(&mut self, data: &Bytes) {
+        self.bytes += data.len() as u64;
+        self.digest.update(data);
     }
 
     fn facts(&mut self, told: Option<ReplyKind>) -> ReplyFacts {
@@ -228,6 +275,11 @@ impl Passing {
                 Some(ReplyKind::RpcError(code)) => Some(code),
                 _ => None,
             },
+            withheld: self
+                .judge
+                .as_mut()
+                .map(|judge| std::mem::take(&mut judge.withheld))
+                .unwrap_or_default(),
         }
     }
 
@@ -244,51 +296,94 @@ impl Passing {
         self.state = State::Closing(Box::pin(record.ended(ending, facts)), ending);
     }
 
-    /// Takes a frame from the upstream: gives what may pass now.
-    fn take(&mut self, frame: Frame<Bytes>) -> Option<Frame<Bytes>> {
+    /// Takes a piece from the upstream: what may pass is then ready, or the reply closes.
+    fn take(&mut self, frame: Frame<Bytes>) {
         let data = match frame.into_data() {
             Ok(data) => data,
             Err(trailers) => {
                 self.last.push_back(trailers);
                 self.close(Ending::Complete, None);
-                return None;
+                return;
             }
         };
-        let response = self.learn(&data);
-        if let Some((end, kind)) = response {
-            let data = data.slice(..end);
-            self.digest.update(&data);
-            self.last.push_back(Frame::data(data));
-            self.incoming = None;
-            self.close(Ending::Complete, Some(kind));
-            return None;
+        if let (Some(Lesson::Events(relay)), Some(judge)) = (&mut self.lesson, &mut self.judge) {
+            let passed = relay.feed(&data, judge);
+            return self.pass(passed);
         }
-        self.digest.update(&data);
+        if self.watch.as_mut().and_then(|watch| watch.feed(&data)).is_some() {
+            // Nothing that was passed so far can be acted on: the text has no end.
+            self.withheld("request-of-upstream");
+            self.incoming = None;
+            return self.close(Ending::UpstreamBroke, None);
+        }
+        if let Some(Lesson::Json(kept, size)) = &mut self.lesson {
+            *size += data.len();
+            if *size <= WINDOW_BYTES_MAX {
+                kept.push(data.clone());
+            } else {
+                kept.clear();
+            }
+        }
+        self.note(&data);
         if self.incoming.as_ref().is_none_or(HttpBody::is_end_stream) {
             self.last.push_back(Frame::data(data));
             self.close(Ending::Complete, None);
-            return None;
-        }
-        if self.incoming.as_ref().is_some_and(|body| body.size_hint().exact() == Some(0)) {
+        } else if self.incoming.as_ref().is_some_and(|body| body.size_hint().exact() == Some(0)) {
             // Over HTTP/2 the end may come after the last byte; whoever counts bytes would not wait for it.
             self.last.push_back(Frame::data(data));
-            return None;
+        } else {
+            self.ready.push_back(data);
         }
-        Some(Frame::data(data))
     }
 
-    fn poll_passing(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
-        let Some(incoming) = &mut self.incoming else {
+    /// Passes what a stream's relay lets through.
+    fn pass(&mut self, passed: Passed) {
+        for piece in &passed.now {
+            self.note(piece);
+        }
+        if let Some((bytes, kind)) = passed.response {
+            self.note(&bytes);
+            self.last.extend(passed.now.into_iter().chain([bytes]).map(Frame::data));
+            self.incoming = None;
+            return self.close(Ending::Complete, Some(kind));
+        }
+        self.ready.extend(passed.now);
+        if let Some(reason) = passed.broken {
+            self.withheld(reason);
+            self.incoming = None;
+            self.close(Ending::UpstreamBroke, None);
+        }
+    }
+
+    /// The upstream's reply has come to its end.
+    fn finish(&mut self) {
+        self.incoming = None;
+        if let (Some(Lesson::Events(relay)), Some(judge)) = (&mut self.lesson, &mut self.judge) {
+            let passed = relay.finish(judge);
+            self.pass(passed);
+        }
+        if matches!(self.state, State::Passing) {
             self.close(Ending::Complete, None);
-            return Poll::Ready(None);
+        }
+    }
+
+    /// Goes on until something may pass, or the reply closes.
+    fn poll_passing(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(piece) = self.early.pop_front() {
+            self.take(Frame::data(piece));
+            return Poll::Ready(());
+        }
+        let Some(incoming) = &mut self.incoming else {
+            self.finish();
+            return Poll::Ready(());
         };
         match Pin::new(incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 self.silence = None;
-                return Poll::Ready(self.take(frame).map(Ok));
+                self.take(frame);
             }
             Poll::Ready(Some(Err(_))) => self.close(Ending::UpstreamBroke, None),
-            Poll::Ready(None) => self.close(Ending::Complete, None),
+            Poll::Ready(None) => self.finish(),
             Poll::Pending if self.silent => return Poll::Pending,
             Poll::Pending => {
                 let silence = self.silence.get_or_insert_with(|| Box::pin(tokio::time::sleep(SILENCE_MAX)));
@@ -297,17 +392,16 @@ impl Passing {
                 self.close(Ending::UpstreamBroke, None);
             }
         }
-        Poll::Ready(None)
+        Poll::Ready(())
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
         loop {
+            if let Some(piece) = self.ready.pop_front() {
+                return Poll::Ready(Some(Ok(Frame::data(piece))));
+            }
             match &mut self.state {
-                State::Passing => {
-                    if let Some(frame) = ready!(self.poll_passing(cx)) {
-                        return Poll::Ready(Some(frame));
-                    }
-                }
+                State::Passing => ready!(self.poll_passing(cx)),
                 State::Closing(closing, ending) => {
                     let recorded = ready!(closing.as_mut().poll(cx));
                     let broke = *ending == Ending::UpstreamBroke;
@@ -344,12 +438,16 @@ impl Drop for Passing {
             lent: self.lent.take(),
             expects: self.expects.clone(),
             lesson: self.lesson.take(),
+            watch: self.watch.take(),
+            judge: self.judge.take(),
             digest: std::mem::replace(&mut self.digest, digest::Context::new(&digest::SHA256)),
             bytes: self.bytes,
             silent: self.silent,
             silence: None,
             record: Some(record),
             slot: self.slot.take(),
+            early: std::mem::take(&mut self.early),
+            ready: VecDeque::new(),
             last: VecDeque::new(),
             state: State::Passing,
         };
@@ -391,21 +489,28 @@ impl HttpBody for Body {
         match self.get_mut() {
             Body::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Body::Reply(passing) => passing.poll_next(cx),
+            Body::Several(replies) => replies.poll_next(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Body::Own(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
-            Body::Reply(passing) => matches!(passing.state, State::Ended) && passing.last.is_empty(),
+            Body::Reply(passing) => {
+                matches!(passing.state, State::Ended) && passing.last.is_empty() && passing.ready.is_empty()
+            }
+            Body::Several(replies) => replies.is_empty(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Body::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Body::Several(_) => SizeHint::default(),
             Body::Reply(passing) => match (&passing.incoming, &passing.lesson) {
-                (Some(incoming), Some(Lesson::Json(..) | Lesson::Nothing)) if passing.last.is_empty() => {
+                (Some(incoming), Some(Lesson::Json(..) | Lesson::Nothing))
+                    if passing.last.is_empty() && passing.early.is_empty() && passing.ready.is_empty() =>
+                {
                     incoming.size_hint()
                 }
                 _ => SizeHint::default(),

@@ -1,25 +1,29 @@
 //! The life of one call, read from top to bottom. Read this first.
 
+mod dialogue;
+mod several;
+
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use hyper::body::Incoming;
 use time::OffsetDateTime;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 
 use crate::accept::{Conn, Gone};
 use crate::call::{Stage, Stop, StopKind};
 use crate::classify::catalog::Catalog;
 use crate::credential::Broker;
 use crate::decide::{Moment, Policy, Verdict};
-use crate::decode::Decoder;
+use crate::decode::{Decoded, Decoder, Inbound};
 use crate::flow::Runs;
 use crate::forward::{HopHeaders, Reply, Upstreams};
 use crate::identify::directory::Directory;
 use crate::limit::{Meters, Slot};
-use crate::observe::{Audience, Body};
+use crate::observe::{Body, Judge};
 use crate::record::{Evidence, Record};
 use crate::telemetry::hop::HttpVersion;
 use crate::{
@@ -39,24 +43,59 @@ pub struct Gateway {
     /// What runs have read.
     pub runs: Runs,
     /// Policy.
-    pub policy: Policy,
+    pub policy: Arc<Policy>,
     /// Audit and traces.
     pub evidence: Arc<Evidence>,
     /// Credentials.
     pub broker: Broker,
     /// Where calls go.
     pub upstreams: Upstreams,
+    /// What is told upstreams in agents' names while nobody waits for it.
+    pub errands: Errands,
+}
+
+/// Requests that the gateway makes itself, at most so many at one time; the end of the program waits for them.
+pub struct Errands(Arc<Semaphore>);
+
+impl Errands {
+    const AT_ONCE_MAX: u32 = 256;
+
+    /// Makes one, if there is room for it.
+    fn run(&self, errand: impl Future<Output = ()> + Send + 'static) {
+        match (Arc::clone(&self.0).try_acquire_owned(), Handle::try_current()) {
+            (Ok(room), Ok(runtime)) => drop(runtime.spawn(async move {
+                errand.await;
+                drop(room);
+            })),
+            _ => tracing::warn!(event = "errands.full", "an upstream was not told that it gets no answer"),
+        }
+    }
+
+    /// Waits until all have been made.
+    pub async fn made(&self) {
+        drop(self.0.acquire_many(Errands::AT_ONCE_MAX).await);
+    }
+}
+
+impl Default for Errands {
+    fn default() -> Errands {
+        Errands(Arc::new(Semaphore::new(Errands::AT_ONCE_MAX as usize)))
+    }
 }
 
 /// Serves one request: whatever happens, it is on the record and it is answered.
-pub async fn serve(gw: &Gateway, conn: &Conn, request: Request<Incoming>) -> Response<Body> {
+pub async fn serve(gw: &Arc<Gateway>, conn: &Arc<Conn>, request: Request<Inbound>) -> Response<Body> {
     let http = if conn.is_h2() { HttpVersion::Two } else { HttpVersion::One };
     let mut record = Record::open(&gw.evidence, conn.peer(), http);
     match run(gw, conn, request, &mut record).await {
-        Ok((reply, slot, audience)) => {
+        Ok(Passed::Reply(reply, slot, judge)) => {
             let (shape, id) = (record.shape.clone(), record.id());
-            let passing = observe::reply(reply, slot, record, &audience).await;
+            let passing = observe::reply(reply, slot, record, judge).await;
             passing.unwrap_or_else(|stop| own(answer::refusal(&stop, &shape, id)))
+        }
+        Ok(Passed::Batch(messages)) => {
+            record.split();
+            several::serve(gw, conn, messages).await
         }
         Err(stop) => {
             let response = answer::refusal(&stop, &record.shape, record.id());
@@ -70,12 +109,21 @@ fn own(response: Response<Bytes>) -> Response<Body> {
     response.map(|bytes| Body::Own(Some(bytes)))
 }
 
+/// What came of a request that was not stopped.
+#[expect(clippy::large_enum_variant, reason = "one is made for each request, and taken apart at once")]
+enum Passed {
+    /// Its messages go on one by one.
+    Batch(Vec<Request<Inbound>>),
+    /// The upstream replies.
+    Reply(Reply, Slot, Option<Judge>),
+}
+
 async fn run(
-    gw: &Gateway,
-    conn: &Conn,
-    request: Request<Incoming>,
+    gw: &Arc<Gateway>,
+    conn: &Arc<Conn>,
+    request: Request<Inbound>,
     record: &mut Record,
-) -> Result<(Reply, Slot, Audience), Box<Stop>> {
+) -> Result<Passed, Box<Stop>> {
     // Understand: nothing outside this process has been touched.
     let gone = Gone::of(&request);
     record.enter(Stage::Accept);
@@ -85,19 +133,23 @@ async fn run(
     let agent = identify::agent(&gw.directory, conn, OffsetDateTime::now_utc().date())?;
     record.identified(&agent);
     record.enter(Stage::Decode);
-    let call = decode::call(&gw.decoder, agent, request, &mut record.shape).await?;
+    let call = match decode::call(&gw.decoder, agent, request, &mut record.shape).await? {
+        Decoded::One(call) => call,
+        Decoded::Batch(messages) => return Ok(Passed::Batch(messages)),
+    };
     record.decoded(&call);
+    let answer = dialogue::Answer::of(gw, conn, &call);
     record.enter(Stage::Classify);
     let facts = classify::call(&gw.catalog, &call)?;
     record.understood(&facts);
     record.enter(Stage::Limit);
     let slot = limit::acquire(&gw.meters, limit::Subject::of(call.agent().id(), &facts))?;
     record.enter(Stage::Flow);
-    let now = SystemTime::now();
-    let audience = Audience::of(&call, &gw.decoder.sessions);
-    let entry = flow::enter(&gw.runs, &audience.agent, flow::run_of(&call, &gw.evidence.pseudonyms), now);
+    let (now, agent) = (SystemTime::now(), call.agent().id().clone());
+    let entry = flow::enter(&gw.runs, &agent, flow::run_of(&call, &gw.evidence.pseudonyms), now);
     record.entered(&entry);
     let mut known = entry.labels.clone();
+    let mut judge = dialogue::judge(gw, conn, &call);
 
     // Decide: from here on the call exists only inside a verdict.
     record.enter(Stage::Decide);
@@ -115,10 +167,12 @@ async fn run(
     // Act: nothing leaves before the ledger has it.
     record.enter(Stage::Commit);
     let brings = flow::brings(permitted.facts().returns);
-    flow::sent(&gw.runs, &audience.agent, &brings, now);
+    flow::sent(&gw.runs, &agent, &brings, now);
     known.extend_from_slice(&brings);
-    let steady = Box::new(flow::steady(&gw.runs, &audience.agent, known));
+    let steady = Box::new(flow::steady(&gw.runs, &agent, known));
+    dialogue::see(gw, &mut judge, permitted.call(), &judged.input);
     let committed = record.commit(permitted, &brings).await?;
+    answer.given();
     record.enter(Stage::Credential);
     let lease = credential::lease(&gw.broker, &committed, &gw.evidence.pseudonyms)?;
     record.leased(lease.fingerprint());
@@ -130,7 +184,7 @@ async fn run(
     let reply = gone.unless(leave, sending).await.unwrap_or_else(|| Err(left()))?;
     record.replied(reply.head.status.as_u16());
     record.enter(Stage::Observe);
-    Ok((reply, slot, audience))
+    Ok(Passed::Reply(reply, slot, judge))
 }
 
 fn left() -> Box<Stop> {

@@ -300,6 +300,11 @@ impl Record {
         self.credential = fingerprint.map(str::to_owned);
     }
 
+    /// Closes the record of a request whose messages each have a record of their own.
+    pub fn split(mut self) {
+        self.state = State::Closed;
+    }
+
     /// Closes a call that did not go on: a refusal, or the failed outcome of an intent.
     pub async fn stopped(mut self, stop: &Stop, status: u16) {
         let now = self.started.elapsed();
@@ -395,6 +400,9 @@ impl Record {
         if let Some(code) = reply.rpc_code {
             members.number("rpc_code", code);
         }
+        if !reply.withheld.is_empty() {
+            members.texts("withheld", reply.withheld.iter().map(|what| &**what));
+        }
         let durability = match self.state {
             State::Committed(durability) => durability,
             State::Open | State::Closed => Durability::Written,
@@ -470,6 +478,8 @@ pub struct ReplyFacts {
     pub tool_error: bool,
     /// Its JSON-RPC error code.
     pub rpc_code: Option<i64>,
+    /// What of it was kept from the agent, and why: methods that the upstream asked for, or a reason.
+    pub withheld: Vec<Arc<str>>,
 }
 
 impl Committed {

@@ -27,6 +27,7 @@ fn upstream(name: &str, kind: UpstreamKind) -> UpstreamConfig {
         inside: true,
         trusted: false,
         strict: name.starts_with("strict"),
+        asks: holdpoint::classify::catalog::Asks::usual(false),
     }
 }
 

@@ -271,7 +271,7 @@ fn headers_must_repeat_the_body() {
     assert_eq!(reason(post(&[V, ("Mcp-Method", "tasks/get")], task)), "header-missing");
     assert_eq!(
         post(&[V, ("Mcp-Method", "tasks/get"), name("t1")], task).unwrap().action,
-        McpAction::Task { verb: TaskVerb::Get, id: "t1".into() }
+        McpAction::Task { verb: TaskVerb::Get, id: "t1".into(), tool: "".into() }
     );
 }
 
@@ -298,7 +298,7 @@ fn the_modern_envelope_is_required() {
     assert_eq!(envelope.version.as_deref(), Some("2026-07-28"));
     let response = r#"{"jsonrpc":"2.0","id":1,"result":{}}"#;
     assert_eq!(reason(post(&[V], response)), "response-unexpected");
-    assert_eq!(post(&[], response).unwrap().action, McpAction::Reply { empty_or_error: true });
+    assert_eq!(post(&[], response).unwrap().action, McpAction::Reply { to: "".into(), empty_or_error: true });
 }
 
 #[test]

@@ -432,6 +432,7 @@ fn mail() -> Catalog {
         inside: true,
         trusted: false,
         strict: false,
+        asks: holdpoint::classify::catalog::Asks::usual(false),
     };
     let mut internal = Internal::default();
     internal.add("*@example.org").unwrap();

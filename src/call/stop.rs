@@ -66,6 +66,8 @@ pub enum StopKind {
     Oversize,
     /// An MCP session that is not this agent's, or that ended.
     SessionUnknown,
+    /// An MCP task that is not this agent's, or that nobody began (−32602).
+    TaskUnknown,
     /// The gateway cannot do its duty just now (audit, store, credential).
     Unavailable,
     /// Not in the registry, suspended, or not trusted.

@@ -47,6 +47,58 @@ pub struct UpstreamConfig {
     pub trusted: bool,
     /// Whether what no entry names is refused.
     pub strict: bool,
+    /// What it may ask of agents.
+    pub asks: Asks,
+}
+
+/// What an MCP upstream may ask of agents, beside whether they are there (`ping`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asks {
+    /// A user's answer: `elicitation/create`.
+    pub elicitation: bool,
+    /// The places that a client works in: `roots/list`.
+    pub roots: bool,
+    /// A completion by the agent's model: `sampling/createMessage`.
+    pub sampling: bool,
+}
+
+impl Asks {
+    /// What an upstream may ask when nothing is said: a trusted one everything, any other the agent's roots.
+    pub fn usual(trusted: bool) -> Asks {
+        Asks { elicitation: trusted, roots: true, sampling: trusted }
+    }
+
+    /// The words of the protocol's families: `elicitation`, `roots`, `sampling`.
+    pub fn parse<'w>(words: impl IntoIterator<Item = &'w str>) -> Option<Asks> {
+        let mut asks = Asks::default();
+        for word in words {
+            match word {
+                "elicitation" => asks.elicitation = true,
+                "roots" => asks.roots = true,
+                "sampling" => asks.sampling = true,
+                _ => return None,
+            }
+        }
+        Some(asks)
+    }
+
+    /// Whether it may ask for all that the protocol has.
+    pub fn everything(self) -> bool {
+        self.elicitation && self.roots && self.sampling
+    }
+
+    /// Whether it may send a request of this method. What is not of the protocol it may not.
+    pub fn allow(self, method: &str) -> bool {
+        match method {
+            "elicitation/create" => self.elicitation,
+            "ping" => true,
+            "roots/list" => self.roots,
+            "sampling/createMessage" => self.sampling,
+            // What became of an answer that it may ask for [MCP 2025-11-25, tasks].
+            "tasks/cancel" | "tasks/get" | "tasks/list" | "tasks/result" => self.elicitation || self.sampling,
+            _ => false,
+        }
+    }
 }
 
 /// One upstream, its profiles made once: policy remembers them by address.
@@ -278,6 +330,20 @@ impl Upstream {
         let entry = self.entries.get(name)?;
         (self.config.kind == UpstreamKind::Mcp && entry.profile.kind == ResourceKind::Operation)
             .then_some(entry)
+    }
+
+    /// What policy is asked about before an agent sees this item in a list; `None` for what no agent may use.
+    pub fn listed(&self, list: &str, name: &str) -> Option<&Arc<ResourceProfile>> {
+        let entry = match list {
+            "tools" => self.tool(name),
+            "prompts" => self.method("prompts/get"),
+            "resources" | "resourceTemplates" => self.method("resources/read"),
+            _ => return None,
+        };
+        match entry {
+            Some(entry) => Some(&entry.profile),
+            None => (!self.config.strict).then_some(&self.unlisted),
+        }
     }
 
     /// Whether an HTTP operation's bodies are streamed unread. The path is canonical, still with its escapes.

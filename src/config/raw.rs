@@ -145,6 +145,9 @@ pub struct Upstream {
     pub boundary: Option<String>,
     /// Whether the upstream's own texts are believed; `false` by default.
     pub trusted: Option<bool>,
+    /// What an MCP upstream may ask of agents: `elicitation`, `roots`, `sampling`. By default `[roots]`, and everything
+    /// for a trusted one.
+    pub may_ask: Option<Vec<String>>,
     /// Whether what the catalogue does not name is refused; `false` by default.
     pub strict: Option<bool>,
     /// TLS to the upstream.

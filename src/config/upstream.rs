@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Uri};
 
-use crate::classify::catalog::{Catalog, UpstreamConfig, UpstreamKind};
+use crate::classify::catalog::{Asks, Catalog, UpstreamConfig, UpstreamKind};
 use crate::credential::StaticFile;
 use crate::decode::{Route, RouteKind};
 use crate::forward;
@@ -121,6 +121,22 @@ impl Reader {
             inside,
             trusted: raw.trusted.unwrap_or(false),
             strict: raw.strict.unwrap_or(false),
+            asks: self.asks(path, raw),
+        })
+    }
+
+    fn asks(&mut self, path: &str, raw: &raw::Upstream) -> Asks {
+        let usual = Asks::usual(raw.trusted.unwrap_or(false));
+        let Some(words) = &raw.may_ask else { return usual };
+        if raw.kind != "mcp" {
+            self.mistake(&format!("{path}.may_ask"), "is for `kind: mcp` alone");
+        }
+        Asks::parse(words.iter().map(String::as_str)).unwrap_or_else(|| {
+            self.mistake(
+                &format!("{path}.may_ask"),
+                "must list `elicitation`, `roots`, `sampling`, or nothing",
+            );
+            usual
         })
     }
 

@@ -146,6 +146,11 @@ impl Message {
         self.document.root().get("params")
     }
 
+    /// The result of a response, where it lies.
+    pub fn result(&self) -> Option<Value<'_>> {
+        self.document.root().get("result")
+    }
+
     /// `params._meta`, an object, where it lies.
     pub fn meta(&self) -> Option<Value<'_>> {
         self.params()?.get("_meta")

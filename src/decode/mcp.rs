@@ -68,6 +68,8 @@ pub enum McpAction {
     },
     /// An answer to a request of the upstream.
     Reply {
+        /// The method of that request.
+        to: Arc<str>,
         empty_or_error: bool,
     },
     RootsChanged,
@@ -78,6 +80,8 @@ pub enum McpAction {
     Task {
         verb: TaskVerb,
         id: Arc<str>,
+        /// The tool that was called for it.
+        tool: Arc<str>,
     },
     Unsubscribe {
         uri: Arc<str>,
@@ -113,14 +117,15 @@ impl McpAction {
             | McpAction::OpenStream
             | McpAction::Ping
             | McpAction::Progress
-            | McpAction::Reply { empty_or_error: true }
+            | McpAction::Reply { empty_or_error: true, .. }
             | McpAction::RootsChanged
-            | McpAction::SetLevel => true,
+            | McpAction::SetLevel
+            | McpAction::Task { verb: TaskVerb::Cancel | TaskVerb::List, .. } => true,
             McpAction::CallTool { .. }
             | McpAction::Complete
             | McpAction::GetPrompt { .. }
             | McpAction::ReadResource { .. }
-            | McpAction::Reply { empty_or_error: false }
+            | McpAction::Reply { empty_or_error: false, .. }
             | McpAction::Subscribe { .. }
             | McpAction::Task { .. }
             | McpAction::Unsubscribe { .. } => false,
@@ -132,7 +137,7 @@ impl McpAction {
         match self {
             McpAction::CallTool { name } | McpAction::GetPrompt { name } => Some(name),
             McpAction::ReadResource { uri } => Some(uri),
-            McpAction::Task { verb: TaskVerb::Cancel | TaskVerb::Get | TaskVerb::Update, id } => Some(id),
+            McpAction::Task { verb: TaskVerb::Cancel | TaskVerb::Get | TaskVerb::Update, id, .. } => Some(id),
             _ => None,
         }
     }
@@ -166,6 +171,11 @@ pub fn claims_modern(headers: &HeaderMap, message: Option<&Message>) -> bool {
     let header = headers.get(VERSION).and_then(|value| value.to_str().ok());
     header.is_some_and(|version| version >= MODERN_SINCE)
         || message.and_then(Message::meta).is_some_and(|meta| meta.get(META_VERSION).is_some())
+}
+
+/// The legacy session that a request names.
+pub fn session(headers: &HeaderMap) -> Result<Option<Arc<str>>, Box<Stop>> {
+    Routing::read(headers, None)?.session()
 }
 
 /// Understands one request on an MCP endpoint; `message` is its body, when it has one.
@@ -304,7 +314,7 @@ impl<'h> Routing<'h> {
             Form::Request { method, .. } => asked(Era::Legacy, method, message.params())?,
             Form::Notification { method } => told(Era::Legacy, method)?,
             Form::Response { is_error, empty, .. } => {
-                McpAction::Reply { empty_or_error: *is_error || *empty }
+                McpAction::Reply { to: Arc::from(""), empty_or_error: *is_error || *empty }
             }
         };
         // Legacy clients send neither header; somebody on the way may still route by them.
@@ -476,7 +486,9 @@ fn asked(era: Era, method: &str, params: Option<Value<'_>>) -> Result<McpAction,
         (Legacy, "ping") => McpAction::Ping,
         (Legacy, "resources/subscribe") => McpAction::Subscribe { uri: uri(params)? },
         (Legacy, "resources/unsubscribe") => McpAction::Unsubscribe { uri: uri(params)? },
-        (Legacy, "tasks/list") => McpAction::Task { verb: TaskVerb::List, id: Arc::from("") },
+        (Legacy, "tasks/list") => {
+            McpAction::Task { verb: TaskVerb::List, id: Arc::from(""), tool: Arc::from("") }
+        }
         (Legacy, "tasks/result") => task(TaskVerb::Result, params)?,
         (Modern, "server/discover") => McpAction::Discover,
         (Modern, "subscriptions/listen") => McpAction::Listen,
@@ -533,7 +545,7 @@ fn uri(params: Option<Value<'_>>) -> Result<Arc<str>, Box<Stop>> {
 fn task(verb: TaskVerb, params: Option<Value<'_>>) -> Result<McpAction, Box<Stop>> {
     let id = text(params, "taskId", NAME_BYTES_MAX)
         .ok_or_else(|| malformed("task-id", "params.taskId must be 1 to 256 printable bytes"))?;
-    Ok(McpAction::Task { verb, id })
+    Ok(McpAction::Task { verb, id, tool: Arc::from("") })
 }
 
 fn text(params: Option<Value<'_>>, key: &str, bytes_max: usize) -> Option<Arc<str>> {

@@ -221,9 +221,11 @@ impl Outcome {
     /// The outcome that a stop amounts to.
     pub fn of(kind: StopKind) -> Outcome {
         match kind {
-            StopKind::Denied | StopKind::NotFound | StopKind::SessionUnknown | StopKind::Unidentified => {
-                Outcome::Denied
-            }
+            StopKind::Denied
+            | StopKind::NotFound
+            | StopKind::SessionUnknown
+            | StopKind::TaskUnknown
+            | StopKind::Unidentified => Outcome::Denied,
             StopKind::Held => Outcome::Held,
             StopKind::Limited => Outcome::Limited,
             StopKind::Unavailable => Outcome::Unavailable,

@@ -50,6 +50,7 @@ tools:
     consequence: 4
     effects: [delete]
     returns: {confidentiality: public, integrity: trusted}
+  sampling/createMessage: {class: write, consequence: 1, returns: {confidentiality: public, integrity: trusted}}
 ";
 
 const HTTP_CATALOG: &str = "
@@ -137,6 +138,8 @@ impl World {
         let (mail, crm, odd) = (self.mail.address(), self.crm.address(), self.odd.address());
         let policies = Path::new(env!("CARGO_MANIFEST_DIR")).join("policies");
         let World { extra, odd_settings, .. } = self;
+        // What an upstream may ask of agents is for MCP alone.
+        let odd_http = odd_settings.split(", may_ask").next().unwrap_or_default();
         format!(
             "organization: {{name: example, internal: [\"*@example.org\"]}}
 trust:
@@ -150,7 +153,7 @@ upstreams:
   - {{name: mail, kind: mcp, url: \"http://{mail}/mcp\", catalog: mcp.yaml}}
   - {{name: strict, kind: mcp, url: \"http://{mail}/mcp\", catalog: mcp.yaml, strict: true}}
   - {{name: crm, kind: http, url: \"http://{crm}\", catalog: http.yaml}}
-  - {{name: odd, kind: http, url: \"http://{odd}\", catalog: http.yaml{odd_settings}}}
+  - {{name: odd, kind: http, url: \"http://{odd}\", catalog: http.yaml{odd_http}}}
   - {{name: oddmcp, kind: mcp, url: \"http://{odd}/mcp\", catalog: mcp.yaml{odd_settings}}}
 policy: {{cedar: \"{}\"}}
 audit: {{dir: audit}}

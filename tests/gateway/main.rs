@@ -7,6 +7,7 @@
 
 mod ambiguity;
 mod broken;
+mod dialogue;
 mod fake;
 mod harness;
 mod http;

@@ -361,11 +361,11 @@ async fn what_is_refused_beside_tool_calls_gets_the_error_of_its_era() {
     let modern = agent.message("mail", body, &headers).await.unwrap();
     assert_eq!((modern.status.as_u16(), &modern.json()["error"]["code"]), (503, &json!(-31003)));
 
-    // An answer to the upstream that carries something is a call like any other; nobody waits for its fate.
+    // An answer to a question that the upstream never asked goes nowhere; nobody waits for its fate.
     let answer = r#"{"jsonrpc":"2.0","id":9,"result":{"text":"the customer list"}}"#;
     let dropped = agent.message("mail", answer, &[LEGACY]).await.unwrap();
     assert_eq!((dropped.status.as_u16(), dropped.body.len()), (202, 0));
-    world.record(&dropped.record(), "held");
+    assert_eq!(world.record(&dropped.record(), "refused")["reason"], "reply-unasked");
     world.nothing_upstream();
     world.join().await;
 }

@@ -1,0 +1,119 @@
+//! What an MCP call needs beside its own way: who judges its reply, and how an upstream learns that what it asked the
+//! agent will not be answered. Such a refusal is a reply like any other: it goes the whole path, and is on the record.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
+
+use super::Gateway;
+use crate::accept::Conn;
+use crate::answer;
+use crate::call::{Era, PolicyInput};
+use crate::decide::Sight;
+use crate::decode::jsonrpc::Id;
+use crate::decode::mcp::McpAction;
+use crate::decode::session::Dialogue;
+use crate::decode::{Call, Inbound};
+use crate::observe::Judge;
+
+/// Who judges the reply to an MCP call.
+pub(super) fn judge(gw: &Arc<Gateway>, conn: &Arc<Conn>, call: &Call) -> Option<Judge> {
+    let envelope = call.envelope()?;
+    let upstream = gw.catalog.upstream(&call.route().name)?;
+    let name = &call.route().name;
+    let dialogue = Dialogue::new(&gw.decoder.sessions, call.agent().id(), name, envelope.session.clone());
+    let mut judge = Judge::of(call, envelope, upstream.config().asks, dialogue);
+    if judge.is_wary() && envelope.era == Era::Legacy {
+        let way = Way::of(gw, conn, call);
+        judge.declining(Arc::new(move |id| way.decline(id)));
+    }
+    Some(judge)
+}
+
+/// Says what the agent may see, where the reply is a list.
+pub(super) fn see(gw: &Gateway, judge: &mut Option<Judge>, call: &Call, input: &PolicyInput) {
+    let Some(judge) = judge else { return };
+    let (Some(list), Some(upstream)) = (judge.list(), gw.catalog.upstream(&call.route().name)) else {
+        return;
+    };
+    if list.array == "tasks" {
+        let begun = Dialogue::new(&gw.decoder.sessions, call.agent().id(), &call.route().name, None);
+        return judge.see(Box::new(move |task| begun.tool_of(task).is_some()));
+    }
+    let sight = Sight::new(&gw.policy, upstream, input);
+    judge.see(Box::new(move |name| sight.shows(list.array, name)));
+}
+
+/// An agent's answer to the upstream, on its way. If it does not get there, the upstream is told that there is none:
+/// it would else wait for it, and the agent's own call with it.
+pub(super) struct Answer(Option<(Way, Id)>);
+
+impl Answer {
+    /// The answer that a call is, if it is one.
+    pub(super) fn of(gw: &Arc<Gateway>, conn: &Arc<Conn>, call: &Call) -> Answer {
+        let answers = call.envelope().is_some_and(|envelope| {
+            matches!(envelope.action, McpAction::Reply { empty_or_error: false, .. })
+        });
+        let id = call.message().and_then(|message| message.id()).filter(|_| answers);
+        Answer(id.map(|id| (Way::of(gw, conn, call), id.clone())))
+    }
+
+    /// It goes to the upstream.
+    pub(super) fn given(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        if let Some((way, id)) = self.0.take() {
+            way.decline(&id);
+        }
+    }
+}
+
+/// The way back to an upstream within one agent's session.
+struct Way {
+    gateway: Arc<Gateway>,
+    conn: Arc<Conn>,
+    uri: Uri,
+    headers: HeaderMap,
+}
+
+impl Way {
+    fn of(gw: &Arc<Gateway>, conn: &Arc<Conn>, call: &Call) -> Way {
+        const KEPT: [HeaderName; 3] = [
+            header::HOST,
+            HeaderName::from_static("mcp-session-id"),
+            HeaderName::from_static("mcp-protocol-version"),
+        ];
+        let Parts { uri, headers: sent, .. } = call.head();
+        let mut headers: HeaderMap =
+            KEPT.into_iter().filter_map(|name| Some((name.clone(), sent.get(&name)?.clone()))).collect();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
+        Way { gateway: Arc::clone(gw), conn: Arc::clone(conn), uri: uri.clone(), headers }
+    }
+
+    /// Answers the upstream's request with an error, in the agent's name.
+    fn decline(&self, id: &Id) {
+        let mut request = Request::new(Inbound::Whole(Bytes::from(answer::declined(id))));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.uri.clone();
+        *request.headers_mut() = self.headers.clone();
+        self.gateway.errands.run(again(Arc::clone(&self.gateway), Arc::clone(&self.conn), request));
+    }
+}
+
+/// Serves a request that the gateway makes, without anybody who waits for its response.
+fn again(
+    gateway: Arc<Gateway>,
+    conn: Arc<Conn>,
+    request: Request<Inbound>,
+) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    Box::pin(async move { drop(super::serve(&gateway, &conn, request).await) })
+}
