@@ -1,5 +1,6 @@
 //! Wiring: from what configuration gives to a running gateway, and its orderly end.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use tokio::task::JoinSet;
 use crate::accept::{self, Conn, Handler, tls};
 use crate::config::{Listener, ListenerKind, Loaded, Settings};
 use crate::credential::Broker;
-use crate::decode::{Decoder, Inbound, Room, Routes};
+use crate::decode::{Decoder, Inbound, Room, Route, Routes};
 use crate::flow::Runs;
 use crate::forward::Upstreams;
 use crate::health;
@@ -166,6 +167,7 @@ fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
         decoder: Decoder {
             room: Room::new(&settings.decode),
             bounds: settings.decode,
+            hosts: hosts(&settings.listeners, &loaded.routes),
             routes: Routes::new(loaded.routes),
             sessions: Arc::default(),
         },
@@ -179,6 +181,16 @@ fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
         errands: Errands::default(),
     };
     Ok((gateway, Arc::new(loaded.identity), Arc::new(ArcSwap::from_pointee(loaded.trust)), recovered))
+}
+
+/// The names by which agents may address the gateway, where its listeners name any.
+fn hosts(listeners: &[Listener], routes: &[Route]) -> HashSet<String> {
+    let named: HashSet<String> =
+        listeners.iter().flat_map(|listener| listener.hosts.iter().cloned()).collect();
+    if named.is_empty() {
+        return named;
+    }
+    routes.iter().filter_map(|route| route.host.clone()).chain(named).collect()
 }
 
 /// Brings back the labels that the intents of the last day carry: a restart cleans no run, and a gateway that cannot

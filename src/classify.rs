@@ -4,6 +4,7 @@
 
 pub mod catalog;
 mod graphql;
+pub mod resource;
 pub mod sink;
 mod sql;
 pub mod template;
@@ -62,6 +63,15 @@ pub enum Subject<'a> {
         /// The method.
         name: &'a str,
         /// Its parameters.
+        params: Option<Value<'a>>,
+    },
+    /// A resource of an MCP upstream.
+    Resource {
+        /// What is done with it.
+        method: &'a str,
+        /// Its URI.
+        uri: &'a str,
+        /// The parameters.
         params: Option<Value<'a>>,
     },
     /// The chatter of MCP: handshakes, lists, pings, notifications.
@@ -145,6 +155,11 @@ pub fn call(catalog: &Catalog, call: &Call) -> Result<Facts, Box<Stop>> {
             McpAction::CallTool { name } => {
                 Subject::Tool { name, arguments: params.and_then(|params| params.get("arguments")) }
             }
+            McpAction::ReadResource { uri } => Subject::Resource { method: "resources/read", uri, params },
+            McpAction::Subscribe { uri } => Subject::Resource { method: "resources/subscribe", uri, params },
+            McpAction::Unsubscribe { uri } => {
+                Subject::Resource { method: "resources/unsubscribe", uri, params }
+            }
             McpAction::Reply { to, empty_or_error: false } => {
                 Subject::Method { name: to, params: call.message().and_then(Message::result) }
             }
@@ -172,6 +187,10 @@ pub fn facts(catalog: &Catalog, question: &Question<'_>) -> Result<Facts, Box<St
         Subject::Tool { name, arguments } => match upstream.tool(name) {
             Some(entry) => Ok(listed(catalog, entry, &View::Arguments(arguments), Body::Understood)),
             None => unlisted(upstream, &format!("the tool `{name}`"), Body::Understood),
+        },
+        Subject::Resource { method, uri, params } => match upstream.resource(method, uri) {
+            Some(entry) => Ok(listed(catalog, entry, &View::Arguments(params), Body::Understood)),
+            None => unlisted(upstream, &format!("the resource `{uri}`"), Body::Understood),
         },
         Subject::Method { name, params } => match upstream.method(name) {
             Some(entry) => Ok(listed(catalog, entry, &View::Arguments(params), Body::Understood)),

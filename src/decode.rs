@@ -14,7 +14,7 @@ pub mod sse;
 pub mod told;
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,6 +54,8 @@ pub struct Decoder {
     pub room: Room,
     /// Every upstream.
     pub routes: Routes,
+    /// The names by which the gateway may be addressed, in lower case; empty for any.
+    pub hosts: HashSet<String>,
     /// Legacy MCP sessions.
     pub sessions: Arc<Sessions>,
 }
@@ -92,8 +94,8 @@ pub type IsOpaque = Box<dyn Fn(&str, &str) -> bool + Send + Sync>;
 pub enum RouteKind {
     /// Plain HTTP; the function says which method and path stream their bodies unread.
     Http(IsOpaque),
-    /// MCP.
-    Mcp,
+    /// MCP, with methods beyond its own that are configured.
+    Mcp(Vec<Arc<str>>),
 }
 
 /// A call, understood. It is moved, never cloned: what is decided on is what is sent.
@@ -174,6 +176,10 @@ pub async fn call(
     let (head, body) = request.into_parts();
     let authority = http::authority(&head)?;
     http::headers(&head.headers)?;
+    if !decoder.hosts.is_empty() && !decoder.hosts.contains(http::host(&authority)) {
+        let text = "this gateway is not addressed by that name";
+        return Err(Stop::new(Stage::Decode, StopKind::Denied, "host", text));
+    }
     let (route, path) = decoder.routes.find(&authority, head.uri.path())?;
     match &route.kind {
         RouteKind::Http(opaque) => {
@@ -187,7 +193,8 @@ pub async fn call(
             let trace = Trace { parent: header_context(&head.headers), link: None };
             Ok(Decoded::One(Call { agent, route, action, head, payload, trace }))
         }
-        RouteKind::Mcp => {
+        RouteKind::Mcp(methods) => {
+            http::same_origin(&head.headers, &authority)?;
             shape.protocol = Protocol::Mcp(Era::Legacy);
             if path != "/mcp" {
                 return Err(not_found(&format!(
@@ -201,7 +208,7 @@ pub async fn call(
                     Dialogue::new(&decoder.sessions, agent.id(), &route.name, mcp::session(&head.headers)?);
                 return batch::split(&decoder.bounds, &dialogue, &head, bytes).map(Decoded::Batch);
             }
-            let (envelope, payload) = mcp_payload(decoder, &agent, &route, &head, bytes, shape)?;
+            let (envelope, payload) = mcp_payload(decoder, &agent, (&route, methods), &head, bytes, shape)?;
             let trace = mcp_trace(&envelope, &head.headers);
             Ok(Decoded::One(Call { agent, route, action: Action::Mcp(envelope), head, payload, trace }))
         }
@@ -254,7 +261,7 @@ async fn mcp_body(decoder: &Decoder, head: &Parts, body: Inbound) -> Result<Byte
 fn mcp_payload(
     decoder: &Decoder,
     agent: &Agent,
-    route: &Route,
+    (route, methods): (&Route, &[Arc<str>]),
     head: &Parts,
     bytes: Bytes,
     shape: &mut Shape,
@@ -271,7 +278,7 @@ fn mcp_payload(
     if mcp::claims_modern(&head.headers, message.as_ref()) {
         shape.protocol = Protocol::Mcp(Era::Modern);
     }
-    let mut envelope = mcp::envelope(&head.method, &head.headers, message.as_ref())?;
+    let mut envelope = mcp::envelope(&head.method, &head.headers, message.as_ref(), methods)?;
     shape.protocol = Protocol::Mcp(envelope.era);
     let dialogue = Dialogue::new(&decoder.sessions, agent.id(), &route.name, envelope.session.clone());
     belongs(&dialogue, &mut envelope, message.as_ref())?;
@@ -434,7 +441,7 @@ impl Routes {
 
     /// The upstream of a request, by host or by the first segment of its path, and the path there.
     fn find(&self, authority: &str, path: &str) -> Result<(Arc<Route>, String), Box<Stop>> {
-        let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+        let host = http::host(authority);
         if let Some(route) = self.by_host.get(authority).or_else(|| self.by_host.get(host)) {
             return Ok((Arc::clone(route), path.to_owned()));
         }

@@ -159,8 +159,9 @@ fn request(
     head.version = http::Version::HTTP_11;
     let mcp = matches!(action, Action::Mcp(_));
     own_headers(&mut head, upstream, |name| {
-        // A reply that is compressed passes without being understood, and how it ended must be known.
-        (mcp && name == "accept-encoding")
+        // A reply that is compressed passes without being understood, and how it ended must be known. An origin is the
+        // gateway's own, which has been checked, and not the upstream's.
+        (mcp && matches!(name, "accept-encoding" | "origin"))
             || (drop_session && matches!(name, "mcp-session-id" | "last-event-id"))
     });
     let traceparent = hop.context.to_traceparent();

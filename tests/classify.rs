@@ -28,6 +28,7 @@ fn upstream(name: &str, kind: UpstreamKind) -> UpstreamConfig {
         trusted: false,
         strict: name.starts_with("strict"),
         asks: holdpoint::classify::catalog::Asks::usual(false),
+        methods: Vec::new(),
     }
 }
 

@@ -39,7 +39,7 @@ fn header_map(pairs: &[(&str, &str)]) -> HeaderMap {
 fn post(headers: &[(&str, &str)], body: &str) -> Result<Envelope, Box<Stop>> {
     let mut map = header_map(headers);
     map.append("content-type", HeaderValue::from_static("application/json"));
-    envelope(&Method::POST, &map, Some(&message(body)))
+    envelope(&Method::POST, &map, Some(&message(body)), &[])
 }
 
 fn modern_body(method: &str, mut params: Value) -> String {
@@ -349,7 +349,8 @@ fn names_are_what_they_look_like() {
 #[test]
 fn streams_and_sessions_are_legacy() {
     let events = ("Accept", "application/json, text/event-stream; q=1");
-    let bodiless = |method: Method, headers: &[(&str, &str)]| envelope(&method, &header_map(headers), None);
+    let bodiless =
+        |method: Method, headers: &[(&str, &str)]| envelope(&method, &header_map(headers), None, &[]);
     assert_eq!(bodiless(Method::GET, &[events]).unwrap().action, McpAction::OpenStream);
     assert_eq!(bodiless(Method::GET, &[events]).unwrap().era, Era::Legacy);
     assert_eq!(reason(bodiless(Method::GET, &[])), "accept");
@@ -365,7 +366,8 @@ fn streams_and_sessions_are_legacy() {
 #[test]
 fn a_message_is_json_in_utf8() {
     let body = message(r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#);
-    let with = |headers: &[(&str, &str)]| reason(envelope(&Method::POST, &header_map(headers), Some(&body)));
+    let with =
+        |headers: &[(&str, &str)]| reason(envelope(&Method::POST, &header_map(headers), Some(&body), &[]));
     let json = ("Content-Type", "application/json");
     assert_eq!(with(&[json]), "accepted");
     assert_eq!(with(&[("Content-Type", "Application/JSON; charset=\"UTF-8\"")]), "accepted");

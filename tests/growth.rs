@@ -433,6 +433,7 @@ fn mail() -> Catalog {
         trusted: false,
         strict: false,
         asks: holdpoint::classify::catalog::Asks::usual(false),
+        methods: Vec::new(),
     };
     let mut internal = Internal::default();
     internal.add("*@example.org").unwrap();

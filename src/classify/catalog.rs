@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::resource::{Pattern, is_fetched};
 use super::sink::{Internal, SinkKind};
 use super::template::{Template, Trie};
 use super::view::Pointer;
@@ -49,6 +50,8 @@ pub struct UpstreamConfig {
     pub strict: bool,
     /// What it may ask of agents.
     pub asks: Asks,
+    /// Methods beyond those of MCP that agents may ask of it.
+    pub methods: Vec<Arc<str>>,
 }
 
 /// What an MCP upstream may ask of agents, beside whether they are there (`ping`).
@@ -108,6 +111,8 @@ pub struct Upstream {
     pub(super) itself: Arc<ResourceProfile>,
     pub(super) unlisted: Arc<ResourceProfile>,
     entries: HashMap<Arc<str>, Arc<Entry>>,
+    /// Entries for resources, those that say more first.
+    resources: Vec<(Pattern, Arc<Entry>)>,
     pub(super) operations: Trie<Arc<Entry>>,
 }
 
@@ -299,15 +304,22 @@ impl Upstream {
             ..base.clone()
         };
         let (mut entries, mut operations) = (HashMap::new(), Trie::default());
+        let mut resources = Vec::new();
         for draft in drafts {
             let template = draft.template.clone();
-            let entry = Arc::new(draft.entry(&base));
+            let method = config.methods.iter().any(|method| **method == draft.key);
+            let entry = Arc::new(draft.entry(&base, method));
+            if let (UpstreamKind::Mcp, Some(pattern)) = (config.kind, Pattern::of_key(&entry.profile.name)) {
+                resources.push((pattern, Arc::clone(&entry)));
+            }
             if let Some(template) = template {
                 operations.put(&template, entry.clone());
             }
             entries.insert(entry.profile.name.clone(), entry);
         }
-        Upstream { config, itself: Arc::new(base), unlisted: Arc::new(unlisted), entries, operations }
+        resources.sort_by_key(|(pattern, _): &(Pattern, _)| std::cmp::Reverse(pattern.literal_bytes()));
+        let (itself, unlisted) = (Arc::new(base), Arc::new(unlisted));
+        Upstream { config, itself, unlisted, entries, resources, operations }
     }
 
     /// What configuration says of it.
@@ -332,12 +344,19 @@ impl Upstream {
             .then_some(entry)
     }
 
+    /// The entry that speaks for a resource: the one whose pattern says most, else that of the method, unless the
+    /// upstream fetches the resource from elsewhere.
+    pub fn resource(&self, method: &str, uri: &str) -> Option<&Arc<Entry>> {
+        let own = self.resources.iter().find(|(pattern, _)| pattern.fits(uri)).map(|(_, entry)| entry);
+        own.or_else(|| self.method(method).filter(|_| !is_fetched(uri)))
+    }
+
     /// What policy is asked about before an agent sees this item in a list; `None` for what no agent may use.
     pub fn listed(&self, list: &str, name: &str) -> Option<&Arc<ResourceProfile>> {
         let entry = match list {
             "tools" => self.tool(name),
             "prompts" => self.method("prompts/get"),
-            "resources" | "resourceTemplates" => self.method("resources/read"),
+            "resources" | "resourceTemplates" => self.resource("resources/read", name),
             _ => return None,
         };
         match entry {
@@ -365,8 +384,8 @@ pub fn is_mcp_method(key: &str) -> bool {
 }
 
 impl Draft {
-    fn entry(self, upstream: &ResourceProfile) -> Entry {
-        let kind = match self.template.is_some() || is_mcp_method(&self.key) {
+    fn entry(self, upstream: &ResourceProfile, method: bool) -> Entry {
+        let kind = match method || self.template.is_some() || is_mcp_method(&self.key) {
             true => ResourceKind::Operation,
             false => ResourceKind::Tool,
         };

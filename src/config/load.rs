@@ -76,6 +76,8 @@ pub struct Listener {
     pub kind: ListenerKind,
     /// Where.
     pub address: SocketAddr,
+    /// The names by which agents may address it, in lower case; empty for any.
+    pub hosts: Vec<String>,
 }
 
 /// What a listener serves.
@@ -257,7 +259,8 @@ impl Reader {
                 );
             });
             if let (Some(kind), Ok(address)) = (kind, address) {
-                listeners.push(Listener { name: listener.name.clone(), kind, address });
+                let hosts = listener.hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
+                listeners.push(Listener { name: listener.name.clone(), kind, address, hosts });
             }
         }
         if !raw.listeners.iter().any(|listener| listener.kind == "agents") {

@@ -119,6 +119,9 @@ pub struct Listener {
     pub kind: String,
     /// Address and port.
     pub address: String,
+    /// For `agents`: the names by which agents may address it, besides those of its upstreams. By default any.
+    #[serde(default)]
+    pub hosts: Vec<String>,
 }
 
 /// One MCP server or HTTP API.
@@ -148,6 +151,9 @@ pub struct Upstream {
     /// What an MCP upstream may ask of agents: `elicitation`, `roots`, `sampling`. By default `[roots]`, and everything
     /// for a trusted one.
     pub may_ask: Option<Vec<String>>,
+    /// Methods beyond those of MCP that agents may ask of this upstream; each should have an entry in the catalogue.
+    #[serde(default)]
+    pub methods: Vec<String>,
     /// Whether what the catalogue does not name is refused; `false` by default.
     pub strict: Option<bool>,
     /// TLS to the upstream.

@@ -46,7 +46,7 @@ impl Parts {
         let route = |(source, host): (&Source, &Option<String>)| {
             let upstream = catalog.upstream(&source.config.name).map(Arc::clone);
             let kind = match (source.config.kind, upstream) {
-                (UpstreamKind::Mcp, _) => RouteKind::Mcp,
+                (UpstreamKind::Mcp, _) => RouteKind::Mcp(source.config.methods.clone()),
                 (UpstreamKind::Http, Some(upstream)) => {
                     RouteKind::Http(Box::new(move |method, path| upstream.is_opaque(method, path)))
                 }
@@ -122,7 +122,23 @@ impl Reader {
             trusted: raw.trusted.unwrap_or(false),
             strict: raw.strict.unwrap_or(false),
             asks: self.asks(path, raw),
+            methods: self.methods(path, raw),
         })
+    }
+
+    fn methods(&mut self, path: &str, raw: &raw::Upstream) -> Vec<Arc<str>> {
+        if raw.kind != "mcp" && !raw.methods.is_empty() {
+            self.mistake(&format!("{path}.methods"), "is for `kind: mcp` alone");
+        }
+        for (at, method) in raw.methods.iter().enumerate() {
+            if method.is_empty() || !method.bytes().all(|byte| byte.is_ascii_graphic()) {
+                self.mistake(
+                    &format!("{path}.methods[{at}]"),
+                    "must be a method of JSON-RPC, as in acme/reindex",
+                );
+            }
+        }
+        raw.methods.iter().map(|method| Arc::from(method.as_str())).collect()
     }
 
     fn asks(&mut self, path: &str, raw: &raw::Upstream) -> Asks {

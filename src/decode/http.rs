@@ -404,6 +404,30 @@ pub fn authority(parts: &http::request::Parts) -> Result<String, Box<Stop>> {
     }
 }
 
+/// The host of an authority in its one spelling.
+pub fn host(authority: &str) -> &str {
+    let bare =
+        |(host, port): (&str, &str)| port.bytes().all(|byte| byte.is_ascii_digit()).then_some(host.len());
+    authority.get(..authority.rsplit_once(':').and_then(bare).unwrap_or(authority.len())).unwrap_or(authority)
+}
+
+/// Refuses a request that a page of another origin makes [MCP 2025-11-25, basic/transports, security]: a browser says
+/// where it comes from, and an agent of ours has no such header or its gateway's own.
+pub fn same_origin(headers: &HeaderMap, authority: &str) -> Result<(), Box<Stop>> {
+    let same = |origin: &http::HeaderValue| {
+        let origin = origin.to_str().ok()?;
+        let from = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"))?;
+        normal(from).ok().filter(|from| host(from) == host(authority))
+    };
+    match headers.get_all(header::ORIGIN).iter().all(|origin| same(origin).is_some()) {
+        true => Ok(()),
+        false => {
+            let text = "requests of pages of another origin are not taken";
+            Err(Stop::new(Stage::Decode, StopKind::Denied, "origin", text))
+        }
+    }
+}
+
 /// One authority in its one spelling, without the default port of HTTPS.
 fn normal(text: &str) -> Result<String, Box<Stop>> {
     if text.contains('@') {

@@ -59,6 +59,10 @@ pub enum McpAction {
     ListResourceTemplates,
     ListTools,
     Listen,
+    /// A method that configuration adds to those of MCP.
+    Other {
+        method: Arc<str>,
+    },
     /// GET: the standalone stream of a legacy session.
     OpenStream,
     Ping,
@@ -124,6 +128,7 @@ impl McpAction {
             McpAction::CallTool { .. }
             | McpAction::Complete
             | McpAction::GetPrompt { .. }
+            | McpAction::Other { .. }
             | McpAction::ReadResource { .. }
             | McpAction::Reply { empty_or_error: false, .. }
             | McpAction::Subscribe { .. }
@@ -178,19 +183,21 @@ pub fn session(headers: &HeaderMap) -> Result<Option<Arc<str>>, Box<Stop>> {
     Routing::read(headers, None)?.session()
 }
 
-/// Understands one request on an MCP endpoint; `message` is its body, when it has one.
+/// Understands one request on an MCP endpoint; `message` is its body, when it has one, and `methods` are those that
+/// configuration adds to the protocol's.
 pub fn envelope(
     method: &Method,
     headers: &HeaderMap,
     message: Option<&Message>,
+    methods: &[Arc<str>],
 ) -> Result<Envelope, Box<Stop>> {
     let routing = Routing::read(headers, message)?;
     match (method, message) {
         (&Method::POST, Some(message)) => {
             content(headers)?;
             match routing.era(message)? {
-                Era::Legacy => routing.legacy(message),
-                Era::Modern => routing.modern(headers, message),
+                Era::Legacy => routing.legacy(message, methods),
+                Era::Modern => routing.modern(headers, message, methods),
             }
         }
         (&Method::POST, None) => Err(malformed("empty-body", "POST needs a JSON-RPC message")),
@@ -308,11 +315,11 @@ impl<'h> Routing<'h> {
         })
     }
 
-    fn legacy(&self, message: &Message) -> Result<Envelope, Box<Stop>> {
+    fn legacy(&self, message: &Message, methods: &[Arc<str>]) -> Result<Envelope, Box<Stop>> {
         self.legacy_version()?;
         let action = match message.form() {
-            Form::Request { method, .. } => asked(Era::Legacy, method, message.params())?,
-            Form::Notification { method } => told(Era::Legacy, method)?,
+            Form::Request { method, .. } => asked(Era::Legacy, method, message.params(), methods)?,
+            Form::Notification { method } => told(Era::Legacy, method, methods)?,
             Form::Response { is_error, empty, .. } => {
                 McpAction::Reply { to: Arc::from(""), empty_or_error: *is_error || *empty }
             }
@@ -334,7 +341,12 @@ impl<'h> Routing<'h> {
         })
     }
 
-    fn modern(&self, headers: &HeaderMap, message: &Message) -> Result<Envelope, Box<Stop>> {
+    fn modern(
+        &self,
+        headers: &HeaderMap,
+        message: &Message,
+        methods: &[Arc<str>],
+    ) -> Result<Envelope, Box<Stop>> {
         let version = self.modern_version(message)?;
         let action = match message.form() {
             Form::Request { method, .. } => {
@@ -345,13 +357,13 @@ impl<'h> Routing<'h> {
                         "_meta needs io.modelcontextprotocol/clientCapabilities",
                     ));
                 }
-                asked(Era::Modern, method, message.params())?
+                asked(Era::Modern, method, message.params(), methods)?
             }
             Form::Notification { method } => {
                 if self.method.is_some() {
                     mirror("Mcp-Method", self.method, method)?;
                 }
-                told(Era::Modern, method)?
+                told(Era::Modern, method, methods)?
             }
             Form::Response { .. } => {
                 return Err(malformed("response-unexpected", "MCP 2026-07-28 has no responses from clients"));
@@ -478,7 +490,12 @@ fn described(era: Era, action: McpAction, message: &Message) -> Envelope {
 }
 
 /// The action of a request.
-fn asked(era: Era, method: &str, params: Option<Value<'_>>) -> Result<McpAction, Box<Stop>> {
+fn asked(
+    era: Era,
+    method: &str,
+    params: Option<Value<'_>>,
+    methods: &[Arc<str>],
+) -> Result<McpAction, Box<Stop>> {
     use Era::{Legacy, Modern};
     Ok(match (era, method) {
         (Legacy, "initialize") => McpAction::Initialize,
@@ -506,12 +523,18 @@ fn asked(era: Era, method: &str, params: Option<Value<'_>>) -> Result<McpAction,
         _ if method.starts_with("notifications/") => {
             return Err(malformed("id-unexpected", "a notification has no id"));
         }
-        _ => return Err(unknown()),
+        _ => return other(method, methods),
     })
 }
 
+/// A method that is not of MCP: one that is configured, or none.
+fn other(method: &str, methods: &[Arc<str>]) -> Result<McpAction, Box<Stop>> {
+    let configured = methods.iter().find(|configured| ***configured == *method);
+    configured.map(|method| McpAction::Other { method: Arc::clone(method) }).ok_or_else(unknown)
+}
+
 /// The action of a notification.
-fn told(era: Era, method: &str) -> Result<McpAction, Box<Stop>> {
+fn told(era: Era, method: &str, methods: &[Arc<str>]) -> Result<McpAction, Box<Stop>> {
     Ok(match (era, method) {
         (_, "notifications/cancelled") => McpAction::Cancelled,
         (Era::Legacy, "notifications/initialized") => McpAction::Initialized,
@@ -519,7 +542,7 @@ fn told(era: Era, method: &str) -> Result<McpAction, Box<Stop>> {
         (Era::Legacy, "notifications/roots/list_changed") => McpAction::RootsChanged,
         // Some servers execute a request without an id, and answer nobody.
         _ if !method.starts_with("notifications/") => return Err(malformed("id", "a request needs an id")),
-        _ => return Err(unknown()),
+        _ => return other(method, methods),
     })
 }
 

@@ -50,6 +50,9 @@ tools:
     consequence: 4
     effects: [delete]
     returns: {confidentiality: public, integrity: trusted}
+  \"resources/read note://*\": {class: read, consequence: 0, returns: {confidentiality: public, integrity: trusted}}
+  resources/read: {class: read, consequence: 1}
+  acme/reindex: {class: write, consequence: 1, returns: {confidentiality: public, integrity: trusted}}
   sampling/createMessage: {class: write, consequence: 1, returns: {confidentiality: public, integrity: trusted}}
 ";
 
@@ -82,6 +85,8 @@ pub struct World {
     pub running: Option<Running>,
     extra: String,
     odd_settings: String,
+    /// The name by which the gateway may be addressed; empty for any.
+    pub hosts: String,
 }
 
 impl World {
@@ -118,6 +123,7 @@ impl World {
             running: None,
             extra: extra.to_owned(),
             odd_settings: odd_settings.to_owned(),
+            hosts: String::new(),
         };
         world.up().await;
         world
@@ -137,16 +143,16 @@ impl World {
     fn yaml(&self) -> String {
         let (mail, crm, odd) = (self.mail.address(), self.crm.address(), self.odd.address());
         let policies = Path::new(env!("CARGO_MANIFEST_DIR")).join("policies");
-        let World { extra, odd_settings, .. } = self;
+        let World { extra, odd_settings, hosts, .. } = self;
         // What an upstream may ask of agents is for MCP alone.
-        let odd_http = odd_settings.split(", may_ask").next().unwrap_or_default();
+        let odd_http = odd_settings.split(", m").next().unwrap_or_default();
         format!(
             "organization: {{name: example, internal: [\"*@example.org\"]}}
 trust:
   identity: {{cert: pki/gateway.pem, key: pki/gateway-key.pem}}
   domains: {{example.org: {{bundle: pki/example.org.pem, roles: [agents]}}}}
 listeners:
-  - {{name: agents, kind: agents, address: \"127.0.0.1:0\"}}
+  - {{name: agents, kind: agents, address: \"127.0.0.1:0\", hosts: [{hosts}]}}
   - {{name: health, kind: health, address: \"127.0.0.1:0\"}}
 agents: agents.yaml
 upstreams:

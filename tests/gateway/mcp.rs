@@ -351,13 +351,13 @@ async fn the_codes_of_json_rpc_tell_broken_text_from_a_broken_message() {
 async fn what_is_refused_beside_tool_calls_gets_the_error_of_its_era() {
     let world = World::start().await;
     let agent = world.agent("support");
-    let legacy = agent.rpc("mail", "resources/read", json!({"uri": "file:///etc/passwd"})).await.unwrap();
+    let legacy = agent.rpc("mail", "resources/read", json!({"uri": "https://outside.test/"})).await.unwrap();
     assert_eq!((legacy.status.as_u16(), &legacy.json()["error"]["code"]), (200, &json!(-31003)));
     let body = format!(
-        r#"{{"jsonrpc":"2.0","id":1,"method":"resources/read","params":{{"uri":"a:b","_meta":{META}}}}}"#
+        r#"{{"jsonrpc":"2.0","id":1,"method":"resources/read","params":{{"uri":"ws:b","_meta":{META}}}}}"#
     );
     let headers =
-        [("mcp-protocol-version", "2026-07-28"), ("mcp-method", "resources/read"), ("mcp-name", "a:b")];
+        [("mcp-protocol-version", "2026-07-28"), ("mcp-method", "resources/read"), ("mcp-name", "ws:b")];
     let modern = agent.message("mail", body, &headers).await.unwrap();
     assert_eq!((modern.status.as_u16(), &modern.json()["error"]["code"]), (503, &json!(-31003)));
 
@@ -463,5 +463,78 @@ async fn what_the_upstream_calls_an_error_is_told_apart() {
     let outcome = world.outcome(&answer);
     assert_eq!((&outcome["status"], &outcome["rpc_code"]), (&json!("error"), &json!(-32000)));
     let _: Value = answer.json();
+    world.join().await;
+}
+
+#[tokio::test]
+async fn a_resource_is_what_its_uri_makes_it() {
+    let world = World::odd(
+        Fake::that(|_| Does::Writes(reply(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#))).await,
+        "",
+        "",
+    )
+    .await;
+    let agent = world.agent("support");
+    for (uri, tool) in [("note://a", "resources/read note://*"), ("file:///srv/x", "resources/read")] {
+        let read = agent.rpc("oddmcp", "resources/read", json!({"uri": uri})).await.unwrap();
+        assert_eq!(read.outcome(), "allowed", "{read:?}");
+        let intent = world.record(&read.record(), "intent");
+        assert_eq!((&intent["tool"], &intent["class"]), (&json!(tool), &json!("read")));
+    }
+    for uri in ["https://outside.test/?q=secret", "HTTPS://outside.test/"] {
+        let held = agent.rpc("oddmcp", "resources/read", json!({"uri": uri})).await.unwrap();
+        assert_eq!(held.json()["error"]["code"], -31003, "{uri}");
+        assert_eq!(world.record(&held.record(), "held")["class"], "external");
+    }
+    assert_eq!(world.odd.seen().len(), 2);
+    world.join().await;
+}
+
+#[tokio::test]
+async fn a_method_beyond_those_of_mcp_passes_where_it_is_configured() {
+    let answer = r#"{"jsonrpc":"2.0","id":1,"result":{"resultType":"complete"}}"#;
+    let odd = Fake::that(move |_| Does::Writes(reply(answer))).await;
+    let world = World::odd(odd, ", methods: [acme/reindex]", "").await;
+    let agent = world.agent("support");
+    let legacy = agent.rpc("oddmcp", "acme/reindex", json!({})).await.unwrap();
+    assert_eq!(world.record(&legacy.record(), "intent")["class"], "write");
+    let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"acme/reindex","params":{{"_meta":{META}}}}}"#);
+    let headers = [("mcp-protocol-version", "2026-07-28"), ("mcp-method", "acme/reindex")];
+    assert_eq!(agent.message("oddmcp", body, &headers).await.unwrap().body, answer);
+    let reader = world.agent("reader").rpc("oddmcp", "acme/reindex", json!({})).await.unwrap();
+    assert_eq!(world.record(&reader.record(), "refused")["reason"], "policy");
+    assert_eq!(world.odd.seen().len(), 2);
+    let elsewhere = agent.rpc("mail", "acme/reindex", json!({})).await.unwrap();
+    assert_eq!(elsewhere.json()["error"]["code"], -32601);
+    assert!(world.mail.seen().is_empty());
+    world.join().await;
+}
+
+#[tokio::test]
+async fn a_page_of_another_origin_and_another_name_are_refused() {
+    let world = World::start().await;
+    let agent = world.agent("support");
+    let ping = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
+    for origin in ["https://evil.example.com", "null", "https://localhost.evil.example.com", "localhost", ""]
+    {
+        let answer = agent.message("mail", ping, &[LEGACY, ("origin", origin)]).await.unwrap();
+        assert_eq!(answer.status, 403, "{origin}");
+        world.refused(&answer, "origin");
+    }
+    let own = agent.message("mail", ping, &[LEGACY, ("origin", "https://localhost:8443")]).await.unwrap();
+    assert_eq!(own.status, 200);
+    assert!(!world.mail.seen()[0].headers.contains_key("origin"));
+    world.join().await;
+
+    let mut world = World::start().await;
+    world.down().await;
+    world.hosts = "gateway.example.org".to_owned();
+    world.up().await;
+    let agent = world.agent("support");
+    let answer = agent.message("mail", ping, &[LEGACY]).await.unwrap();
+    assert_eq!(answer.status, 403);
+    world.refused(&answer, "host");
+    let named = http::Request::get("/crm/v1/invoices/1001").header("host", "Gateway.example.org:8443");
+    assert_eq!(agent.send(named.body(Default::default()).unwrap()).await.unwrap().status, 200);
     world.join().await;
 }
