@@ -178,6 +178,7 @@ fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
         evidence: Arc::new(evidence),
         broker: Broker::new(loaded.credentials),
         upstreams: Upstreams::new(loaded.upstreams),
+        parked: Arc::default(),
         errands: Errands::default(),
     };
     Ok((gateway, Arc::new(loaded.identity), Arc::new(ArcSwap::from_pointee(loaded.trust)), recovered))

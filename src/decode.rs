@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::request::Parts;
+use ::http::uri::PathAndQuery;
 use ::http::{HeaderMap, Method, Request};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
@@ -94,8 +95,19 @@ pub type IsOpaque = Box<dyn Fn(&str, &str) -> bool + Send + Sync>;
 pub enum RouteKind {
     /// Plain HTTP; the function says which method and path stream their bodies unread.
     Http(IsOpaque),
-    /// MCP, with methods beyond its own that are configured.
-    Mcp(Vec<Arc<str>>),
+    /// MCP.
+    Mcp(McpRoute),
+}
+
+/// What routing must know of an MCP upstream.
+#[derive(Clone, Debug)]
+pub struct McpRoute {
+    /// Methods beyond those of MCP that are configured.
+    pub methods: Vec<Arc<str>>,
+    /// Whether it speaks Streamable HTTP.
+    pub streamable: bool,
+    /// Where it opens sessions of the transport of 2024-11-05, if it speaks that.
+    pub sse: Option<PathAndQuery>,
 }
 
 /// A call, understood. It is moved, never cloned: what is decided on is what is sent.
@@ -193,22 +205,18 @@ pub async fn call(
             let trace = Trace { parent: header_context(&head.headers), link: None };
             Ok(Decoded::One(Call { agent, route, action, head, payload, trace }))
         }
-        RouteKind::Mcp(methods) => {
+        RouteKind::Mcp(mcp) => {
             http::same_origin(&head.headers, &authority)?;
             shape.protocol = Protocol::Mcp(Era::Legacy);
-            if path != "/mcp" {
-                return Err(not_found(&format!(
-                    "the MCP endpoint of `{}` is /{}/mcp",
-                    route.name, route.name
-                )));
-            }
-            let bytes = mcp_body(decoder, &head, body).await?;
-            if batch::is_batch(&bytes) {
+            let place = Place::of(mcp, &path, &route.name)?;
+            let bytes = read(decoder, body).await?;
+            if place == Place::Endpoint && batch::is_batch(&bytes) {
                 let dialogue =
                     Dialogue::new(&decoder.sessions, agent.id(), &route.name, mcp::session(&head.headers)?);
                 return batch::split(&decoder.bounds, &dialogue, &head, bytes).map(Decoded::Batch);
             }
-            let (envelope, payload) = mcp_payload(decoder, &agent, (&route, methods), &head, bytes, shape)?;
+            let (envelope, payload) =
+                mcp_payload(decoder, (&agent, &route, mcp), place, &head, bytes, shape)?;
             let trace = mcp_trace(&envelope, &head.headers);
             Ok(Decoded::One(Call { agent, route, action: Action::Mcp(envelope), head, payload, trace }))
         }
@@ -251,21 +259,44 @@ async fn http_payload(decoder: &Decoder, headers: &HeaderMap, body: Inbound) -> 
     }
 }
 
-async fn mcp_body(decoder: &Decoder, head: &Parts, body: Inbound) -> Result<Bytes, Box<Stop>> {
-    if head.uri.query().is_some() {
-        return Err(malformed("query", "an MCP endpoint takes no query"));
+/// Where below an MCP upstream's name a request goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// `/mcp`: Streamable HTTP.
+    Endpoint,
+    /// `/messages`: messages of a session of the transport of 2024-11-05.
+    Messages,
+    /// `/sse`: where such a session opens.
+    Open,
+}
+
+impl Place {
+    fn of(mcp: &McpRoute, path: &str, name: &str) -> Result<Place, Box<Stop>> {
+        match path {
+            "/mcp" if mcp.streamable => Ok(Place::Endpoint),
+            "/messages" if mcp.sse.is_some() => Ok(Place::Messages),
+            "/sse" if mcp.sse.is_some() => Ok(Place::Open),
+            _ if mcp.streamable => Err(not_found(&format!("the MCP endpoint of `{name}` is /{name}/mcp"))),
+            _ => Err(not_found(&format!("MCP sessions of `{name}` open at /{name}/sse"))),
+        }
     }
-    read(decoder, body).await
 }
 
 fn mcp_payload(
     decoder: &Decoder,
-    agent: &Agent,
-    (route, methods): (&Route, &[Arc<str>]),
+    (agent, route, mcp): (&Agent, &Route, &McpRoute),
+    place: Place,
     head: &Parts,
     bytes: Bytes,
     shape: &mut Shape,
 ) -> Result<(Envelope, Payload), Box<Stop>> {
+    let dialogue = |session| Dialogue::new(&decoder.sessions, agent.id(), &route.name, session);
+    if place == Place::Open {
+        no_query(head)?;
+        let at = mcp.sse.as_ref().filter(|_| bytes.is_empty());
+        let at = at.ok_or_else(|| malformed("body", "only POST may have a body"))?;
+        return Ok((mcp::open_session(&head.method, &head.headers, at)?, Payload::None));
+    }
     let message = if head.method == Method::POST {
         let message = Message::read(bytes, &decoder.bounds.json)?;
         shape.asked = asked(&message);
@@ -273,23 +304,45 @@ fn mcp_payload(
     } else if bytes.is_empty() {
         None
     } else {
-        return Err(Stop::new(Stage::Decode, StopKind::Malformed, "body", "only POST may have a body"));
+        return Err(malformed("body", "only POST may have a body"));
     };
     if mcp::claims_modern(&head.headers, message.as_ref()) {
         shape.protocol = Protocol::Mcp(Era::Modern);
     }
-    let mut envelope = mcp::envelope(&head.method, &head.headers, message.as_ref(), methods)?;
+    let mut envelope = mcp::envelope(&head.method, &head.headers, message.as_ref(), &mcp.methods)?;
     shape.protocol = Protocol::Mcp(envelope.era);
-    let dialogue = Dialogue::new(&decoder.sessions, agent.id(), &route.name, envelope.session.clone());
-    belongs(&dialogue, &mut envelope, message.as_ref())?;
+    if place == Place::Messages {
+        if envelope.era == Era::Modern || message.is_none() {
+            return Err(malformed("transport", "MCP 2024-11-05 posts its messages here, and nothing else"));
+        }
+        let session = head.uri.query().and_then(|query| query.strip_prefix("session=")).map(Arc::from);
+        envelope.endpoint = dialogue(session.clone()).endpoint();
+        envelope.session = Some(session.filter(|_| envelope.endpoint.is_some()).ok_or_else(session_unknown)?);
+        envelope.drop_session = true;
+    } else {
+        no_query(head)?;
+    }
+    belongs(&dialogue(envelope.session.clone()), &mut envelope, message.as_ref())?;
     Ok((envelope, message.map_or(Payload::None, Payload::Rpc)))
+}
+
+fn no_query(head: &Parts) -> Result<(), Box<Stop>> {
+    match head.uri.query() {
+        Some(_) => Err(malformed("query", "an MCP endpoint takes no query")),
+        None => Ok(()),
+    }
+}
+
+fn session_unknown() -> Box<Stop> {
+    let text = "no such session: initialize again";
+    Stop::new(Stage::Decode, StopKind::SessionUnknown, "session", text)
 }
 
 /// Holds a message to what this agent has begun with this upstream: its session, its task, the question that it answers.
 fn belongs(dialogue: &Dialogue, envelope: &mut Envelope, message: Option<&Message>) -> Result<(), Box<Stop>> {
     let stop = |kind, reason, text: &str| Err(Stop::new(Stage::Decode, kind, reason, text));
     if !dialogue.is_bound() {
-        return stop(StopKind::SessionUnknown, "session", "no such session: initialize again");
+        return Err(session_unknown());
     }
     match &mut envelope.action {
         McpAction::Reply { to, .. } => {
@@ -521,8 +574,9 @@ impl Call {
 
     /// Whether this is a stream that may stay open without end.
     pub fn is_standing(&self) -> bool {
-        self.envelope()
-            .is_some_and(|envelope| matches!(envelope.action, McpAction::Listen | McpAction::OpenStream))
+        self.envelope().is_some_and(|envelope| {
+            matches!(envelope.action, McpAction::Listen | McpAction::OpenSession | McpAction::OpenStream)
+        })
     }
 
     /// Takes the call apart, to send it.

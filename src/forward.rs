@@ -196,7 +196,9 @@ fn whole(bytes: Bytes) -> Outgoing {
 
 fn target(upstream: &Upstream, action: &Action) -> Result<Uri, Box<Stop>> {
     let text = match action {
-        Action::Mcp(_) => return Ok(Uri::from(upstream.path.clone())),
+        Action::Mcp(envelope) => {
+            return Ok(Uri::from(envelope.endpoint.as_ref().unwrap_or(&upstream.path).clone()));
+        }
         Action::Http { path, raw_query, .. } => {
             let base = upstream.path.path().trim_end_matches('/');
             match raw_query {
@@ -322,6 +324,11 @@ impl Upstreams {
     /// Where a committed call goes.
     pub fn dial(&self, committed: &Committed) -> Option<&Dial> {
         self.of(committed).map(|upstream| upstream.pool.dial())
+    }
+
+    /// The authority of the upstream of this name, as it is called there.
+    pub fn authority(&self, name: &str) -> Option<&HeaderValue> {
+        self.by_name.get(name).map(|upstream| &upstream.authority)
     }
 
     fn of(&self, committed: &Committed) -> Option<&Upstream> {

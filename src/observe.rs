@@ -5,6 +5,7 @@
 //! end upstream at once; any other is drained for a bounded time, so that its outcome is known.
 
 mod judge;
+mod parked;
 mod relay;
 mod several;
 mod watch;
@@ -33,7 +34,8 @@ use crate::forward::{Expects, Reply};
 use crate::limit::Slot;
 use crate::record::{Ending, RECORD_HEADER, Record, ReplyFacts};
 use judge::Sentence;
-pub use judge::{Decline, Judge, Shows};
+pub use judge::{Decline, Judge, Old, Shows};
+pub use parked::{Elsewhere, Parked};
 use relay::{Passed, Relay};
 pub use several::Several;
 use watch::Watch;
@@ -66,6 +68,7 @@ pub async fn reply(
     slot: Slot,
     record: Record,
     mut judge: Option<Judge>,
+    elsewhere: Option<Elsewhere>,
 ) -> Result<Response<Body>, Box<Stop>> {
     let Reply { mut head, body, lent, expects } = reply;
     if let Some(judge) = &mut judge {
@@ -84,6 +87,16 @@ pub async fn reply(
     let whole = matches!(lesson, Lesson::Json(..))
         && judge.as_ref().is_some_and(|judge| judge.reads_whole(body.size_hint().exact(), WINDOW_BYTES_MAX));
     let watch = judge.as_ref().is_some_and(Judge::is_wary).then(Watch::default);
+    let mut stream_gone = false;
+    let open = match elsewhere.filter(|_| head.status.is_success()) {
+        Some(elsewhere) => {
+            let open = elsewhere.taken(record, slot);
+            stream_gone = open.is_some();
+            open
+        }
+        None => Some((record, slot)),
+    };
+    let (record, slot) = open.unzip();
     let mut passing = Passing {
         incoming: Some(body),
         lent,
@@ -95,13 +108,17 @@ pub async fn reply(
         bytes: 0,
         silent,
         silence: None,
-        record: Some(record),
-        slot: Some(slot),
+        record,
+        slot,
         early: VecDeque::new(),
         ready: VecDeque::new(),
         last: VecDeque::new(),
+        left: false,
         state: State::Passing,
     };
+    if stream_gone {
+        return passing.refused(Ending::UpstreamBroke, failed("stream-gone")).await;
+    }
     if whole {
         return passing.whole(head).await;
     }
@@ -136,6 +153,8 @@ pub struct Passing {
     ready: VecDeque<Bytes>,
     /// Frames that wait for the outcome to be recorded.
     last: VecDeque<Frame<Bytes>>,
+    /// Whether its agent has left already: then its own end, as at the end of the program, begins nothing again.
+    left: bool,
     state: State,
 }
 
@@ -143,6 +162,8 @@ type Closing = Pin<Box<dyn Future<Output = Result<(), Box<Stop>>> + Send>>;
 
 enum State {
     Passing,
+    /// Calls that are answered on this stream are being recorded; until then nothing passes.
+    Settling(Closing),
     Closing(Closing, Ending),
     Ended,
 }
@@ -251,7 +272,7 @@ impl Passing {
     async fn recorded(&mut self) -> Result<(), Box<Stop>> {
         match std::mem::replace(&mut self.state, State::Ended) {
             State::Closing(closing, _) => closing.await,
-            State::Passing | State::Ended => Ok(()),
+            State::Passing | State::Settling(_) | State::Ended => Ok(()),
         }
     }
 
@@ -348,6 +369,14 @@ impl Passing {
             return self.close(Ending::Complete, Some(kind));
         }
         self.ready.extend(passed.now);
+        if !passed.settled.is_empty() {
+            self.state = State::Settling(Box::pin(async move {
+                for (waiting, facts) in passed.settled {
+                    waiting.settle(facts).await?;
+                }
+                Ok(())
+            }));
+        }
         if let Some(reason) = passed.broken {
             self.withheld(reason);
             self.incoming = None;
@@ -397,10 +426,20 @@ impl Passing {
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
         loop {
+            if let State::Settling(settling) = &mut self.state {
+                let settled = ready!(settling.as_mut().poll(cx));
+                self.state = State::Passing;
+                if settled.is_err() {
+                    self.ready.clear();
+                    self.incoming = None;
+                    self.close(Ending::UpstreamBroke, None);
+                }
+            }
             if let Some(piece) = self.ready.pop_front() {
                 return Poll::Ready(Some(Ok(Frame::data(piece))));
             }
             match &mut self.state {
+                State::Settling(_) => {}
                 State::Passing => ready!(self.poll_passing(cx)),
                 State::Closing(closing, ending) => {
                     let recorded = ready!(closing.as_mut().poll(cx));
@@ -430,6 +469,9 @@ impl Drop for Passing {
                 }
             });
         }
+        if self.left {
+            return;
+        }
         let Some(record) = self.record.take() else { return };
         let incoming = self.incoming.take();
         let drains = self.expects.drains;
@@ -449,6 +491,7 @@ impl Drop for Passing {
             early: std::mem::take(&mut self.early),
             ready: VecDeque::new(),
             last: VecDeque::new(),
+            left: true,
             state: State::Passing,
         };
         spawn(async move {

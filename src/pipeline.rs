@@ -23,9 +23,11 @@ use crate::flow::Runs;
 use crate::forward::{HopHeaders, Reply, Upstreams};
 use crate::identify::directory::Directory;
 use crate::limit::{Meters, Slot};
-use crate::observe::{Body, Judge};
+use crate::observe::{Body, Parked};
 use crate::record::{Evidence, Record};
 use crate::telemetry::hop::HttpVersion;
+use dialogue::Judging;
+
 use crate::{
     accept, answer, classify, credential, decide, decode, flow, forward, hold, identify, limit, observe,
 };
@@ -50,6 +52,8 @@ pub struct Gateway {
     pub broker: Broker,
     /// Where calls go.
     pub upstreams: Upstreams,
+    /// Calls whose response comes on another stream.
+    pub parked: Arc<Parked>,
     /// What is told upstreams in agents' names while nobody waits for it.
     pub errands: Errands,
 }
@@ -88,9 +92,9 @@ pub async fn serve(gw: &Arc<Gateway>, conn: &Arc<Conn>, request: Request<Inbound
     let http = if conn.is_h2() { HttpVersion::Two } else { HttpVersion::One };
     let mut record = Record::open(&gw.evidence, conn.peer(), http);
     match run(gw, conn, request, &mut record).await {
-        Ok(Passed::Reply(reply, slot, judge)) => {
+        Ok(Passed::Reply(reply, slot, judging)) => {
             let (shape, id) = (record.shape.clone(), record.id());
-            let passing = observe::reply(reply, slot, record, judge).await;
+            let passing = observe::reply(reply, slot, record, judging.judge, judging.elsewhere).await;
             passing.unwrap_or_else(|stop| own(answer::refusal(&stop, &shape, id)))
         }
         Ok(Passed::Batch(messages)) => {
@@ -115,7 +119,7 @@ enum Passed {
     /// Its messages go on one by one.
     Batch(Vec<Request<Inbound>>),
     /// The upstream replies.
-    Reply(Reply, Slot, Option<Judge>),
+    Reply(Reply, Slot, Judging),
 }
 
 async fn run(
@@ -149,7 +153,7 @@ async fn run(
     let entry = flow::enter(&gw.runs, &agent, flow::run_of(&call, &gw.evidence.pseudonyms), now);
     record.entered(&entry);
     let mut known = entry.labels.clone();
-    let mut judge = dialogue::judge(gw, conn, &call);
+    let mut judging = Judging::of(gw, conn, &call);
 
     // Decide: from here on the call exists only inside a verdict.
     record.enter(Stage::Decide);
@@ -170,7 +174,7 @@ async fn run(
     flow::sent(&gw.runs, &agent, &brings, now);
     known.extend_from_slice(&brings);
     let steady = Box::new(flow::steady(&gw.runs, &agent, known));
-    dialogue::see(gw, &mut judge, permitted.call(), &judged.input);
+    judging.see(gw, permitted.call(), &judged.input)?;
     let committed = record.commit(permitted, &brings).await?;
     answer.given();
     record.enter(Stage::Credential);
@@ -184,7 +188,7 @@ async fn run(
     let reply = gone.unless(leave, sending).await.unwrap_or_else(|| Err(left()))?;
     record.replied(reply.head.status.as_u16());
     record.enter(Stage::Observe);
-    Ok(Passed::Reply(reply, slot, judge))
+    Ok(Passed::Reply(reply, slot, judging))
 }
 
 fn left() -> Box<Stop> {

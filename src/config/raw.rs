@@ -151,6 +151,8 @@ pub struct Upstream {
     /// What an MCP upstream may ask of agents: `elicitation`, `roots`, `sampling`. By default `[roots]`, and everything
     /// for a trusted one.
     pub may_ask: Option<Vec<String>>,
+    /// Where an MCP server opens sessions of the transport of 2024-11-05 (HTTP with SSE), beside `url` or alone.
+    pub sse: Option<String>,
     /// Methods beyond those of MCP that agents may ask of this upstream; each should have an entry in the catalogue.
     #[serde(default)]
     pub methods: Vec<String>,

@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue, Uri};
 
 use crate::classify::catalog::{Asks, Catalog, UpstreamConfig, UpstreamKind};
 use crate::credential::StaticFile;
-use crate::decode::{Route, RouteKind};
+use crate::decode::{McpRoute, Route, RouteKind};
 use crate::forward;
 use crate::forward::pool::Pool;
 use crate::net::{self, Dial};
@@ -24,6 +24,7 @@ pub(super) struct Parts {
     pub upstreams: Vec<(Arc<str>, forward::Upstream)>,
     pub credentials: Vec<(Arc<str>, StaticFile)>,
     hosts: Vec<Option<String>>,
+    mcp: Vec<McpRoute>,
 }
 
 /// An upstream and the text of its catalogue.
@@ -43,10 +44,10 @@ impl Source {
 impl Parts {
     /// The routes to the upstreams.
     pub(super) fn routes(&self, catalog: &Catalog) -> Vec<Route> {
-        let route = |(source, host): (&Source, &Option<String>)| {
+        let route = |((source, host), mcp): ((&Source, &Option<String>), &McpRoute)| {
             let upstream = catalog.upstream(&source.config.name).map(Arc::clone);
             let kind = match (source.config.kind, upstream) {
-                (UpstreamKind::Mcp, _) => RouteKind::Mcp(source.config.methods.clone()),
+                (UpstreamKind::Mcp, _) => RouteKind::Mcp(mcp.clone()),
                 (UpstreamKind::Http, Some(upstream)) => {
                     RouteKind::Http(Box::new(move |method, path| upstream.is_opaque(method, path)))
                 }
@@ -54,7 +55,7 @@ impl Parts {
             };
             Route { name: Arc::clone(&source.config.name), kind, host: host.clone() }
         };
-        self.sources.iter().zip(&self.hosts).map(route).collect()
+        self.sources.iter().zip(&self.hosts).zip(&self.mcp).map(route).collect()
     }
 }
 
@@ -78,6 +79,8 @@ impl Reader {
                 .map_err(|_| self.mistake(&format!("{path}.catalog"), "is not UTF-8"))
                 .ok()
         });
+        let sse = self.sse(&path, raw);
+        parts.mcp.push(McpRoute { methods: config.methods.clone(), streamable: raw.url.is_some(), sse });
         parts.sources.push(Source { config, file });
         parts.hosts.push(raw.host.as_ref().map(|host| host.to_ascii_lowercase()));
         if let Some(upstream) = self.way(&path, raw) {
@@ -126,6 +129,24 @@ impl Reader {
         })
     }
 
+    /// Where sessions of the transport of 2024-11-05 open: at the same server as `url`.
+    fn sse(&mut self, path: &str, raw: &raw::Upstream) -> Option<PathAndQuery> {
+        let path = format!("{path}.sse");
+        let sse = raw.sse.as_deref()?;
+        if raw.kind != "mcp" {
+            self.mistake(&path, "is for `kind: mcp` alone");
+        }
+        let Ok(uri) = sse.parse::<Uri>() else {
+            self.mistake(&path, "must be a URL, as in http://127.0.0.1:3101/sse");
+            return None;
+        };
+        let url = raw.url.as_deref().and_then(|url| url.parse::<Uri>().ok());
+        if url.is_some_and(|url| url.scheme() != uri.scheme() || url.authority() != uri.authority()) {
+            self.mistake(&path, "must be at the same server as `url`");
+        }
+        uri.path_and_query().cloned()
+    }
+
     fn methods(&mut self, path: &str, raw: &raw::Upstream) -> Vec<Arc<str>> {
         if raw.kind != "mcp" && !raw.methods.is_empty() {
             self.mistake(&format!("{path}.methods"), "is for `kind: mcp` alone");
@@ -158,7 +179,8 @@ impl Reader {
 
     fn way(&mut self, path: &str, raw: &raw::Upstream) -> Option<forward::Upstream> {
         let expected = "must be a URL, as in http://127.0.0.1:3101/mcp or https://crm.internal";
-        let uri = raw.url.as_deref().and_then(|url| url.parse::<Uri>().ok());
+        let url = raw.url.as_deref().or(raw.sse.as_deref());
+        let uri = url.and_then(|url| url.parse::<Uri>().ok());
         let parsed = uri.as_ref().and_then(|uri| {
             let tls = match uri.scheme_str()? {
                 "http" => false,

@@ -6,8 +6,8 @@ use http::{Method, Request, header};
 
 use super::jsonrpc::refusal;
 use super::session::Dialogue;
-use super::{Bounds, Inbound, malformed};
-use crate::call::{Stage, Stop, StopKind};
+use super::{Bounds, Inbound, malformed, session_unknown};
+use crate::call::Stop;
 use crate::json::{Document, Kind};
 
 /// The revision that has batches, and the one that is assumed of a client that names none.
@@ -29,8 +29,7 @@ pub(super) fn split(
     bytes: Bytes,
 ) -> Result<Vec<Request<Inbound>>, Box<Stop>> {
     if !dialogue.is_bound() {
-        let text = "no such session: initialize again";
-        return Err(Stop::new(Stage::Decode, StopKind::SessionUnknown, "session", text));
+        return Err(session_unknown());
     }
     let named = head.headers.get("mcp-protocol-version").and_then(|value| value.to_str().ok());
     let agreed = dialogue.version();

@@ -4,10 +4,13 @@
 //! both is read in none: a legacy upstream and a modern one would act on different parts of it. In the modern era the
 //! body decides and the headers must repeat it, so that whoever routes by headers has seen the same call.
 
+mod action;
+
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, header};
 
 use super::http::media_type;
@@ -15,6 +18,7 @@ use super::jsonrpc::{Form, Message};
 use super::{ambiguous, malformed};
 use crate::call::{Era, Stage, Stop, StopKind};
 use crate::json::{Kind, Value};
+pub use action::{McpAction, TaskVerb};
 
 /// The first revision without sessions.
 const MODERN_SINCE: &str = "2026-07-28";
@@ -34,120 +38,6 @@ const URI_BYTES_MAX: usize = 8192;
 const SESSION_BYTES_MAX: usize = 256;
 const VERSION_BYTES_MAX: usize = 64;
 
-/// Everything that an agent can ask of, or tell, an MCP upstream. What is not here is refused.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(
-    missing_docs,
-    reason = "each is the MCP method of that name; names and addresses are exactly as sent"
-)]
-pub enum McpAction {
-    CallTool {
-        name: Arc<str>,
-    },
-    Cancelled,
-    Complete,
-    Discover,
-    /// DELETE: ends a legacy session.
-    EndSession,
-    GetPrompt {
-        name: Arc<str>,
-    },
-    Initialize,
-    Initialized,
-    ListPrompts,
-    ListResources,
-    ListResourceTemplates,
-    ListTools,
-    Listen,
-    /// A method that configuration adds to those of MCP.
-    Other {
-        method: Arc<str>,
-    },
-    /// GET: the standalone stream of a legacy session.
-    OpenStream,
-    Ping,
-    Progress,
-    ReadResource {
-        uri: Arc<str>,
-    },
-    /// An answer to a request of the upstream.
-    Reply {
-        /// The method of that request.
-        to: Arc<str>,
-        empty_or_error: bool,
-    },
-    RootsChanged,
-    SetLevel,
-    Subscribe {
-        uri: Arc<str>,
-    },
-    Task {
-        verb: TaskVerb,
-        id: Arc<str>,
-        /// The tool that was called for it.
-        tool: Arc<str>,
-    },
-    Unsubscribe {
-        uri: Arc<str>,
-    },
-}
-
-/// What is done with tasks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "each is the method of that name below `tasks/`")]
-pub enum TaskVerb {
-    Cancel,
-    Get,
-    List,
-    Result,
-    Update,
-}
-
-impl McpAction {
-    /// Whether it is the protocol's own: handshakes, lists, pings, notifications, and empty answers to the upstream.
-    /// Everything else is a call that the catalogue must class.
-    pub fn is_chatter(&self) -> bool {
-        match self {
-            McpAction::Cancelled
-            | McpAction::Discover
-            | McpAction::EndSession
-            | McpAction::Initialize
-            | McpAction::Initialized
-            | McpAction::ListPrompts
-            | McpAction::ListResources
-            | McpAction::ListResourceTemplates
-            | McpAction::ListTools
-            | McpAction::Listen
-            | McpAction::OpenStream
-            | McpAction::Ping
-            | McpAction::Progress
-            | McpAction::Reply { empty_or_error: true, .. }
-            | McpAction::RootsChanged
-            | McpAction::SetLevel
-            | McpAction::Task { verb: TaskVerb::Cancel | TaskVerb::List, .. } => true,
-            McpAction::CallTool { .. }
-            | McpAction::Complete
-            | McpAction::GetPrompt { .. }
-            | McpAction::Other { .. }
-            | McpAction::ReadResource { .. }
-            | McpAction::Reply { empty_or_error: false, .. }
-            | McpAction::Subscribe { .. }
-            | McpAction::Task { .. }
-            | McpAction::Unsubscribe { .. } => false,
-        }
-    }
-
-    /// What `Mcp-Name` must repeat.
-    fn mirrored(&self) -> Option<&str> {
-        match self {
-            McpAction::CallTool { name } | McpAction::GetPrompt { name } => Some(name),
-            McpAction::ReadResource { uri } => Some(uri),
-            McpAction::Task { verb: TaskVerb::Cancel | TaskVerb::Get | TaskVerb::Update, id, .. } => Some(id),
-            _ => None,
-        }
-    }
-}
-
 /// A request understood: its era, what it wants, and what its headers and `_meta` say about it.
 #[derive(Clone, Debug)]
 pub struct Envelope {
@@ -157,6 +47,8 @@ pub struct Envelope {
     pub action: McpAction,
     /// The protocol version that it names.
     pub version: Option<Arc<str>>,
+    /// Where at the upstream it goes, when that is not the one endpoint of Streamable HTTP.
+    pub endpoint: Option<PathAndQuery>,
     /// The legacy session that it names.
     pub session: Option<Arc<str>>,
     /// Whether `Mcp-Session-Id` and `Last-Event-ID` came although the modern era has none: they must not be forwarded.
@@ -181,6 +73,21 @@ pub fn claims_modern(headers: &HeaderMap, message: Option<&Message>) -> bool {
 /// The legacy session that a request names.
 pub fn session(headers: &HeaderMap) -> Result<Option<Arc<str>>, Box<Stop>> {
     Routing::read(headers, None)?.session()
+}
+
+/// Understands the request that opens a session of the transport of 2024-11-05, at this path of the upstream.
+pub fn open_session(method: &Method, headers: &HeaderMap, at: &PathAndQuery) -> Result<Envelope, Box<Stop>> {
+    if method != Method::GET {
+        return Err(method_not_allowed());
+    }
+    if !accepts_events(headers) {
+        return Err(malformed("accept", "GET needs Accept: text/event-stream"));
+    }
+    if headers.contains_key("last-event-id") || headers.contains_key(SESSION) {
+        return Err(malformed("session-id", "MCP 2024-11-05 names no session and resumes no stream"));
+    }
+    let stream = Routing::read(headers, None)?.bodiless(McpAction::OpenSession)?;
+    Ok(Envelope { endpoint: Some(at.clone()), ..stream })
 }
 
 /// Understands one request on an MCP endpoint; `message` is its body, when it has one, and `methods` are those that
@@ -306,6 +213,7 @@ impl<'h> Routing<'h> {
             era: Era::Legacy,
             action,
             version: self.version.map(Arc::from),
+            endpoint: None,
             session: self.session()?,
             drop_session: false,
             progress_token: false,
@@ -480,6 +388,7 @@ fn described(era: Era, action: McpAction, message: &Message) -> Envelope {
         era,
         action,
         version: None,
+        endpoint: None,
         session: None,
         drop_session: false,
         progress_token: meta(message, "progressToken").is_some(),

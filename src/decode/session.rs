@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use dashmap::DashMap;
+use http::uri::PathAndQuery;
 
 use super::jsonrpc::Id;
 use crate::call::AgentId;
@@ -39,6 +40,8 @@ struct Session {
     id: Arc<str>,
     /// The protocol version on which both agreed, once it is known.
     version: Option<Arc<str>>,
+    /// Where messages go, where the upstream speaks the transport of MCP 2024-11-05.
+    endpoint: Option<PathAndQuery>,
     questions: VecDeque<Question>,
 }
 
@@ -79,12 +82,27 @@ impl Dialogue {
 
     /// Goes on in the session that the upstream has just opened.
     pub fn open(&mut self, session: &str) {
-        let id: Arc<str> = Arc::from(session);
+        self.opens(Arc::from(session), None);
+    }
+
+    /// Goes on in a session that the gateway has named, whose messages go to this endpoint of the upstream.
+    pub fn open_at(&mut self, session: &Arc<str>, endpoint: PathAndQuery) {
+        self.opens(Arc::clone(session), Some(endpoint));
+    }
+
+    fn opens(&mut self, id: Arc<str>, endpoint: Option<PathAndQuery>) {
         self.with(|open| {
-            let session = Session { id: Arc::clone(&id), version: None, questions: VecDeque::new() };
+            let session =
+                Session { id: Arc::clone(&id), version: None, endpoint, questions: VecDeque::new() };
             remember(&mut open.sessions, session, SESSIONS_MAX);
         });
         self.session = Some(id);
+    }
+
+    /// Where the messages of its session go, where the gateway has named it.
+    pub fn endpoint(&self) -> Option<PathAndQuery> {
+        let id = self.session.as_ref()?;
+        self.look(|open| open.session(id)?.endpoint.clone()).flatten()
     }
 
     /// Whether its session was opened for this agent by this upstream; without a session there is nothing to doubt.

@@ -5,9 +5,12 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use http::Uri;
+use http::uri::PathAndQuery;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::jsonrpc::Id;
 use crate::json::fold;
 
 /// The members of an object in their order, a key that is there twice included.
@@ -71,6 +74,40 @@ impl<'d> Members<'d> {
 /// The `result` of a response.
 pub fn result(text: &[u8]) -> Option<Members<'_>> {
     Members::read(std::str::from_utf8(text).ok()?)?.object("result")
+}
+
+/// The id of a response.
+pub fn id(text: &[u8]) -> Option<Id> {
+    let id = Members::read(std::str::from_utf8(text).ok()?)?.get("id")?;
+    match serde_json::from_str(id.get()).ok()? {
+        serde_json::Value::String(text) => Some(Id::Text(text.into())),
+        // A server that keeps numbers as doubles may answer `1.0`.
+        serde_json::Value::Number(number) => number.as_f64().map(|number| Id::Number(number as i64)),
+        _ => None,
+    }
+}
+
+/// Path and query of a reference [RFC 3986 §4.2] that an upstream of this authority gives at this path; `None` when it
+/// leads elsewhere.
+pub fn resolved(reference: &str, authority: &str, base: &str) -> Option<PathAndQuery> {
+    const BYTES_MAX: usize = 2048;
+    let reference = reference.trim();
+    let sound = reference.len() <= BYTES_MAX && reference.bytes().all(|byte| byte.is_ascii_graphic());
+    if !sound || reference.starts_with("//") || reference.contains(['\\', '#']) {
+        return None;
+    }
+    if reference.starts_with('/') {
+        return reference.parse().ok();
+    }
+    let scheme = reference.split(['/', '?']).next().is_some_and(|first| first.contains(':'));
+    if scheme {
+        let uri: Uri = reference.parse().ok()?;
+        let own = uri.authority()?.as_str().eq_ignore_ascii_case(authority);
+        let web = matches!(uri.scheme_str(), Some("http" | "https"));
+        return (own && web).then(|| uri.path_and_query().cloned()).flatten();
+    }
+    let (directory, _) = base.rsplit_once('/')?;
+    format!("{directory}/{reference}").parse().ok()
 }
 
 /// A list in a reply, and by what its items are named.
@@ -172,6 +209,22 @@ mod tests {
         assert_eq!(without_b(text), Cut::Less(less.into(), 1));
         assert_eq!(without_b(&text.replace("\"b\"", "\"c\"")), Cut::Whole);
         assert_eq!(without_b(r#"{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":""}}"#), Cut::Whole);
+    }
+
+    #[test]
+    fn an_endpoint_is_the_upstreams_own_or_none() {
+        let at = |reference: &str| resolved(reference, "127.0.0.1:3101", "/old/sse").map(|at| at.to_string());
+        assert_eq!(at("/messages?sessionId=1").as_deref(), Some("/messages?sessionId=1"));
+        assert_eq!(at("messages/?s=1").as_deref(), Some("/old/messages/?s=1"));
+        assert_eq!(at("http://127.0.0.1:3101/m").as_deref(), Some("/m"));
+        for foreign in [
+            "http://127.0.0.1:3102/m",
+            "//evil.test/m",
+            "ftp://127.0.0.1:3101/m",
+            "http://a@127.0.0.1:3101/m",
+        ] {
+            assert_eq!(at(foreign), None, "{foreign}");
+        }
     }
 
     #[test]

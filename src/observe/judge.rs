@@ -7,12 +7,14 @@
 
 use std::sync::Arc;
 
+use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use bytes::Bytes;
 use http::HeaderMap;
 use serde_json::value::RawValue;
 
+use super::parked::{Parked, Waiting};
 use super::watch::{self, Found};
-use crate::call::{Era, Stage, Stop, StopKind};
+use crate::call::{Era, Stage, Stop, StopKind, hex};
 use crate::classify::catalog::Asks;
 use crate::decode::jsonrpc::{Form, Id, Message};
 use crate::decode::mcp::{Envelope, McpAction, TaskVerb};
@@ -25,7 +27,8 @@ use crate::json::Limits;
 const REFUSED_MAX: usize = 16;
 
 /// Tells the upstream that a request of its own will not be answered.
-pub type Decline = Arc<dyn Fn(&Id) + Send + Sync>;
+/// It takes the session that the gateway has named meanwhile, if it has.
+pub type Decline = Arc<dyn Fn(&Id, Option<&Arc<str>>) + Send + Sync>;
 /// Whether the agent may see an item of this name in a list.
 pub type Shows = Box<dyn Fn(&str) -> bool + Send + Sync>;
 
@@ -37,6 +40,7 @@ pub struct Judge {
     id: Option<Id>,
     want: Want,
     ends: Ends,
+    old: Option<Old>,
     decline: Option<Decline>,
     /// What was withheld from the agent, for the record.
     pub withheld: Vec<Arc<str>>,
@@ -52,6 +56,26 @@ enum Want {
     Task(Arc<str>),
     /// Nothing.
     Nothing,
+}
+
+/// The stream of a session of the transport of MCP 2024-11-05, on which everything is answered.
+pub struct Old {
+    /// The upstream's authority, and the path of this stream there.
+    pub origin: (String, Arc<str>),
+    /// What the agent posts its messages to, up to the session.
+    pub prefix: String,
+    /// The calls that are answered here.
+    pub parked: Arc<Parked>,
+    /// The session, once the upstream has named the endpoint.
+    pub session: Option<Arc<str>>,
+}
+
+impl Drop for Old {
+    fn drop(&mut self) {
+        if let Some(session) = &self.session {
+            self.parked.end(session);
+        }
+    }
 }
 
 /// What the call itself ends, once it has succeeded.
@@ -95,7 +119,17 @@ impl Judge {
             (McpAction::Reply { .. }, Some(id)) => Ends::Question(id.clone()),
             _ => Ends::Nothing,
         };
-        Judge { dialogue, asks, era: envelope.era, id, want, ends, decline: None, withheld: Vec::new() }
+        Judge {
+            dialogue,
+            asks,
+            era: envelope.era,
+            id,
+            want,
+            ends,
+            old: None,
+            decline: None,
+            withheld: Vec::new(),
+        }
     }
 
     /// The list that must be cut down, if the reply is one.
@@ -116,6 +150,39 @@ impl Judge {
     /// Whether the upstream could ask here what it may not.
     pub fn is_wary(&self) -> bool {
         !self.asks.everything()
+    }
+
+    /// Says that this is the stream of an old session.
+    pub fn on_old_transport(&mut self, old: Old) {
+        self.old = Some(old);
+    }
+
+    /// The call that an event on the stream of an old session answers.
+    pub fn answered_here(&self, data: &[u8]) -> Option<Waiting> {
+        let old = self.old.as_ref()?;
+        let session = old.session.as_ref()?;
+        if watch::found(data) == Some(Found::Method) {
+            return None;
+        }
+        old.parked.take(session, told::id(data)?)
+    }
+
+    /// Judges the event that names the endpoint of an old session [MCP 2024-11-05, HTTP with SSE]: it must be the
+    /// upstream's own, and the agent gets one of the gateway's in its place.
+    pub fn endpoint(&mut self, data: &[u8]) -> Sentence {
+        let Some(old) = &mut self.old else { return Sentence::Pass };
+        if old.session.is_some() {
+            return Sentence::Break("endpoint-twice");
+        }
+        let (authority, base) = &old.origin;
+        let endpoint = std::str::from_utf8(data).ok().and_then(|text| told::resolved(text, authority, base));
+        let (Some(endpoint), Some(session)) = (endpoint, unguessable()) else {
+            return Sentence::Break("endpoint-foreign");
+        };
+        self.dialogue.open_at(&session, endpoint);
+        let ours = format!("{}{session}", old.prefix);
+        old.session = Some(session);
+        Sentence::Replace(ours.into_bytes())
     }
 
     /// Gives the way to tell the upstream that it will not be answered.
@@ -210,7 +277,7 @@ impl Judge {
             return Sentence::Break("requests-of-upstream");
         }
         if let Some(decline) = &self.decline {
-            decline(id);
+            decline(id, self.old.as_ref().and_then(|old| old.session.as_ref()));
         }
         Sentence::Drop
     }
@@ -255,6 +322,13 @@ impl Judge {
         stop.rule = Arc::from("upstream-asks");
         Sentence::Withhold(stop)
     }
+}
+
+/// The id of a session, 128 random bits in hexadecimal.
+fn unguessable() -> Option<Arc<str>> {
+    let mut bytes = [0; 16];
+    SystemRandom::new().fill(&mut bytes).ok()?;
+    Some(Arc::from(hex(&bytes)))
 }
 
 /// Whether the reply to a tool call may say that it has become a task.

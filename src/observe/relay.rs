@@ -5,12 +5,15 @@
 
 use std::collections::VecDeque;
 
+use aws_lc_rs::digest;
 use bytes::Bytes;
 
 use super::judge::{Judge, Sentence};
-use crate::call::Stop;
+use super::parked::Waiting;
+use crate::call::{Stop, hex};
 use crate::decode::jsonrpc::Id;
 use crate::decode::sse::{self, Event, ReplyKind, Scanner};
+use crate::record::ReplyFacts;
 
 /// The largest event that is understood, in bytes.
 const EVENT_BYTES_MAX: usize = 4 << 20;
@@ -30,6 +33,18 @@ pub struct Relay {
     words: Words,
 }
 
+fn settled(mut waiting: Waiting, data: &[u8]) -> (Waiting, ReplyFacts) {
+    let kind = sse::outcome(data);
+    let facts = ReplyFacts {
+        digest: format!("sha256:{}", hex(digest::digest(&digest::SHA256, data).as_ref())),
+        bytes: data.len() as u64,
+        tool_error: kind == ReplyKind::ToolError,
+        rpc_code: if let ReplyKind::RpcError(code) = kind { Some(code) } else { None },
+        withheld: std::mem::take(&mut waiting.judge.withheld),
+    };
+    (waiting, facts)
+}
+
 /// What may pass of a piece.
 #[derive(Default)]
 pub struct Passed {
@@ -39,6 +54,8 @@ pub struct Passed {
     pub response: Option<(Bytes, ReplyKind)>,
     /// Why the stream must end here.
     pub broken: Option<&'static str>,
+    /// Calls that are answered here, of which the outcome must be recorded first.
+    pub settled: Vec<(Waiting, ReplyFacts)>,
 }
 
 impl Relay {
@@ -95,7 +112,16 @@ impl Relay {
 
     /// Judges one event, whose last bytes are `own`; true when nothing after it passes.
     fn event(&mut self, event: &Event, own: Bytes, judge: &mut Judge, passed: &mut Passed) -> bool {
-        let bytes = match judge.message(&event.data) {
+        let mut answered = judge.answered_here(&event.data);
+        let sentence = match &mut answered {
+            Some(waiting) => waiting.judge.message(&event.data),
+            None if event.kind == b"endpoint" => judge.endpoint(&event.data),
+            None => judge.message(&event.data),
+        };
+        if let Some(waiting) = answered {
+            passed.settled.push(settled(waiting, &event.data));
+        }
+        let bytes = match sentence {
             Sentence::Pass => {
                 self.release_kept(&mut passed.now);
                 own

@@ -12,40 +12,70 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
 use super::Gateway;
 use crate::accept::Conn;
 use crate::answer;
-use crate::call::{Era, PolicyInput};
+use crate::call::{Era, PolicyInput, Stop};
 use crate::decide::Sight;
-use crate::decode::jsonrpc::Id;
+use crate::decode::jsonrpc::{Form, Id, Message};
 use crate::decode::mcp::McpAction;
 use crate::decode::session::Dialogue;
 use crate::decode::{Call, Inbound};
-use crate::observe::Judge;
+use crate::observe::{Elsewhere, Judge, Old};
 
-/// Who judges the reply to an MCP call.
-pub(super) fn judge(gw: &Arc<Gateway>, conn: &Arc<Conn>, call: &Call) -> Option<Judge> {
-    let envelope = call.envelope()?;
-    let upstream = gw.catalog.upstream(&call.route().name)?;
-    let name = &call.route().name;
-    let dialogue = Dialogue::new(&gw.decoder.sessions, call.agent().id(), name, envelope.session.clone());
-    let mut judge = Judge::of(call, envelope, upstream.config().asks, dialogue);
-    if judge.is_wary() && envelope.era == Era::Legacy {
-        let way = Way::of(gw, conn, call);
-        judge.declining(Arc::new(move |id| way.decline(id)));
-    }
-    Some(judge)
+/// Who judges the reply to an MCP call, and where it comes.
+#[derive(Default)]
+pub(super) struct Judging {
+    /// Who judges what comes in the reply itself.
+    pub(super) judge: Option<Judge>,
+    /// Set when the response comes on the stream of an old session instead.
+    pub(super) elsewhere: Option<Elsewhere>,
 }
 
-/// Says what the agent may see, where the reply is a list.
-pub(super) fn see(gw: &Gateway, judge: &mut Option<Judge>, call: &Call, input: &PolicyInput) {
-    let Some(judge) = judge else { return };
-    let (Some(list), Some(upstream)) = (judge.list(), gw.catalog.upstream(&call.route().name)) else {
-        return;
-    };
-    if list.array == "tasks" {
-        let begun = Dialogue::new(&gw.decoder.sessions, call.agent().id(), &call.route().name, None);
-        return judge.see(Box::new(move |task| begun.tool_of(task).is_some()));
+impl Judging {
+    /// The judge of this call's reply.
+    pub(super) fn of(gw: &Arc<Gateway>, conn: &Arc<Conn>, call: &Call) -> Judging {
+        let name = &call.route().name;
+        let (Some(envelope), Some(upstream)) = (call.envelope(), gw.catalog.upstream(name)) else {
+            return Judging::default();
+        };
+        let dialogue = Dialogue::new(&gw.decoder.sessions, call.agent().id(), name, envelope.session.clone());
+        let mut judge = Judge::of(call, envelope, upstream.config().asks, dialogue);
+        if judge.is_wary() && envelope.era == Era::Legacy {
+            let way = Way::of(gw, conn, call);
+            judge.declining(Arc::new(move |id, session| way.decline(id, session)));
+        }
+        if let (McpAction::OpenSession, Some(at)) = (&envelope.action, &envelope.endpoint) {
+            let authority = gw.upstreams.authority(name).and_then(|authority| authority.to_str().ok());
+            let own = call.head().uri.path();
+            judge.on_old_transport(Old {
+                origin: (authority.unwrap_or_default().to_owned(), Arc::from(at.path())),
+                prefix: format!("{}/messages?session=", own.strip_suffix("/sse").unwrap_or(own)),
+                parked: Arc::clone(&gw.parked),
+                session: None,
+            });
+        }
+        Judging { judge: Some(judge), elsewhere: None }
     }
-    let sight = Sight::new(&gw.policy, upstream, input);
-    judge.see(Box::new(move |name| sight.shows(list.array, name)));
+
+    /// Says what the agent may see, where the reply is a list; and parks the call where it is answered elsewhere.
+    pub(super) fn see(&mut self, gw: &Gateway, call: &Call, input: &PolicyInput) -> Result<(), Box<Stop>> {
+        let name = &call.route().name;
+        let (Some(judge), Some(envelope)) = (&mut self.judge, call.envelope()) else { return Ok(()) };
+        if let (Some(list), Some(upstream)) = (judge.list(), gw.catalog.upstream(name)) {
+            if list.array == "tasks" {
+                let begun = Dialogue::new(&gw.decoder.sessions, call.agent().id(), name, None);
+                judge.see(Box::new(move |task| begun.tool_of(task).is_some()));
+            } else {
+                let sight = Sight::new(&gw.policy, upstream, input);
+                judge.see(Box::new(move |name| sight.shows(list.array, name)));
+            }
+        }
+        let old = envelope.endpoint.as_ref().and(envelope.session.as_ref());
+        if let (Some(session), Some(Form::Request { id, .. })) = (old, call.message().map(Message::form))
+            && let Some(judge) = self.judge.take()
+        {
+            self.elsewhere = Some(gw.parked.park(Arc::clone(session), id.clone(), judge)?);
+        }
+        Ok(())
+    }
 }
 
 /// An agent's answer to the upstream, on its way. If it does not get there, the upstream is told that there is none:
@@ -71,7 +101,7 @@ impl Answer {
 impl Drop for Answer {
     fn drop(&mut self) {
         if let Some((way, id)) = self.0.take() {
-            way.decline(&id);
+            way.decline(&id, None);
         }
     }
 }
@@ -100,10 +130,16 @@ impl Way {
     }
 
     /// Answers the upstream's request with an error, in the agent's name.
-    fn decline(&self, id: &Id) {
+    fn decline(&self, id: &Id, session: Option<&Arc<str>>) {
+        // What the stream of an old session asks is answered where that session's messages go.
+        let own = self.uri.path();
+        let uri = match (session, own.strip_suffix("/sse")) {
+            (Some(session), Some(name)) => format!("{name}/messages?session={session}").parse().ok(),
+            _ => None,
+        };
         let mut request = Request::new(Inbound::Whole(Bytes::from(answer::declined(id))));
         *request.method_mut() = Method::POST;
-        *request.uri_mut() = self.uri.clone();
+        *request.uri_mut() = uri.unwrap_or_else(|| self.uri.clone());
         *request.headers_mut() = self.headers.clone();
         self.gateway.errands.run(again(Arc::clone(&self.gateway), Arc::clone(&self.conn), request));
     }

@@ -371,3 +371,111 @@ async fn a_batch_of_another_revision_or_shape_is_refused() {
     eventually(|| world.odd.seen().len() == 3, "the ping of the session that has batches").await;
     world.join().await;
 }
+
+const STREAM: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
+
+/// An upstream of the transport of 2024-11-05: the stream names this endpoint, and then says this when it is let go.
+async fn old(endpoint: &'static str, then: &'static str) -> Fake {
+    Fake::that(move |seen| match seen.head.starts_with("GET") {
+        true => {
+            Does::WritesThen(format!("{STREAM}event: endpoint\r\ndata: {endpoint}\r\n\r\n"), then.to_owned())
+        }
+        false => Does::Writes("HTTP/1.1 202 Accepted\r\ncontent-length: 8\r\n\r\nAccepted".to_owned()),
+    })
+    .await
+}
+
+async fn speaking_old(odd: Fake) -> World {
+    let sse = format!(", sse: \"http://{}/old/sse\"", odd.address());
+    World::odd(odd, &sse, "").await
+}
+
+const OPEN: &str = "GET /oddmcp/sse HTTP/1.1\r\nhost: localhost\r\naccept: text/event-stream\r\n\r\n";
+
+fn posted(endpoint: &str, message: &str) -> http::Request<http_body_util::Full<bytes::Bytes>> {
+    http::Request::post(endpoint)
+        .header("host", "localhost")
+        .header("content-type", "application/json")
+        .body(message.to_owned().into())
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_session_of_the_oldest_transport_is_answered_on_its_stream() {
+    const THEN: &str = "event: message\r\ndata: {\"jsonrpc\":\"2.0\",\"id\":\"s1\",\"method\":\"sampling/createMessage\"}\r\n\r\n\
+        event: message\r\ndata: {\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"content\":[],\"isError\":true}}\r\n\r\n\
+        event: message\r\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/message\"}\r\n\r\n";
+    let world = speaking_old(old("messages/?sessionId=7", THEN).await).await;
+    let mut stream = world.raw("support").await;
+    stream.send(OPEN).await;
+    assert!(stream.until("event: endpoint").await && stream.until("\n\n").await);
+    assert!(!stream.text().contains("sessionId"), "the upstream's own endpoint is not the agent's to know");
+    let text = stream.text();
+    let endpoint = text.lines().find_map(|line| line.strip_prefix("data: ")).unwrap().trim().to_owned();
+    assert!(endpoint.starts_with("/oddmcp/messages?session="), "{endpoint}");
+
+    let agent = world.agent("support");
+    let taken =
+        agent.send(posted(&endpoint, &call(1, "search_customers", json!({})).to_string())).await.unwrap();
+    assert_eq!((taken.status.as_u16(), &*taken.body), (202, &b"Accepted"[..]));
+    assert!(
+        world.odd.seen()[1].head.starts_with("POST /old/messages/?sessionId=7 "),
+        "{}",
+        world.odd.seen()[1].head
+    );
+    let outcomes =
+        |id: &str| world.records().iter().filter(|r| r["intent"] == id && r["type"] == "outcome").count();
+    assert_eq!(outcomes(&taken.record()), 0, "what became of the call is not known yet");
+
+    world.odd.go_on();
+    assert!(stream.until("isError").await && stream.until("notifications/message").await);
+    assert!(!stream.text().contains("sampling"), "{}", stream.text());
+    let outcome = world.outcome(&taken);
+    assert_eq!(outcome["status"], "tool-error", "{outcome:#}");
+    world.odd.has_seen(3).await;
+    let told = &world.odd.seen()[2];
+    assert!(told.head.starts_with("POST /old/messages/?sessionId=7 "), "{}", told.head);
+    assert_eq!((&message(told)["id"], &message(told)["error"]["code"]), (&json!("s1"), &json!(-31001)));
+
+    // The session is the agent's alone, and it ends with its stream.
+    let ping = r#"{"jsonrpc":"2.0","id":2,"method":"ping"}"#;
+    assert_eq!(world.agent("other").send(posted(&endpoint, ping)).await.unwrap().status, 404);
+    assert_eq!(agent.send(posted("/oddmcp/messages?session=made-up", ping)).await.unwrap().status, 404);
+    assert_eq!(agent.send(posted("/oddmcp/messages", ping)).await.unwrap().status, 404);
+    assert_eq!(world.odd.seen().len(), 3);
+    drop(stream);
+    world.join().await;
+}
+
+#[tokio::test]
+async fn a_call_of_the_oldest_transport_whose_stream_ends_has_no_outcome_but_that() {
+    let world = speaking_old(old("/m", "").await).await;
+    let mut stream = world.raw("support").await;
+    stream.send(OPEN).await;
+    assert!(stream.until("session=").await && stream.until("\n\n").await);
+    let text = stream.text();
+    let endpoint = text.lines().find_map(|line| line.strip_prefix("data: ")).unwrap().trim().to_owned();
+    let agent = world.agent("support");
+    let held =
+        agent.send(posted(&endpoint, &call(1, "delete_customer", json!({})).to_string())).await.unwrap();
+    assert_eq!(held.json()["result"]["isError"], true, "{held:?}");
+    let taken =
+        agent.send(posted(&endpoint, &call(2, "search_customers", json!({})).to_string())).await.unwrap();
+    assert_eq!(taken.status, 202);
+    drop(stream);
+    assert_eq!(world.eventually("abandoned").await["intent"], taken.record());
+    eventually(|| world.odd.left() == 1, "the upstream's stream stayed open").await;
+    world.join().await;
+}
+
+#[tokio::test]
+async fn an_endpoint_of_somebody_else_ends_the_session_before_it_begins() {
+    for endpoint in ["http://evil.example.com/messages", "//evil.example.com/messages"] {
+        let world = speaking_old(old(endpoint, "").await).await;
+        let mut stream = world.raw("support").await;
+        stream.send(OPEN).await;
+        assert!(!stream.until("evil").await, "{}", stream.text());
+        assert_eq!(world.eventually("broken").await["withheld"], json!(["endpoint-foreign"]));
+        world.join().await;
+    }
+}

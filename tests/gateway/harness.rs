@@ -144,8 +144,10 @@ impl World {
         let (mail, crm, odd) = (self.mail.address(), self.crm.address(), self.odd.address());
         let policies = Path::new(env!("CARGO_MANIFEST_DIR")).join("policies");
         let World { extra, odd_settings, hosts, .. } = self;
-        // What an upstream may ask of agents is for MCP alone.
-        let odd_http = odd_settings.split(", m").next().unwrap_or_default();
+        // These settings are for MCP alone.
+        let odd_http = [", may_ask", ", methods", ", sse"]
+            .iter()
+            .fold(odd_settings.as_str(), |rest, word| rest.split(word).next().unwrap_or_default());
         format!(
             "organization: {{name: example, internal: [\"*@example.org\"]}}
 trust:
