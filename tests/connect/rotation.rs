@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::fake::{Does, Fake};
-use crate::harness::{SOON, World};
-use crate::side::{Side, files, status};
+use crate::harness::World;
+use crate::side::{SOON, Side, files, status};
 
 /// Calls until the gateway knows the caller by another id.
 pub async fn becomes(world: &World, side: &Side, agent: &str) {

@@ -3,14 +3,18 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, Lines};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
-use crate::harness::{SOON, World};
+use crate::harness::World;
 use holdpoint::config::ListenerKind;
+
+/// Longer than anything here takes, even on a busy machine.
+pub const SOON: Duration = Duration::from_secs(30);
 
 pub const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 

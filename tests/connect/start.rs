@@ -7,8 +7,7 @@ use crate::side::{files, place, program, token_file};
 
 async fn ends(arguments: &[String], code: i32, says: &str) {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let ended =
-        tokio::time::timeout(crate::harness::SOON, program(&arguments).output()).await.unwrap().unwrap();
+    let ended = tokio::time::timeout(crate::side::SOON, program(&arguments).output()).await.unwrap().unwrap();
     let said = String::from_utf8_lossy(&ended.stderr);
     assert_eq!(ended.status.code(), Some(code), "{arguments:?}: {said}");
     assert!(said.contains(says), "{arguments:?}: {said}");

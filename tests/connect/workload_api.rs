@@ -132,7 +132,7 @@ async fn the_environment_may_say_where_the_workload_api_is() {
     let mut command = program(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
     command.env("SPIFFE_ENDPOINT_SOCKET", format!("unix://{}", socket.display()));
     // Standard input is empty, so it ends as soon as it has its SVID.
-    let ended = tokio::time::timeout(crate::harness::SOON, command.output()).await.unwrap().unwrap();
+    let ended = tokio::time::timeout(crate::side::SOON, command.output()).await.unwrap().unwrap();
     assert_eq!(ended.status.code(), Some(0), "{}", String::from_utf8_lossy(&ended.stderr));
     world.join().await;
 }
