@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::fake::{Does, Fake};
 use crate::harness::World;
-use crate::side::{Side, TOKEN, files, me, status, token_file};
+use crate::side::{Side, TOKEN, files, me, status, token_file, untouched};
 
 #[tokio::test]
 async fn a_call_reaches_the_upstream_as_the_workload() {
@@ -217,9 +217,8 @@ async fn without_a_gateway_the_answer_says_so() {
     let answer = side.call("search_customers", "").await;
     assert_eq!(status(&answer), 502, "{answer}");
     assert!(answer.contains("application/problem+json") && answer.contains("cannot be reached"), "{answer}");
-    world.nothing_upstream();
     drop(side);
-    world.join().await;
+    untouched(world).await;
 }
 
 #[tokio::test]
@@ -231,7 +230,6 @@ async fn nothing_is_said_to_a_gateway_that_is_not_the_one_named() {
     let answer = side.call("search_customers", "").await;
     assert_eq!(status(&answer), 502, "{answer}");
     assert!(answer.contains("not the one that was expected"), "{answer}");
-    world.nothing_upstream();
     drop(side);
-    world.join().await;
+    untouched(world).await;
 }

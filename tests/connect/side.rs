@@ -56,6 +56,13 @@ pub fn token_file(world: &World) -> String {
     file.display().to_string()
 }
 
+/// Stops a gateway that never heard of anything.
+pub async fn untouched(mut world: World) {
+    world.down().await;
+    world.nothing_upstream();
+    assert!(world.records().is_empty(), "{:#?}", world.records());
+}
+
 /// The user that runs this test.
 pub fn me() -> u32 {
     use std::os::unix::fs::MetadataExt;

@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 
 use crate::harness::World;
-use crate::side::{files, place, program, token_file};
+use crate::side::{files, place, program, token_file, untouched};
 
 async fn ends(arguments: &[String], code: i32, says: &str) {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -36,8 +36,7 @@ async fn wrong_usage_ends_with_64_and_names_the_flag() {
         .await;
     let plain = ["--gateway", "http://127.0.0.1:1", "--upstream", "mail", "--stdio"].map(str::to_owned);
     ends(&[plain.to_vec(), files(&world, "support")].concat(), 64, "expected https://").await;
-    world.nothing_upstream();
-    world.join().await;
+    untouched(world).await;
 }
 
 #[tokio::test]
@@ -59,7 +58,7 @@ async fn a_file_that_will_not_do_is_named() {
     std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o600)).unwrap();
     std::fs::write(&token, "short\n").unwrap();
     ends(&with(&base, &local), 64, "at least 16").await;
-    world.join().await;
+    untouched(world).await;
 }
 
 #[tokio::test]
@@ -79,5 +78,5 @@ async fn a_socket_in_use_is_left_alone() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     ends(&with(&base, &["--listen", &address, "--no-local-auth"]), 2, &address).await;
-    world.join().await;
+    untouched(world).await;
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::fake::{Does, Fake, Seen, json as reply};
 use crate::harness::World;
-use crate::side::{Host, call, files};
+use crate::side::{Host, call, files, untouched};
 
 const META: &str = "io.modelcontextprotocol/protocolVersion";
 
@@ -282,8 +282,7 @@ async fn every_request_is_answered_even_without_a_gateway() {
     assert_eq!(host.hears().await["error"]["code"], -32700);
     let (lines, code) = host.leaves().await;
     assert_eq!((lines.len(), code), (0, 0), "{lines:?}");
-    world.nothing_upstream();
-    world.join().await;
+    untouched(world).await;
 }
 
 #[tokio::test]
