@@ -19,6 +19,7 @@ use hyper::rt::ReadBufCursor;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::CertificateError;
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -201,9 +202,19 @@ async fn dial(identity: &Identity, uri: &Uri) -> io::Result<Wire> {
     let socket = TcpStream::connect((host.as_str(), uri.port_u16().unwrap_or(HTTPS_PORT))).await?;
     socket.set_nodelay(true)?;
     let name = ServerName::try_from(host).map_err(io::Error::other)?;
-    let stream = TlsConnector::from(identity.tls.clone()).connect(name, socket).await?;
+    let stream = TlsConnector::from(identity.tls.clone()).connect(name, socket).await.map_err(in_words)?;
     let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     Ok(Wire { stream: TokioIo::new(stream), is_h2, end: Box::pin(tokio::time::sleep(left)) })
+}
+
+/// A failed handshake; what was wrong with the gateway's SVID is said as [`crate::identify`] says it.
+fn in_words(error: io::Error) -> io::Error {
+    match error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::InvalidCertificate(CertificateError::Other(wrong))) => {
+            io::Error::other(format!("its certificate is refused: {}", wrong.0))
+        }
+        _ => error,
+    }
 }
 
 /// A connection that breaks when the certificate it was made with expires.

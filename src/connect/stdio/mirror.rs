@@ -98,10 +98,9 @@ fn put(headers: &mut HeaderMap, name: HeaderName, value: &str) {
 /// A value as a header can bear it: wrapped where it has other characters than visible ASCII, spaces at its ends, or the
 /// wrapping's own form.
 fn encoded(value: &str) -> String {
-    let plain = value.bytes().all(|b| matches!(b, b' '..=b'~'))
-        && !value.starts_with(' ')
-        && !value.ends_with(' ')
-        && !(value.starts_with("=?base64?") && value.ends_with("?="));
+    let is_wrapped_already = value.starts_with("=?base64?") && value.ends_with("?=");
+    let ends_in_space = value.starts_with(' ') || value.ends_with(' ');
+    let plain = value.bytes().all(|b| matches!(b, b' '..=b'~')) && !ends_in_space && !is_wrapped_already;
     if plain { value.to_owned() } else { format!("=?base64?{}?=", STANDARD.encode(value)) }
 }
 
