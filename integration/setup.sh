@@ -62,6 +62,15 @@ node_packages() {
     npm ci --no-fund --no-audit --ignore-scripts
 }
 
+# The MCP Inspector wants a newer Node.js than most systems have, so it brings one.
+inspector() {
+    rm -rf "$cache/inspector"
+    mkdir -p "$cache/inspector"
+    cp "$here/inspector/package.json" "$here/inspector/package-lock.json" "$cache/inspector/"
+    cd "$cache/inspector"
+    npm ci --no-fund --no-audit --ignore-scripts
+}
+
 # The official collector, put together by its own builder from modules of the Go proxy.
 collector() {
     rm -rf "$cache/collector"
@@ -98,5 +107,6 @@ part runner runner "$here/pins/runner.txt"
 part python1 python1 "$here/pins/python1.txt"
 part python2 python2 "$here/pins/python2.txt"
 part node node_packages "$here/node/package.json" "$here/node/package-lock.json"
+part inspector inspector "$here/inspector/package.json" "$here/inspector/package-lock.json"
 part collector collector "$here/collector/builder.yaml"
 echo "setup: everything is in $cache"

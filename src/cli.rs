@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 refused or found wanting, 2 could not run, 64 bad usage or configuration.
 
 pub mod audit;
+mod connect;
 pub mod policy;
 mod serve;
 
@@ -44,6 +45,8 @@ enum Command {
         #[arg(long)]
         once: bool,
     },
+    /// Stand on the agent's machine, and speak to the gateway with the workload's SVID.
+    Connect(Box<connect::Arguments>),
     /// Make certificates for development.
     Pki {
         /// Where the development CA is.
@@ -165,6 +168,7 @@ fn run(arguments: Arguments) -> u8 {
     match arguments.command {
         Command::Serve(file) => serve::serve(&file.config, format),
         Command::Check(file) => check(&file.config, format, out),
+        Command::Connect(arguments) => connect::connect(*arguments, format),
         Command::Demo { once } => demo::run(once, format),
         Command::Pki { dir, command } => pki_command(&dir, command, format, out),
         Command::Policy { config, policies, command } => {

@@ -8,6 +8,7 @@ pub mod call;
 pub mod classify;
 pub mod cli;
 pub mod config;
+pub mod connect;
 pub mod credential;
 pub mod decide;
 pub mod decode;

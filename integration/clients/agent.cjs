@@ -33,13 +33,15 @@ async function step(client, what) {
   }
 }
 
-async function run(makeClient, Transport) {
+function transportOf(plan, Http, Stdio) {
+  if (plan.command) return new Stdio({ command: plan.command[0], args: plan.command.slice(1) });
+  return new Http(new URL(plan.url), { fetch: fetchAs(plan), requestInit: { headers: plan.headers ?? {} } });
+}
+
+async function run(makeClient, Http, Stdio) {
   const plan = JSON.parse(readFileSync(0, 'utf8'));
   const client = makeClient(plan);
-  const transport = new Transport(new URL(plan.url), {
-    fetch: fetchAs(plan),
-    requestInit: { headers: plan.headers ?? {} },
-  });
+  const transport = transportOf(plan, Http, Stdio);
   await client.connect(transport);
   const initialize = {
     protocolVersion: client.getNegotiatedProtocolVersion?.() ?? transport.protocolVersion,

@@ -11,7 +11,8 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import httpx
-from mcp import ClientSession
+from mcp import ClientSession, StdioServerParameters
+from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.types import Implementation
 
@@ -48,10 +49,15 @@ async def step(session: ClientSession, what: Json) -> Json:
 async def run(plan: Json) -> Json:
     """Connects as an agent would and walks the plan in one session."""
     async with AsyncExitStack() as stack:
-        http = await stack.enter_async_context(
-            httpx.AsyncClient(verify=tls(plan), headers=plan.get("headers"), timeout=httpx.Timeout(30, read=300))
-        )
-        read, write, _ = await stack.enter_async_context(streamable_http_client(plan["url"], http_client=http))
+        if "command" in plan:
+            command, *arguments = plan["command"]
+            server = StdioServerParameters(command=command, args=arguments)
+            read, write = await stack.enter_async_context(stdio_client(server))
+        else:
+            http = await stack.enter_async_context(
+                httpx.AsyncClient(verify=tls(plan), headers=plan.get("headers"), timeout=httpx.Timeout(30, read=300))
+            )
+            read, write, _ = await stack.enter_async_context(streamable_http_client(plan["url"], http_client=http))
         session = await stack.enter_async_context(ClientSession(read, write, client_info=ME))
         hello = await session.initialize()
         results = [await step(session, each) for each in plan["steps"]]

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import httpx2
-from mcp import Client
+from mcp import Client, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 from mcp.types import Implementation
 
@@ -45,11 +45,16 @@ async def step(client: Client, what: Json) -> Json:
 async def run(plan: Json) -> Json:
     """Connects as an agent would and walks the plan over one client."""
     async with AsyncExitStack() as stack:
-        http = await stack.enter_async_context(
-            httpx2.AsyncClient(verify=tls(plan), headers=plan.get("headers"), timeout=httpx2.Timeout(30, read=300))
-        )
-        transport = streamable_http_client(plan["url"], http_client=http)
-        client = await stack.enter_async_context(Client(transport, mode=plan.get("mode", "auto"), client_info=ME))
+        server: Any
+        if "command" in plan:
+            command, *arguments = plan["command"]
+            server = StdioServerParameters(command=command, args=arguments)
+        else:
+            http = await stack.enter_async_context(
+                httpx2.AsyncClient(verify=tls(plan), headers=plan.get("headers"), timeout=httpx2.Timeout(30, read=300))
+            )
+            server = streamable_http_client(plan["url"], http_client=http)
+        client = await stack.enter_async_context(Client(server, mode=plan.get("mode", "auto"), client_info=ME))
         hello = {
             "protocolVersion": client.protocol_version,
             "serverInfo": plain(client.server_info),

@@ -2,8 +2,10 @@
 const { packages, run } = require('./agent.cjs');
 const { Client } = packages('@modelcontextprotocol/sdk/client/index.js');
 const { StreamableHTTPClientTransport } = packages('@modelcontextprotocol/sdk/client/streamableHttp.js');
+const { StdioClientTransport } = packages('@modelcontextprotocol/sdk/client/stdio.js');
 
-run(() => new Client({ name: 'typescript1', version: '1.0.0' }), StreamableHTTPClientTransport).catch((error) => {
+const make = () => new Client({ name: 'typescript1', version: '1.0.0' });
+run(make, StreamableHTTPClientTransport, StdioClientTransport).catch((error) => {
   console.error(error);
   process.exit(1);
 });

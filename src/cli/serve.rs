@@ -42,7 +42,7 @@ pub fn serve(file: &Path, format: Format) -> u8 {
 }
 
 /// Listens for what tells the program to end; what it gives is done when that came.
-fn end() -> io::Result<impl Future<Output = ()>> {
+pub(super) fn end() -> io::Result<impl Future<Output = ()>> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     Ok(async move {
         tokio::select! {
@@ -71,7 +71,7 @@ async fn until_told(running: app::Running, end: impl Future<Output = ()>) {
 }
 
 /// Own logs go to standard error, filtered by `HOLDPOINT_LOG`.
-fn log(format: Format) {
+pub(super) fn log(format: Format) {
     let filter = EnvFilter::try_from_env("HOLDPOINT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second subscriber in one process keeps the first.

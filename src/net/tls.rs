@@ -10,7 +10,7 @@ use rustls::server::ParsedCertificate;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme,
 };
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
 use crate::call::AgentId;
 use crate::identify::svid::{Leaf, SvidError, parse_id, read_roots};
@@ -28,7 +28,7 @@ pub fn client_config(
     let mut config = match (bundle, spiffe_id) {
         (None, Some(_)) => return Err("a SPIFFE ID needs the bundle of its trust domain".to_owned()),
         (Some(bundle), Some(id)) => {
-            let expected = parse_id(id).map_err(|error| format!("{id}: {error}"))?;
+            let expected = Expected::Id(parse_id(id).map_err(|error| format!("{id}: {error}"))?);
             let verifier = SpiffeServer { roots: read_roots(bundle)?, expected, provider };
             let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
             let mut config = builder.with_no_client_auth();
@@ -38,6 +38,40 @@ pub fn client_config(
         (Some(bundle), None) => builder.with_root_certificates(read_roots(bundle)?).with_no_client_auth(),
         (None, None) => builder.with_root_certificates(system_roots()?).with_no_client_auth(),
     };
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+    Ok(Arc::new(config))
+}
+
+/// Which workload a server must be.
+#[derive(Clone, Debug)]
+pub enum Expected {
+    /// Exactly this one.
+    Id(AgentId),
+    /// Any one of this trust domain, by its normalised name.
+    Domain(String),
+}
+
+/// A client configuration that presents an X.509-SVID and accepts a server's by `roots`, with TLS 1.3 alone.
+///
+/// Fails when the key does not belong to the certificate, or cannot be used.
+pub fn mutual_config(
+    roots: RootCertStore,
+    expected: Expected,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    alpn: &[&[u8]],
+) -> Result<Arc<ClientConfig>, String> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier = SpiffeServer { roots, expected, provider: provider.clone() };
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|error| error.to_string())?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_client_auth_cert(chain, key)
+        .map_err(|error| error.to_string())?;
+    // A resumed session would rest on a certificate that has been replaced since.
+    config.resumption = Resumption::disabled();
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
     Ok(Arc::new(config))
 }
@@ -54,13 +88,13 @@ fn system_roots() -> Result<RootCertStore, String> {
     Ok(roots)
 }
 
-/// Verifies that a server is the one workload that was expected.
+/// Verifies that a server is the workload that was expected, or one of the trust domain that was.
 ///
 /// Invariant: the chain is verified by itself and never concluded from a complaint about the name.
 #[derive(Debug)]
 struct SpiffeServer {
     roots: RootCertStore,
-    expected: AgentId,
+    expected: Expected,
     provider: Arc<CryptoProvider>,
 }
 
@@ -79,7 +113,11 @@ impl ServerCertVerifier for SpiffeServer {
         let refuse =
             |error: SvidError| rustls::Error::from(CertificateError::Other(OtherError(Arc::new(error))));
         let leaf = Leaf::read(end_entity).map_err(refuse)?;
-        if leaf.id != self.expected {
+        let is_expected = match &self.expected {
+            Expected::Id(id) => leaf.id == *id,
+            Expected::Domain(domain) => leaf.id.trust_domain() == domain,
+        };
+        if !is_expected {
             return Err(refuse(SvidError::UnexpectedId(leaf.id.to_string())));
         }
         Ok(ServerCertVerified::assertion())
