@@ -15,7 +15,7 @@ use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{Request, Uri, response};
+use http::{Request, Response, Uri, response};
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
 
@@ -23,7 +23,7 @@ use crate::call::{Class, Era, RecordId, Stage, Stop, StopKind, TraceContext};
 use crate::credential::Lease;
 use crate::decode::jsonrpc::Id;
 use crate::decode::{Action, Payload, splice};
-use crate::net::Dial;
+use crate::net::{self, Dial};
 use crate::record::{Committed, RECORD_HEADER};
 use outgoing::{Outgoing, Steady, Upload};
 use pool::{Failure, Lent, Pool};
@@ -112,6 +112,9 @@ pub async fn send(
         () = overdue, if !expects.standing => Err(Failure::TimedOut),
     };
     let (response, lent) = sent.map_err(|failure| broken(&failure))?;
+    if let Some(reason) = unsent(upstream, &response) {
+        return Err(broken(&Failure::Connect(reason)));
+    }
     if response.status().is_informational() {
         return Err(failed("the upstream changed the protocol, which nobody asked for", "upstream-protocol"));
     }
@@ -119,6 +122,12 @@ pub async fn send(
     // Another way to the gateway is not an upstream's to name.
     strip(&mut head.headers, |name| name.starts_with(OURS) || name == "alt-svc");
     Ok(Reply { head, body, lent, expects })
+}
+
+/// Why a server inside this process sent nothing on, when it says so.
+fn unsent<B>(upstream: &Upstream, response: &Response<B>) -> Option<String> {
+    let reason = response.headers().get(net::UNSENT_HEADER).filter(|_| upstream.pool.dial().inside.is_some())?;
+    Some(String::from_utf8_lossy(reason.as_bytes()).into_owned())
 }
 
 /// What becomes of work when the agent leaves.
@@ -163,6 +172,7 @@ fn request(
 ) -> Result<Request<Outgoing>, Box<Stop>> {
     let drop_session = committed.call().envelope().is_some_and(|envelope| envelope.drop_session);
     let tracestate = tracestate(committed.call());
+    let agent = committed.call().agent().id().to_string();
     let (_, action, mut head, payload) = committed.into_call().into_parts();
     head.uri = target(upstream, &action)?;
     head.version = http::Version::HTTP_11;
@@ -174,6 +184,10 @@ fn request(
     });
     let traceparent = hop.context.to_traceparent();
     trace_headers(&mut head.headers, hop.record, &traceparent, tracestate.as_deref());
+    if upstream.pool.dial().inside.is_some() {
+        let agent = HeaderValue::from_str(&agent).map_err(|_| failed("the agent cannot be named", "agent"))?;
+        head.headers.insert(HeaderName::from_static(net::AGENT_HEADER), agent);
+    }
     if let Some((name, value)) = lease.into_header() {
         head.headers.insert(name, value);
     }
@@ -330,6 +344,14 @@ impl Upstreams {
     /// Where a committed call goes.
     pub fn dial(&self, committed: &Committed) -> Option<&Dial> {
         self.of(committed).map(|upstream| upstream.pool.dial())
+    }
+
+    /// Ends what runs inside this process for upstreams, all at once and in bounded time.
+    pub async fn end(&self) {
+        let ending = self.by_name.values().filter_map(|upstream| upstream.pool.dial().inside.clone());
+        let mut tasks: tokio::task::JoinSet<()> =
+            ending.map(|inside| async move { inside.end().await }).collect();
+        while tasks.join_next().await.is_some() {}
     }
 
     fn of(&self, committed: &Committed) -> Option<&Upstream> {

@@ -63,7 +63,6 @@ impl Reader {
         let path = format!("upstreams[{at}]");
         self.not_yet(&format!("{path}.openapi"), raw.openapi.is_some());
         self.not_yet(&format!("{path}.enforcement"), raw.enforcement.is_some());
-        self.not_yet(&format!("{path}.stdio"), raw.stdio.is_some());
         let Some(config) = self.upstream_config(&path, raw) else { return };
         if parts.sources.iter().any(|source| source.config.name == config.name) {
             self.mistake(&format!("{path}.name"), format!("`{}` is there twice", config.name));
@@ -80,7 +79,11 @@ impl Reader {
         });
         parts.sources.push(Source { config, file });
         parts.hosts.push(raw.host.as_ref().map(|host| host.to_ascii_lowercase()));
-        if let Some(upstream) = self.way(&path, raw) {
+        let way = match &raw.stdio {
+            Some(stdio) => self.stdio(&path, raw, stdio),
+            None => self.way(&path, raw),
+        };
+        if let Some(upstream) = way {
             parts.upstreams.push((Arc::clone(&name), upstream));
         }
         if let Some(credential) = &raw.credential
@@ -125,6 +128,10 @@ impl Reader {
     }
 
     fn way(&mut self, path: &str, raw: &raw::Upstream) -> Option<forward::Upstream> {
+        if raw.url.is_none() && raw.kind == "mcp" {
+            self.mistake(path, "needs `url` or `stdio`");
+            return None;
+        }
         let expected = "must be a URL, as in http://127.0.0.1:3101/mcp or https://crm.internal";
         let uri = raw.url.as_deref().and_then(|url| url.parse::<Uri>().ok());
         let parsed = uri.as_ref().and_then(|uri| {
@@ -163,6 +170,7 @@ impl Reader {
                 host,
                 port,
                 tls: config,
+                inside: None,
             }),
             authority: HeaderValue::from_str(&authority).ok()?,
             path: base,
