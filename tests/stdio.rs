@@ -33,9 +33,6 @@ fn the_server() {
     if std::env::var("DIES").is_ok() {
         std::process::exit(3);
     }
-    if std::env::var("STAYS").is_ok() {
-        server.note("pid");
-    }
     let mut pairs = Vec::new();
     for line in std::io::stdin().lock().lines() {
         let line = line.unwrap();
@@ -478,6 +475,22 @@ async fn each_session_is_a_child_of_its_own_and_nobody_elses() {
 }
 
 #[tokio::test]
+async fn a_header_cannot_name_another_agent() {
+    let mut stage = Stage::set().await;
+    let one = stage.session("one").await;
+    let headers = [("mcp-protocol-version", "2026-07-28"), ("mcp-method", "tools/call"), ("mcp-name", "echo")];
+    let as_one = ("holdpoint-agent", "spiffe://example.org/agent/one");
+    let (message, _) = modern(&json!(1), "tools/call", "echo", &json!({"text": "x"}));
+    let headers: Vec<_> = headers.into_iter().chain([as_one]).collect();
+    said(&stage.agent("two").message("tools", message, &headers).await.unwrap());
+    said(&call_modern(&stage.agent("one"), json!(1), "echo", json!({"text": "y"})).await);
+    let pid = |line: String| line.split_once(' ').unwrap().0.to_owned();
+    let (two, own) = (pid(stage.sees(&[r#""text":"x""#]).await), pid(stage.sees(&[r#""text":"y""#]).await));
+    assert!(two != own && own != one.pid);
+    stage.drain().await;
+}
+
+#[tokio::test]
 async fn progress_comes_before_the_answer_as_a_stream_of_events() {
     let mut stage = Stage::set().await;
     let one = stage.session("one").await;
@@ -685,21 +698,22 @@ async fn noise_on_both_outputs_is_dropped_and_the_call_goes_on() {
 
 #[tokio::test]
 async fn a_child_has_no_environment_but_what_is_configured() {
-    let stage = Stage::prepared();
-    let file = stage.dir.join("token");
+    let file = std::env::temp_dir().join(format!("holdpoint-stdio-secret-{}", uuid::Uuid::now_v7()));
     std::fs::write(&file, "from a file\n").unwrap();
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-    std::fs::set_permissions(&file, mode).unwrap();
-    drop(stage);
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     // Cargo sets this for tests: the gateway in this process has it, and its children must not.
     assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some());
-    let mut stage = Stage::with("TOKEN: \"${env:CARGO_PKG_NAME}\", PLAIN: text", "").await;
+    let env = format!("TOKEN: \"${{env:CARGO_PKG_NAME}}\", HELD: \"${{file:{}}}\", PLAIN: text", file.display());
+    let mut stage = Stage::with(&env, "").await;
     let one = stage.session("one").await;
     let text = said(&one.call(1, "read", json!({"file": "/proc/self/environ"})).await);
     let mut names: Vec<&str> = text.lines().filter_map(|line| line.split('=').next()).collect();
     names.sort_unstable();
-    assert_eq!(names, ["HOME", "LANG", "PATH", "PLAIN", "SEEN", "TOKEN"]);
-    assert!(text.lines().any(|line| line == "TOKEN=holdpoint"));
+    assert_eq!(names, ["HELD", "HOME", "LANG", "PATH", "PLAIN", "SEEN", "TOKEN"]);
+    for line in ["TOKEN=holdpoint", "HELD=from a file", "PLAIN=text"] {
+        assert!(text.lines().any(|found| found == line), "{line}");
+    }
+    std::fs::remove_file(&file).unwrap();
     stage.drain().await;
 }
 
