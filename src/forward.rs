@@ -126,7 +126,8 @@ pub async fn send(
 
 /// Why a server inside this process sent nothing on, when it says so.
 fn unsent<B>(upstream: &Upstream, response: &Response<B>) -> Option<String> {
-    let reason = response.headers().get(net::UNSENT_HEADER).filter(|_| upstream.pool.dial().inside.is_some())?;
+    let reason =
+        response.headers().get(net::UNSENT_HEADER).filter(|_| upstream.pool.dial().inside.is_some())?;
     Some(String::from_utf8_lossy(reason.as_bytes()).into_owned())
 }
 
@@ -172,7 +173,7 @@ fn request(
 ) -> Result<Request<Outgoing>, Box<Stop>> {
     let drop_session = committed.call().envelope().is_some_and(|envelope| envelope.drop_session);
     let tracestate = tracestate(committed.call());
-    let agent = committed.call().agent().id().to_string();
+    let agent = named_inside(upstream, &committed)?;
     let (_, action, mut head, payload) = committed.into_call().into_parts();
     head.uri = target(upstream, &action)?;
     head.version = http::Version::HTTP_11;
@@ -184,8 +185,7 @@ fn request(
     });
     let traceparent = hop.context.to_traceparent();
     trace_headers(&mut head.headers, hop.record, &traceparent, tracestate.as_deref());
-    if upstream.pool.dial().inside.is_some() {
-        let agent = HeaderValue::from_str(&agent).map_err(|_| failed("the agent cannot be named", "agent"))?;
+    if let Some(agent) = agent {
         head.headers.insert(HeaderName::from_static(net::AGENT_HEADER), agent);
     }
     if let Some((name, value)) = lease.into_header() {
@@ -210,6 +210,15 @@ fn request(
     *request.uri_mut() = head.uri;
     *request.headers_mut() = head.headers;
     Ok(request)
+}
+
+/// The agent, for a server inside this process, which keeps agents apart.
+fn named_inside(upstream: &Upstream, committed: &Committed) -> Result<Option<HeaderValue>, Box<Stop>> {
+    if upstream.pool.dial().inside.is_none() {
+        return Ok(None);
+    }
+    let agent = HeaderValue::from_str(committed.call().agent().id().as_str());
+    agent.map(Some).map_err(|_| failed("the agent cannot be named", "agent"))
 }
 
 fn whole(bytes: Bytes) -> Outgoing {

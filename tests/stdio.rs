@@ -359,7 +359,10 @@ fn modern(id: &Value, method: &str, tool: &str, arguments: &Value) -> (String, V
         headers.push(("mcp-name", tool));
     }
     let message = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
-    (message.to_string(), headers.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+    (
+        message.to_string(),
+        headers.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+    )
 }
 
 async fn call_modern(agent: &Agent, id: Value, tool: &str, arguments: Value) -> Answer {
@@ -437,7 +440,11 @@ async fn a_call_reaches_the_session_that_it_names_and_the_answer_is_plain_json()
     assert_eq!(said(&answer), "a\nb");
     assert_eq!(answer.json()["id"], 7);
     let line = stage.sees(&["tools/call"]).await;
-    assert!(line.starts_with(&one.pid) && line.contains(r#""id":7"#) && line.contains(r#""progressToken":"mine""#));
+    assert!(
+        line.starts_with(&one.pid)
+            && line.contains(r#""id":7"#)
+            && line.contains(r#""progressToken":"mine""#)
+    );
     stage.recorded(r#""status":"executed""#).await;
     stage.drain().await;
 }
@@ -478,7 +485,8 @@ async fn each_session_is_a_child_of_its_own_and_nobody_elses() {
 async fn a_header_cannot_name_another_agent() {
     let mut stage = Stage::set().await;
     let one = stage.session("one").await;
-    let headers = [("mcp-protocol-version", "2026-07-28"), ("mcp-method", "tools/call"), ("mcp-name", "echo")];
+    let headers =
+        [("mcp-protocol-version", "2026-07-28"), ("mcp-method", "tools/call"), ("mcp-name", "echo")];
     let as_one = ("holdpoint-agent", "spiffe://example.org/agent/one");
     let (message, _) = modern(&json!(1), "tools/call", "echo", &json!({"text": "x"}));
     let headers: Vec<_> = headers.into_iter().chain([as_one]).collect();
@@ -532,7 +540,10 @@ async fn what_belongs_to_no_request_goes_to_the_standalone_stream() {
     let mut second = stage.raw("one", &get).await;
     assert!(read_until(&mut second, "\r\n").await.starts_with("HTTP/1.1 409"));
     let answer = one.call(1, "announce", json!({})).await;
-    assert_eq!((answer.headers["content-type"].to_str().unwrap(), &*said(&answer)), ("application/json", "announced"));
+    assert_eq!(
+        (answer.headers["content-type"].to_str().unwrap(), &*said(&answer)),
+        ("application/json", "announced")
+    );
     read_until(&mut stream, "notifications/tools/list_changed").await;
     drop((stream, second));
     stage.drain().await;
@@ -586,7 +597,8 @@ async fn a_client_that_leaves_in_legacy_mcp_cancels_nothing() {
 #[tokio::test]
 async fn equal_ids_and_tokens_of_several_clients_do_not_meet() {
     let mut stage = Stage::set().await;
-    let calls = [("one", "a", json!(7)), ("one", "b", json!(7)), ("two", "c", json!("7")), ("two", "d", json!(7))];
+    let calls =
+        [("one", "a", json!(7)), ("one", "b", json!(7)), ("two", "c", json!("7")), ("two", "d", json!(7))];
     let calls = calls.map(|(name, label, id)| {
         let agent = stage.agent(name);
         tokio::spawn(async move {
@@ -703,7 +715,8 @@ async fn a_child_has_no_environment_but_what_is_configured() {
     std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     // Cargo sets this for tests: the gateway in this process has it, and its children must not.
     assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some());
-    let env = format!("TOKEN: \"${{env:CARGO_PKG_NAME}}\", HELD: \"${{file:{}}}\", PLAIN: text", file.display());
+    let env =
+        format!("TOKEN: \"${{env:CARGO_PKG_NAME}}\", HELD: \"${{file:{}}}\", PLAIN: text", file.display());
     let mut stage = Stage::with(&env, "").await;
     let one = stage.session("one").await;
     let text = said(&one.call(1, "read", json!({"file": "/proc/self/environ"})).await);
@@ -808,18 +821,39 @@ fn every_mistake_of_a_program_is_told_with_its_path() {
         (format!("url: \"http://a/mcp\", stdio: {{command: [sh], {}}}", user()), "cannot stand beside `url`"),
         ("timeout: 1s".to_owned(), "needs `url` or `stdio`"),
         (format!("stdio: {{command: [], {}}}", user()), "upstreams[0].stdio.command: must be a program"),
-        (format!("stdio: {{command: [no-such-program], {}}}", user()), "there is no program `no-such-program` in /usr"),
+        (
+            format!("stdio: {{command: [no-such-program], {}}}", user()),
+            "there is no program `no-such-program` in /usr",
+        ),
         (format!("stdio: {{command: [/etc/passwd], {}}}", user()), "/etc/passwd: no program"),
         (format!("stdio: {{command: [sh], user: {stranger}}}"), "upstreams[0].stdio.user: "),
-        (format!("stdio: {{command: [sh], {} env: {{A: \"${{env:NO_SUCH_NAME}}\"}}}}", user()), "upstreams[0].stdio.env.A: "),
-        (format!("stdio: {{command: [sh], {} env: {{A: \"${{file:no-such-file}}\"}}}}", user()), "no-such-file: No such file"),
-        (format!("stdio: {{command: [sh], {} env: {{A: \"${{file:pki/example.org.pem}}\"}}}}", user()), "others may read it"),
+        (
+            format!("stdio: {{command: [sh], {} env: {{A: \"${{env:NO_SUCH_NAME}}\"}}}}", user()),
+            "upstreams[0].stdio.env.A: ",
+        ),
+        (
+            format!("stdio: {{command: [sh], {} env: {{A: \"${{file:no-such-file}}\"}}}}", user()),
+            "no-such-file: No such file",
+        ),
+        (
+            format!("stdio: {{command: [sh], {} env: {{A: \"${{file:pki/example.org.pem}}\"}}}}", user()),
+            "others may read it",
+        ),
         (format!("stdio: {{command: [sh], {} env: {{A: \"x${{env:HOME}}\"}}}}", user()), "stand alone"),
-        (format!("stdio: {{command: [sh], {} limits: {{files: 0}}}}", user()), "limits.files: must be at least 1"),
+        (
+            format!("stdio: {{command: [sh], {} limits: {{files: 0}}}}", user()),
+            "limits.files: must be at least 1",
+        ),
         (format!("stdio: {{command: [sh], {} directory: /no/such}}", user()), "/no/such: no such directory"),
         (format!("tls: {{}}, stdio: {{command: [sh], {}}}", user()), "upstreams[0].tls: has no meaning"),
-        (format!("authorization: pass, stdio: {{command: [sh], {}}}", user()), "upstreams[0].authorization: has no"),
-        (format!("credential: {{file: agents.yaml}}, stdio: {{command: [sh], {}}}", user()), "upstreams[0].credential: has no"),
+        (
+            format!("authorization: pass, stdio: {{command: [sh], {}}}", user()),
+            "upstreams[0].authorization: has no",
+        ),
+        (
+            format!("credential: {{file: agents.yaml}}, stdio: {{command: [sh], {}}}", user()),
+            "upstreams[0].credential: has no",
+        ),
         (format!("stdio: {{command: [sh], {} shell: true}}", user()), "shell"),
     ];
     for (upstream, expected) in &cases {
@@ -827,7 +861,12 @@ fn every_mistake_of_a_program_is_told_with_its_path() {
         assert!(mistakes.iter().any(|mistake| mistake.contains(expected)), "{upstream}: {mistakes:#?}");
     }
     if root {
-        let Err(mistakes) = stage.load("stdio: {command: [sh]}") else { panic!("root was taken without a word") };
-        assert!(mistakes.iter().any(|mistake| mistake.contains("this gateway runs as root")), "{mistakes:#?}");
+        let Err(mistakes) = stage.load("stdio: {command: [sh]}") else {
+            panic!("root was taken without a word")
+        };
+        assert!(
+            mistakes.iter().any(|mistake| mistake.contains("this gateway runs as root")),
+            "{mistakes:#?}"
+        );
     }
 }

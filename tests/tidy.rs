@@ -156,8 +156,14 @@ fn a_call_is_moved_and_never_cloned() {
 
 #[test]
 fn one_place_turns_an_ending_into_a_status_or_a_code() {
-    // The health listener, the demo's own upstreams and the collector of tests are servers of their own.
-    let servers = ["src/answer.rs", "src/demo/sample.rs", "src/health.rs", "src/telemetry/sink.rs"];
+    // The health listener, the demo's own upstreams, programs spoken to as servers, and the collector of tests are servers of their own.
+    let servers = [
+        "src/answer.rs",
+        "src/demo/sample.rs",
+        "src/health.rs",
+        "src/stdio/http.rs",
+        "src/telemetry/sink.rs",
+    ];
     assert_eq!(holders("StatusCode::"), servers);
     for code in ["-31001", "-31002", "-31003", "-31004", "-31010"] {
         assert_eq!(holders(code), ["src/answer.rs"], "{code}");

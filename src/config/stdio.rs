@@ -43,7 +43,10 @@ impl Reader {
         ];
         for (key, there) in meaningless {
             if there {
-                self.mistake(&format!("{path}.{key}"), "has no meaning beside `stdio`: a secret goes into its `env`");
+                self.mistake(
+                    &format!("{path}.{key}"),
+                    "has no meaning beside `stdio`: a secret goes into its `env`",
+                );
             }
         }
         let path = format!("{path}.stdio");
@@ -110,7 +113,10 @@ impl Reader {
         let root = "/".into();
         let Some(name) = name else {
             if own.is_root() {
-                self.mistake(&at, "is required, since this gateway runs as root; `user: root` if it must be so");
+                self.mistake(
+                    &at,
+                    "is required, since this gateway runs as root; `user: root` if it must be so",
+                );
                 return None;
             }
             let home = User::from_uid(own).ok().flatten().map_or(root, |user| user.dir);
@@ -191,7 +197,10 @@ impl Reader {
         match std::env::var(variable) {
             Ok(text) => Some(Value::Secret(Secret::new(text))),
             Err(_) => {
-                self.mistake(at, format!("the gateway's environment has no `{variable}`, or it is not UTF-8"));
+                self.mistake(
+                    at,
+                    format!("the gateway's environment has no `{variable}`, or it is not UTF-8"),
+                );
                 None
             }
         }

@@ -154,7 +154,8 @@ impl Children {
 
     fn has_room(&self, table: &Table, agent: &Arc<str>) -> Result<bool, Unavailable> {
         let own = || table.children.values().filter(|entry| entry.agent == *agent).map(|entry| &entry.link);
-        if table.children.len() < self.config.children_max && own().count() < self.config.children_per_agent_max
+        if table.children.len() < self.config.children_max
+            && own().count() < self.config.children_per_agent_max
         {
             return Ok(true);
         }
@@ -208,11 +209,14 @@ impl Children {
         {
             errors.abort();
         }
-        let status = status.map_or_else(|| "it could not be waited for".to_owned(), |status| status.to_string());
+        let status =
+            status.map_or_else(|| "it could not be waited for".to_owned(), |status| status.to_string());
         let mut table = self.table();
         table.children.remove(&key);
         match how {
-            End::Asked => tracing::info!(upstream = %self.config.name, agent = %agent, %status, "a child ended"),
+            End::Asked => {
+                tracing::info!(upstream = %self.config.name, agent = %agent, %status, "a child ended")
+            }
             End::Itself => {
                 let text = format!("the child ended by itself ({status})");
                 tracing::warn!(upstream = %self.config.name, agent = %agent, %status, "a child ended by itself");

@@ -289,7 +289,8 @@ fn refused(status: StatusCode, text: &str) -> Response<Answer> {
 /// The gateway answers for this in the agent's protocol, and its operator reads why.
 fn unsent(reason: &str) -> Response<Answer> {
     let mut response = empty(StatusCode::SERVICE_UNAVAILABLE);
-    let visible: String = reason.chars().map(|char| if char.is_ascii_graphic() { char } else { ' ' }).collect();
+    let visible: String =
+        reason.chars().map(|char| if char.is_ascii_graphic() { char } else { ' ' }).collect();
     let reason = HeaderValue::from_str(&visible).unwrap_or_else(|_| HeaderValue::from_static("-"));
     response.headers_mut().insert(UNSENT_HEADER, reason);
     response
