@@ -113,7 +113,7 @@ pub async fn send(
     };
     let (response, lent) = sent.map_err(|failure| broken(&failure))?;
     if let Some(reason) = unsent(upstream, &response) {
-        return Err(broken(&Failure::Connect(reason)));
+        return Err(failed(NOT_REACHED, "upstream-connect").operator(reason));
     }
     if response.status().is_informational() {
         return Err(failed("the upstream changed the protocol, which nobody asked for", "upstream-protocol"));
@@ -331,9 +331,11 @@ fn failed(text: &str, reason: &'static str) -> Box<Stop> {
     Stop::new(Stage::Forward, StopKind::UpstreamFailed, reason, text)
 }
 
+const NOT_REACHED: &str = "the upstream cannot be reached; nothing was sent";
+
 fn broken(failure: &Failure) -> Box<Stop> {
     let (reason, text) = match failure {
-        Failure::Connect(_) => ("upstream-connect", "the upstream cannot be reached; nothing was sent"),
+        Failure::Connect(_) => ("upstream-connect", NOT_REACHED),
         Failure::Broken(_) => ("upstream-broken", "the upstream broke off; whether it acted is not known"),
         Failure::TimedOut => {
             ("upstream-timeout", "the upstream did not reply in time; whether it acted is not known")
