@@ -61,7 +61,7 @@ def test_an_agent_works_with_a_program_as_with_a_server(
     assert READ[name]["name"] in names and HIGH[name]["name"] in names
     assert "42" in text(told[1])
     decision = decision_of(told[2]["ok"])
-    assert decision is not None and decision["outcome"] == "held", told[2]
+    assert decision is not None and decision["outcome"] == "pending", told[2]
     assert all("42" in text(each) for each in told[3]["ok"])
     assert decision_of(told[4]["ok"]) is None, told[4]
     assert servers[name].calls(HIGH[name]["name"]) == []

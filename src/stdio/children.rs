@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::line::{self, Read};
@@ -186,13 +187,13 @@ impl Children {
             tokio::spawn(write(input, writes, end.clone()));
         }
         let reading = tokio::spawn(read(child.stdout.take(), Arc::clone(&link), Arc::clone(&log)));
-        let mut reading = std::pin::pin!(reading);
+        let mut reading = Some(reading);
         let errors = child.stderr.take().map(|errors| tokio::spawn(Arc::clone(&log).pass_on(errors)));
         let how = tokio::select! {
             _ = end.wait_for(|end| *end) => End::Asked,
             () = idle(&link, self.config.idle_time_max) => End::Asked,
             _ = child.wait() => End::Itself,
-            _ = &mut reading => End::Itself,
+            () = ended(&mut reading) => End::Itself,
         };
         // This closes the child's input, and nobody is given this child any more.
         link.end();
@@ -202,7 +203,7 @@ impl Children {
         let status = process::end(&mut child).await;
         process::sweep(group);
         // What it wrote before its end is still for those who wait.
-        let _ = tokio::time::timeout(LAST_WORDS_TIME_MAX, reading).await;
+        let _ = tokio::time::timeout(LAST_WORDS_TIME_MAX, ended(&mut reading)).await;
         link.over();
         if let Some(mut errors) = errors
             && tokio::time::timeout(LAST_WORDS_TIME_MAX, &mut errors).await.is_err()
@@ -273,6 +274,15 @@ fn pause(times: u32) -> Duration {
     let _ = SystemRandom::new().fill(&mut byte);
     let [byte] = byte;
     doubled / 2 + doubled * u32::from(byte) / 512
+}
+
+/// Waits for a task once; one that has been waited for has ended.
+async fn ended(task: &mut Option<JoinHandle<()>>) {
+    if let Some(waiting) = task {
+        // A task that panicked has ended too.
+        let _ = waiting.await;
+        *task = None;
+    }
 }
 
 /// Ends when nobody has used a child for so long.
