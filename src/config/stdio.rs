@@ -181,8 +181,8 @@ impl Reader {
                     None
                 }
                 None => Some(Value::Plain(text.clone())),
-                Some(Some(("env", variable))) => self.from_environment(&at, variable),
-                Some(Some(("file", file))) => self.from_file(&at, file),
+                Some(Some(("env", variable))) => self.variable(&at, variable),
+                Some(Some(("file", file))) => self.secret_file(&at, file),
                 Some(_) => {
                     self.mistake(&at, "must be a text, ${env:NAME} or ${file:PATH}");
                     None
@@ -193,7 +193,7 @@ impl Reader {
         environment
     }
 
-    fn from_environment(&mut self, at: &str, variable: &str) -> Option<Value> {
+    fn variable(&mut self, at: &str, variable: &str) -> Option<Value> {
         match std::env::var(variable) {
             Ok(text) => Some(Value::Secret(Secret::new(text))),
             Err(_) => {
@@ -206,7 +206,7 @@ impl Reader {
         }
     }
 
-    fn from_file(&mut self, at: &str, file: &str) -> Option<Value> {
+    fn secret_file(&mut self, at: &str, file: &str) -> Option<Value> {
         let file = self.path(file);
         match std::fs::metadata(&file) {
             Err(error) => self.mistake(at, format!("{}: {error}", file.display())),
