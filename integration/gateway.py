@@ -150,7 +150,7 @@ class Gateway:
         return {
             "name": upstream.name,
             "kind": upstream.kind,
-            "url": upstream.url,
+            **({"stdio": upstream.stdio} if upstream.stdio else {"url": upstream.url}),
             "catalog": f"catalog/{upstream.name}.yaml",
             "boundary": "inside",
             "trusted": True,

@@ -107,8 +107,9 @@ class Upstream:
     kind: str
     url: str
     seen_file: Path
-    process: Process
+    process: Process | None
     catalog: Json = field(default_factory=dict)
+    stdio: Json | None = None
 
     @property
     def base(self) -> str:
@@ -173,6 +174,17 @@ def fastmcp(directory: Path) -> Iterator[Upstream]:
         yield Upstream("ledger", "mcp", f"http://127.0.0.1:{port}/mcp", seen, process, LEDGER_TOOLS)
     finally:
         process.stop()
+
+
+def over_stdio(name: str, command: list[str], directory: Path, catalog: Json) -> Upstream:
+    """A server that the gateway itself runs, behind a tee that writes down what it is sent."""
+    seen = directory / f"{name}.seen"
+    stdio = {
+        "command": [sys.executable, str(HERE / "upstreams/stdio_tee.py"), *command],
+        "env": {"HOLDPOINT_SEEN": str(seen)},
+        **({"user": "root"} if os.geteuid() == 0 else {}),
+    }
+    return Upstream(name, "mcp", "", seen, None, catalog, stdio)
 
 
 @contextmanager

@@ -246,6 +246,7 @@ impl Running {
             tracing::warn!("calls were still under way when the drain time ended");
             self.tasks.shutdown().await;
         }
+        self.gateway.upstreams.end().await;
         self.gateway.evidence.telemetry.shutdown().await;
     }
 }

@@ -4,6 +4,7 @@
 
 pub mod audit;
 mod connect;
+mod launch;
 pub mod policy;
 mod serve;
 
@@ -45,6 +46,9 @@ enum Command {
         #[arg(long)]
         once: bool,
     },
+    /// Become a program with limits: how the gateway starts its stdio upstreams.
+    #[command(hide = true)]
+    Launch(launch::Arguments),
     /// Stand on the agent's machine, and speak to the gateway with the workload's SVID.
     Connect(Box<connect::Arguments>),
     /// Make certificates for development.
@@ -169,6 +173,7 @@ fn run(arguments: Arguments) -> u8 {
         Command::Serve(file) => serve::serve(&file.config, format),
         Command::Check(file) => check(&file.config, format, out),
         Command::Connect(arguments) => connect::connect(*arguments, format),
+        Command::Launch(arguments) => launch::launch(&arguments),
         Command::Demo { once } => demo::run(once, format),
         Command::Pki { dir, command } => pki_command(&dir, command, format, out),
         Command::Policy { config, policies, command } => {

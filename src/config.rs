@@ -4,6 +4,7 @@ pub mod catalog;
 mod load;
 pub mod raw;
 pub mod registry;
+mod stdio;
 mod upstream;
 
 pub use load::{Listener, ListenerKind, Loaded, Settings, load, policy_dir};

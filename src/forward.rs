@@ -15,7 +15,7 @@ use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{Request, Uri, response};
+use http::{Request, Response, Uri, response};
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
 
@@ -23,7 +23,7 @@ use crate::call::{Class, Era, RecordId, Stage, Stop, StopKind, TraceContext};
 use crate::credential::Lease;
 use crate::decode::jsonrpc::{Form, Id, Message};
 use crate::decode::{Action, Payload, splice};
-use crate::net::Dial;
+use crate::net::{self, Dial};
 use crate::record::{Committed, RECORD_HEADER};
 use outgoing::{Outgoing, Steady, Upload};
 use pool::{Failure, Lent, Pool};
@@ -108,6 +108,9 @@ pub async fn send(
         () = overdue, if !expects.standing => Err(Failure::TimedOut),
     };
     let (response, lent) = sent.map_err(|failure| broken(&failure))?;
+    if let Some(reason) = unsent(upstream, &response) {
+        return Err(failed(NOT_REACHED, "upstream-connect").operator(reason));
+    }
     if response.status().is_informational() {
         return Err(failed("the upstream changed the protocol, which nobody asked for", "upstream-protocol"));
     }
@@ -115,6 +118,13 @@ pub async fn send(
     // Another way to the gateway is not an upstream's to name.
     strip(&mut head.headers, |name| name.starts_with(OURS) || name == "alt-svc");
     Ok(Reply { head, body, lent, expects })
+}
+
+/// Why a server inside this process sent nothing on, when it says so.
+fn unsent<B>(upstream: &Upstream, response: &Response<B>) -> Option<String> {
+    let reason =
+        response.headers().get(net::UNSENT_HEADER).filter(|_| upstream.pool.dial().inside.is_some())?;
+    Some(String::from_utf8_lossy(reason.as_bytes()).into_owned())
 }
 
 /// What becomes of work when the agent leaves.
@@ -154,6 +164,7 @@ fn request(
 ) -> Result<Request<Outgoing>, Box<Stop>> {
     let drop_session = committed.call().envelope().is_some_and(|envelope| envelope.drop_session);
     let tracestate = tracestate(committed.call());
+    let agent = named_inside(upstream, &committed)?;
     let (_, action, mut head, payload) = committed.into_call().into_parts();
     head.uri = target(upstream, &action)?;
     head.version = http::Version::HTTP_11;
@@ -166,6 +177,9 @@ fn request(
     });
     let traceparent = hop.context.to_traceparent();
     trace_headers(&mut head.headers, hop.record, &traceparent, tracestate.as_deref());
+    if let Some(agent) = agent {
+        head.headers.insert(HeaderName::from_static(net::AGENT_HEADER), agent);
+    }
     if let Some((name, value)) = lease.into_header() {
         head.headers.insert(name, value);
     }
@@ -188,6 +202,15 @@ fn request(
     *request.uri_mut() = head.uri;
     *request.headers_mut() = head.headers;
     Ok(request)
+}
+
+/// The agent, for a server inside this process, which keeps agents apart.
+fn named_inside(upstream: &Upstream, committed: &Committed) -> Result<Option<HeaderValue>, Box<Stop>> {
+    if upstream.pool.dial().inside.is_none() {
+        return Ok(None);
+    }
+    let agent = HeaderValue::from_str(committed.call().agent().id().as_str());
+    agent.map(Some).map_err(|_| failed("the agent cannot be named", "agent"))
 }
 
 fn whole(bytes: Bytes) -> Outgoing {
@@ -302,9 +325,11 @@ fn failed(text: &str, reason: &'static str) -> Box<Stop> {
     Stop::new(Stage::Forward, StopKind::UpstreamFailed, reason, text)
 }
 
+const NOT_REACHED: &str = "the upstream cannot be reached; nothing was sent";
+
 fn broken(failure: &Failure) -> Box<Stop> {
     let (reason, text) = match failure {
-        Failure::Connect(_) => ("upstream-connect", "the upstream cannot be reached; nothing was sent"),
+        Failure::Connect(_) => ("upstream-connect", NOT_REACHED),
         Failure::Broken(_) => ("upstream-broken", "the upstream broke off; whether it acted is not known"),
         Failure::TimedOut => {
             ("upstream-timeout", "the upstream did not reply in time; whether it acted is not known")
@@ -329,6 +354,14 @@ impl Upstreams {
     /// The authority of the upstream of this name, as it is called there.
     pub fn authority(&self, name: &str) -> Option<&HeaderValue> {
         self.by_name.get(name).map(|upstream| &upstream.authority)
+    }
+
+    /// Ends what runs inside this process for upstreams, all at once and in bounded time.
+    pub async fn end(&self) {
+        let ending = self.by_name.values().filter_map(|upstream| upstream.pool.dial().inside.clone());
+        let mut tasks: tokio::task::JoinSet<()> =
+            ending.map(|inside| async move { inside.end().await }).collect();
+        while tasks.join_next().await.is_some() {}
     }
 
     fn of(&self, committed: &Committed) -> Option<&Upstream> {

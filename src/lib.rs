@@ -26,6 +26,7 @@ pub mod pipeline;
 pub mod pki;
 pub mod record;
 pub mod secret;
+pub mod stdio;
 pub mod telemetry;
 pub mod units;
 pub mod yaml;

@@ -275,10 +275,16 @@ impl Record {
     pub fn sending(&mut self, dial: Option<&Dial>) {
         let now = self.started.elapsed();
         if let (Some(hop), Some(dial)) = (&mut self.hop, dial) {
-            hop.upstream.address = Some(Arc::clone(&dial.name));
-            hop.upstream.port = Some(dial.port);
-            hop.upstream.transport =
-                if dial.tls.is_some() { hop::Transport::Tls } else { hop::Transport::Plain };
+            hop.upstream.transport = match (&dial.inside, &dial.tls) {
+                (Some(_), _) => hop::Transport::Pipe,
+                (None, Some(_)) => hop::Transport::Tls,
+                (None, None) => hop::Transport::Plain,
+            };
+            // A pipe has no address.
+            if dial.inside.is_none() {
+                hop.upstream.address = Some(Arc::clone(&dial.name));
+                hop.upstream.port = Some(dial.port);
+            }
             hop.timing.upstream = Some((now, now));
         }
     }

@@ -74,5 +74,8 @@ class Recorder:
 
 
 if __name__ == "__main__":
+    if sys.argv[1] == "stdio":
+        server.run("stdio")
+        sys.exit()
     app = Recorder(server.streamable_http_app(), os.environ["HOLDPOINT_SEEN"])
     uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")

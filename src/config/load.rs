@@ -475,7 +475,7 @@ impl Reader {
         parsed.unwrap_or_default()
     }
 
-    fn size(&mut self, at: &str, text: Option<&str>, default: usize) -> usize {
+    pub(super) fn size(&mut self, at: &str, text: Option<&str>, default: usize) -> usize {
         let parsed = text.map_or(Some(default), units::bytes);
         if parsed.is_none() {
             self.mistake(at, "must be a size, as in 64KiB or 4MiB");

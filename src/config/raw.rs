@@ -132,7 +132,7 @@ pub struct Upstream {
     pub name: String,
     /// `mcp` or `http`.
     pub kind: String,
-    /// `http://` or `https://`; for `mcp` the endpoint itself.
+    /// `http://` or `https://`; for `mcp` the endpoint itself. This or `stdio`.
     pub url: Option<String>,
     /// The catalogue file; without one everything is unlisted.
     pub catalog: Option<String>,
@@ -170,8 +170,47 @@ pub struct Upstream {
     pub openapi: Option<Value>,
     /// Not supported yet.
     pub enforcement: Option<Value>,
-    /// Not supported yet.
-    pub stdio: Option<Value>,
+    /// For `mcp`, in place of `url`: a program that the gateway runs, and speaks to over its standard input and output.
+    pub stdio: Option<Stdio>,
+}
+
+/// A program that is an MCP server on its standard input and output.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Stdio {
+    /// The program and its arguments. One without a slash is found in `PATH`, one with a slash relative to this file.
+    #[serde(default)]
+    pub command: Vec<String>,
+    /// The user that runs it; by default the gateway's own, unless that is root. Anybody else needs a gateway of root.
+    pub user: Option<String>,
+    /// Its environment beside `PATH`, `HOME` and `LANG`: texts, or `${env:NAME}` and `${file:PATH}` for secrets.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Its working directory; `/` by default.
+    pub directory: Option<String>,
+    /// What each of its processes may use.
+    #[serde(default)]
+    pub limits: StdioLimits,
+    /// Running at once; 64 by default.
+    pub children_max: Option<usize>,
+    /// Running at once for one agent; 8 by default.
+    pub children_per_agent_max: Option<usize>,
+    /// How long one stays that nobody uses; `10m` by default.
+    pub idle_time_max: Option<String>,
+}
+
+/// What each process of a program may use.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StdioLimits {
+    /// Writable private memory; `2GiB` by default.
+    pub memory: Option<String>,
+    /// Processes and threads of its user together; 256 by default where it runs as another user than the gateway.
+    pub processes: Option<u64>,
+    /// Open files; 1024 by default.
+    pub files: Option<u64>,
+    /// Seconds on a processor over its whole life; without end by default.
+    pub cpu_seconds: Option<u64>,
 }
 
 /// TLS to an upstream.

@@ -64,7 +64,6 @@ impl Reader {
         let path = format!("upstreams[{at}]");
         self.not_yet(&format!("{path}.openapi"), raw.openapi.is_some());
         self.not_yet(&format!("{path}.enforcement"), raw.enforcement.is_some());
-        self.not_yet(&format!("{path}.stdio"), raw.stdio.is_some());
         let Some(config) = self.upstream_config(&path, raw) else { return };
         if parts.sources.iter().any(|source| source.config.name == config.name) {
             self.mistake(&format!("{path}.name"), format!("`{}` is there twice", config.name));
@@ -80,10 +79,18 @@ impl Reader {
                 .ok()
         });
         let sse = self.sse(&path, raw);
-        parts.mcp.push(McpRoute { methods: config.methods.clone(), streamable: raw.url.is_some(), sse });
+        parts.mcp.push(McpRoute {
+            methods: config.methods.clone(),
+            streamable: raw.url.is_some() || raw.stdio.is_some(),
+            sse,
+        });
         parts.sources.push(Source { config, file });
         parts.hosts.push(raw.host.as_ref().map(|host| host.to_ascii_lowercase()));
-        if let Some(upstream) = self.way(&path, raw) {
+        let way = match &raw.stdio {
+            Some(stdio) => self.stdio(&path, raw, stdio),
+            None => self.way(&path, raw),
+        };
+        if let Some(upstream) = way {
             parts.upstreams.push((Arc::clone(&name), upstream));
         }
         if let Some(credential) = &raw.credential
@@ -178,6 +185,10 @@ impl Reader {
     }
 
     fn way(&mut self, path: &str, raw: &raw::Upstream) -> Option<forward::Upstream> {
+        if raw.url.is_none() && raw.kind == "mcp" {
+            self.mistake(path, "needs `url` or `stdio`");
+            return None;
+        }
         let expected = "must be a URL, as in http://127.0.0.1:3101/mcp or https://crm.internal";
         let url = raw.url.as_deref().or(raw.sse.as_deref());
         let uri = url.and_then(|url| url.parse::<Uri>().ok());
@@ -217,6 +228,7 @@ impl Reader {
                 host,
                 port,
                 tls: config,
+                inside: None,
             }),
             authority: HeaderValue::from_str(&authority).ok()?,
             path: base,

@@ -36,6 +36,8 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 const IDLE_TIME_MAX: Duration = Duration::from_secs(50);
 const READY_TIME_MAX: Duration = Duration::from_millis(10);
 const IDLE_CONNECTIONS_MAX: usize = 256;
+/// What is under way in either direction of a connection to a server inside this process.
+const INSIDE_BYTES_MAX: usize = 64 << 10;
 
 type Http1 = http1::SendRequest<Outgoing>;
 type Http2 = http2::SendRequest<Outgoing>;
@@ -162,6 +164,11 @@ impl Pool {
     }
 
     async fn connect_now(&self) -> Result<Connection, Box<dyn std::error::Error + Send + Sync>> {
+        if let Some(inside) = &self.dial.inside {
+            let (ours, theirs) = tokio::io::duplex(INSIDE_BYTES_MAX);
+            inside.accept(theirs);
+            return Ok(Connection::One(handshake1(TokioIo::new(ours)).await?));
+        }
         let stream = TcpStream::connect((self.dial.host.as_str(), self.dial.port)).await?;
         stream.set_nodelay(true)?;
         let Some(tls) = &self.dial.tls else {
