@@ -1,7 +1,7 @@
 //! Sockets in: TLS with a verified SPIFFE ID, HTTP/1.1 and HTTP/2 with bounds, one detached task per call.
 
 mod activity;
-pub mod framing;
+mod framing;
 mod gone;
 mod h2guard;
 mod head;

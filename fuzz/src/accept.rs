@@ -1,0 +1,4 @@
+//! The framing of HTTP/1.1.
+
+pub mod framing;
+mod head;
