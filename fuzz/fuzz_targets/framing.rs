@@ -8,7 +8,7 @@ use std::sync::{Arc, LazyLock, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use holdpoint::accept::framing::{Framing, HeadBounds, MARK};
+use holdpoint::accept::framing::{Framing, HeadBounds, MARK, TOKEN};
 use libfuzzer_sys::fuzz_target;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::runtime::{Builder, Runtime};
@@ -80,7 +80,7 @@ fn follow(approved: &[u8], stream: &[u8]) {
         else {
             panic!("an unfinished head was approved");
         };
-        if request.headers.iter().any(|field| field.name == MARK) {
+        if request.headers.iter().any(|field| field.name == MARK && field.value == TOKEN.as_bytes()) {
             assert_eq!(rest.len(), head, "something follows a refusal");
             return;
         }
