@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Installs the real clients, servers and collector that the integration tests run, outside the checkout.
 # A part is installed again only when its pins change: each has a marker named by a hash of what pins it.
+# `setup.sh NAME…` installs only the parts of these names.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache="${HOLDPOINT_CACHE:-$HOME/.cache/holdpoint}/integration"
+wanted="$*"
 mkdir -p "$cache"
 exec 9>"$cache/.lock"
 flock 9 # two checkouts may set up at once
@@ -19,6 +21,7 @@ marker() {
 part() {
     local name=$1 install=$2
     shift 2
+    case " $wanted " in "  " | *" $name "*) ;; *) return ;; esac
     local done_file
     done_file=$(marker "$name" "$@")
     if [ -e "$done_file" ]; then return; fi
@@ -83,6 +86,29 @@ collector() {
     "$cache/collector/build/otelcol-holdpoint" --version
 }
 
+# How Go and Rust read a request. Node.js and Python do so without a build.
+readers() {
+    rm -rf "$cache/readers"
+    mkdir -p "$cache/readers"
+    cp -r "$here/differentials/go" "$here/differentials/rust" "$cache/readers/"
+    (cd "$cache/readers/go" && CGO_ENABLED=0 GOFLAGS=-mod=readonly go build -o "$cache/readers/go-reader" .)
+    cd "$cache/readers/rust"
+    CARGO_TARGET_DIR="$cache/readers/target" cargo build --locked --quiet
+    mv "$cache/readers/target/debug/reader" "$cache/readers/rust-reader"
+    rm -rf "$cache/readers/target"
+}
+
+# JSONTestSuite, all 318 files byte for byte: they are in the tests of a Go module, which go.sum pins.
+jsontestsuite() {
+    rm -rf "$cache/jsontestsuite"
+    mkdir -p "$cache/jsontestsuite"
+    cd "$here/differentials/go"
+    local module
+    module=$(GOFLAGS=-mod=readonly go mod download -json github.com/dpb587/inspectjson-go | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')
+    tar -xzf "$module/testsuites/nst-JSONTestSuite/testdata.tar.gz" -C "$cache/jsontestsuite" ./LICENSE ./test_parsing
+    [ "$(find "$cache/jsontestsuite/test_parsing" -name '*.json' | wc -l)" = 318 ]
+}
+
 # Debian's nginx, curl and openssl. The package would start an nginx of its own: policy-rc.d forbids that for the moment.
 debian() {
     local policy=/usr/sbin/policy-rc.d made=no
@@ -96,10 +122,10 @@ debian() {
     DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends nginx-light curl openssl ca-certificates
 }
 
-for tool in python3 node npm go; do
+for tool in python3 node npm go cargo; do
     command -v $tool >/dev/null || { echo "setup: $tool is needed and is not installed" >&2; exit 1; }
 done
-if ! [ -x /usr/sbin/nginx ] || ! command -v curl >/dev/null || ! command -v openssl >/dev/null; then
+if [ -z "$wanted" ] && { ! [ -x /usr/sbin/nginx ] || ! command -v curl >/dev/null || ! command -v openssl >/dev/null; }; then
     echo "setup: installing nginx, curl and openssl"
     logged debian debian
 fi
@@ -109,4 +135,6 @@ part python2 python2 "$here/pins/python2.txt"
 part node node_packages "$here/node/package.json" "$here/node/package-lock.json"
 part inspector inspector "$here/inspector/package.json" "$here/inspector/package-lock.json"
 part collector collector "$here/collector/builder.yaml"
+part readers readers "$here/differentials/go/"* "$here/differentials/rust/Cargo.lock" "$here/differentials/rust/src/main.rs"
+part jsontestsuite jsontestsuite "$here/differentials/go/go.sum"
 echo "setup: everything is in $cache"
