@@ -326,6 +326,7 @@ def agent(client: str, plan: Json, seconds: float = 120) -> Json:
     commands = {
         "python1": [str(CACHE / "python1/bin/python"), str(script / "python1.py")],
         "python2": [str(CACHE / "python2/bin/python"), str(script / "python2.py")],
+        "rmcp": [str(CACHE / "reference/debug/reference-client")],
         "typescript1": ["node", str(script / "typescript1.cjs")],
         "typescript2": ["node", str(script / "typescript2.cjs")],
     }
