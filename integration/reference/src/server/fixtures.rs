@@ -111,6 +111,12 @@ pub fn tools() -> Value {
             &["seconds"],
         ),
         tool(
+            "test_slow",
+            "Takes some seconds, and never as a task",
+            json!({"seconds": {"type": "number"}, "label": string}),
+            &["seconds"],
+        ),
+        tool(
             "test_header_mirror",
             "Has an argument that a header must repeat",
             json!({"region": {"type": "string", "x-mcp-header": "Region"}}),

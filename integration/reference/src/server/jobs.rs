@@ -5,7 +5,7 @@ use std::time::Duration;
 use rmcp::ErrorData;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, ClientCapabilities, CreateTaskResult,
-    InputRequest,
+    InputRequest, JsonObject,
 };
 use rmcp::service::{RequestContext, RoleServer};
 use rmcp::task_manager::{TaskContext, TaskExit, TaskFuture, TaskOptions};
@@ -47,7 +47,7 @@ pub async fn call(
     let has_tasks = cx.client_capabilities().is_some_and(|client| client.supports_tasks());
     if !has_tasks {
         return match &*call.name {
-            "slow_compute" => inline(server, seconds(&arguments), &argument("label"), &cx).await,
+            "slow_compute" => inline(server, &arguments, &cx).await,
             _ => Err(ErrorData::missing_required_client_capability(
                 ClientCapabilities::builder().enable_tasks().build(),
             )),
@@ -80,21 +80,22 @@ pub async fn call(
     Ok(CallToolResponse::Task(CreateTaskResult::new(task)))
 }
 
-fn seconds(arguments: &rmcp::model::JsonObject) -> Duration {
+fn seconds(arguments: &JsonObject) -> Duration {
     let seconds = arguments.get("seconds").and_then(Value::as_f64).unwrap_or_default();
     Duration::from_secs_f64(seconds.clamp(0.0, COMPUTE_SECONDS_MAX))
 }
 
-async fn inline(
+/// Computes within the call, until it is cancelled.
+pub async fn inline(
     server: &Reference,
-    time: Duration,
-    label: &str,
+    arguments: &JsonObject,
     cx: &RequestContext<RoleServer>,
 ) -> Result<CallToolResponse, ErrorData> {
+    let label = arguments.get("label").and_then(Value::as_str).unwrap_or_default();
     let mut running = Running { seen: &server.seen, label, finished: false };
     tokio::select! {
         () = cx.ct.cancelled() => Err(ErrorData::internal_error("cancelled", None)),
-        () = tokio::time::sleep(time) => {
+        () = tokio::time::sleep(seconds(arguments)) => {
             running.finished = true;
             done(text(format!("computed {label}")))
         }
@@ -110,7 +111,7 @@ struct Running<'a> {
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        self.seen.ended(if self.finished { "finished" } else { "cancelled" }, "slow_compute", self.label);
+        self.seen.ended(if self.finished { "finished" } else { "cancelled" }, self.label);
     }
 }
 

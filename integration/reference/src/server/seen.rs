@@ -29,9 +29,9 @@ impl Seen {
         }));
     }
 
-    /// How the running tool named `tool` with this label ended: `finished` or `cancelled`.
-    pub fn ended(&self, event: &str, tool: &str, label: &str) {
-        self.line(&json!({"event": event, "tool": tool, "label": label}));
+    /// How the computation with this label ended: `finished` or `cancelled`.
+    pub fn ended(&self, event: &str, label: &str) {
+        self.line(&json!({"event": event, "label": label}));
     }
 
     fn line(&self, line: &Value) {

@@ -41,6 +41,7 @@ pub async fn call(
     match &*call.name {
         "greet" => done(text(format!("Hello, {}!", argument("name")))),
         "test_write" => done(text("written")),
+        "test_slow" => jobs::inline(server, &arguments, &cx).await,
         "test_header_mirror" => done(text(argument("region"))),
         "test_reconnection" => {
             tokio::time::sleep(PAUSE * 2).await;

