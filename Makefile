@@ -26,6 +26,7 @@ test: lint unit build integration conformance sdk-matrix gate ## everything CI r
 
 lint: ## formatting and lints
 	cargo fmt --check
+	cargo fmt --check --manifest-path integration/reference/Cargo.toml
 	cargo clippy --lib --bins --locked -- -D warnings
 	cargo clippy --tests --locked -- -D warnings $(TEST_LINTS)
 

@@ -62,6 +62,7 @@ async fn main() -> Result<(), Failure> {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "`Limited` bounds what is collected")]
 async fn answer(mcp: Mcp, seen: Arc<Seen>, request: Request<Incoming>) -> Result<Answer, Infallible> {
     let (head, body) = request.into_parts();
     let Ok(body) = Limited::new(body, BODY_BYTES_MAX).collect().await else {
