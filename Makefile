@@ -9,7 +9,7 @@ BIN := $(abspath $(CARGO_TARGET_DIR))/release/holdpoint
 TEST_LINTS := $(addprefix -A clippy::,expect_used indexing_slicing panic string_slice too_many_lines type_complexity \
 	unreachable unwrap_used disallowed_methods)
 
-.PHONY: help build demo test lint unit integration gate bench bench-growth
+.PHONY: help build demo test lint unit integration conformance sdk-matrix gate bench bench-growth
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST)
@@ -20,12 +20,13 @@ build: ## the release binary
 demo: build ## everything embedded: CA, sample tools, gateway, a scripted agent
 	$(BIN) demo
 
-test: lint unit build integration gate ## everything CI runs
+test: lint unit build integration conformance sdk-matrix gate ## everything CI runs
 	$(BIN) demo --once
 	@tail -n 1 $(CARGO_TARGET_DIR)/integration.txt
 
 lint: ## formatting and lints
 	cargo fmt --check
+	cargo fmt --check --manifest-path integration/reference/Cargo.toml
 	cargo clippy --lib --bins --locked -- -D warnings
 	cargo clippy --tests --locked -- -D warnings $(TEST_LINTS)
 
@@ -36,6 +37,12 @@ integration: build ## real SDKs, servers, nginx, curl and the OpenTelemetry Coll
 	integration/setup.sh
 	@mkdir -p $(CARGO_TARGET_DIR)
 	set -o pipefail; HOLDPOINT_BIN=$(BIN) integration/run.sh quick 2>&1 | tee $(CARGO_TARGET_DIR)/integration.txt
+
+conformance: build ## the official MCP conformance suite, direct and through Holdpoint, check by check, both revisions
+	HOLDPOINT_BIN=$(BIN) integration/conformance.sh
+
+sdk-matrix: build ## what real SDKs see: six clients, eight outcomes, both eras
+	HOLDPOINT_BIN=$(BIN) integration/sdk-matrix.sh
 
 gate: build ## instructions a call, counted by valgrind, against the accepted figures
 	HOLDPOINT_BIN=$(BIN) integration/bench/gate.sh

@@ -71,6 +71,21 @@ inspector() {
     npm ci --no-fund --no-audit --ignore-scripts
 }
 
+# The official conformance suite, which runs on that Node.js too.
+conformance() {
+    rm -rf "$cache/conformance"
+    mkdir -p "$cache/conformance"
+    cp "$here/conformance/package.json" "$here/conformance/package-lock.json" "$cache/conformance/"
+    cd "$cache/conformance"
+    npm ci --no-fund --no-audit --ignore-scripts
+}
+
+# The reference upstream and the rmcp agent. What was built before is kept, so that a change builds only what it touches.
+reference() {
+    cd "$here/reference"
+    CARGO_TARGET_DIR="$cache/reference" cargo build --locked --quiet
+}
+
 # The official collector, put together by its own builder from modules of the Go proxy.
 collector() {
     rm -rf "$cache/collector"
@@ -96,7 +111,7 @@ debian() {
     DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends nginx-light curl openssl ca-certificates
 }
 
-for tool in python3 node npm go; do
+for tool in python3 node npm go cargo; do
     command -v $tool >/dev/null || { echo "setup: $tool is needed and is not installed" >&2; exit 1; }
 done
 if ! [ -x /usr/sbin/nginx ] || ! command -v curl >/dev/null || ! command -v openssl >/dev/null; then
@@ -108,5 +123,7 @@ part python1 python1 "$here/pins/python1.txt"
 part python2 python2 "$here/pins/python2.txt"
 part node node_packages "$here/node/package.json" "$here/node/package-lock.json"
 part inspector inspector "$here/inspector/package.json" "$here/inspector/package-lock.json"
+part conformance conformance "$here/conformance/package.json" "$here/conformance/package-lock.json"
+part reference reference "$here/reference/Cargo.toml" "$here/reference/Cargo.lock" "$here"/reference/src/*/*.rs
 part collector collector "$here/collector/builder.yaml"
 echo "setup: everything is in $cache"
