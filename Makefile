@@ -9,7 +9,7 @@ BIN := $(abspath $(CARGO_TARGET_DIR))/release/holdpoint
 TEST_LINTS := $(addprefix -A clippy::,expect_used indexing_slicing panic string_slice too_many_lines type_complexity \
 	unreachable unwrap_used disallowed_methods)
 
-.PHONY: help build demo test lint unit integration differentials fuzz gate bench bench-growth
+.PHONY: help build demo test lint unit integration differentials conformance sdk-matrix fuzz gate bench bench-growth
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST)
@@ -20,13 +20,14 @@ build: ## the release binary
 demo: build ## everything embedded: CA, sample tools, gateway, a scripted agent
 	$(BIN) demo
 
-test: lint unit build integration fuzz gate ## everything CI runs
+test: lint unit build integration conformance sdk-matrix fuzz gate ## everything CI runs
 	$(BIN) demo --once
 	@tail -n 1 $(CARGO_TARGET_DIR)/integration.txt
 
 lint: ## formatting and lints
 	cargo fmt --check
 	rustfmt --check --edition 2024 fuzz/fuzz_targets/*.rs integration/differentials/rust/src/*.rs
+	cargo fmt --check --manifest-path integration/reference/Cargo.toml
 	cargo clippy --lib --bins --locked -- -D warnings
 	cargo clippy --tests --locked -- -D warnings $(TEST_LINTS)
 
@@ -43,6 +44,12 @@ differentials: build ## JSONTestSuite and requests of our own: nothing is judged
 
 fuzz: ## decoding under coverage-guided fuzzing: each target for FUZZ_SECONDS (60), two at a time
 	fuzz/run.sh
+
+conformance: build ## the official MCP conformance suite, direct and through Holdpoint, check by check, both revisions
+	HOLDPOINT_BIN=$(BIN) integration/conformance.sh
+
+sdk-matrix: build ## what real SDKs see: six clients, eight outcomes, both eras
+	HOLDPOINT_BIN=$(BIN) integration/sdk-matrix.sh
 
 gate: build ## instructions a call, counted by valgrind, against the accepted figures
 	HOLDPOINT_BIN=$(BIN) integration/bench/gate.sh

@@ -200,6 +200,24 @@ def recorder(directory: Path) -> Iterator[Upstream]:
         process.stop()
 
 
+@contextmanager
+def reference(directory: Path) -> Iterator[Upstream]:
+    """The reference upstream on rmcp: both eras, with the fixtures of the official conformance suite."""
+    port, seen = free_port(), directory / "reference.seen"
+    process = Process.start(
+        "reference-server",
+        [str(CACHE / "reference/debug/reference-server")],
+        directory / "reference.log",
+        PORT=str(port),
+        HOLDPOINT_SEEN=str(seen),
+    )
+    try:
+        process.wait_port(port)
+        yield Upstream("reference", "mcp", f"http://127.0.0.1:{port}/mcp", seen, process, REFERENCE_TOOLS)
+    finally:
+        process.stop()
+
+
 NGINX = """
 daemon off;
 worker_processes 1;
@@ -276,6 +294,24 @@ LEDGER_TOOLS = {
     "note": tool("write", 1),
     "refund": tool("write", 3),
 }
+REFERENCE_READS = (
+    "greet json_schema_2020_12_tool slow_compute failing_job protocol_error_job multi_input "
+    "test_simple_text test_image_content test_audio_content test_embedded_resource test_multiple_content_types "
+    "test_tool_with_logging test_logging_tool test_error_handling test_tool_with_progress test_reconnection "
+    "test_sampling test_elicitation test_elicitation_sep1034_defaults test_elicitation_sep1330_enums "
+    "test_missing_capability test_streaming_elicitation test_tool_with_task test_header_mirror test_slow "
+    "test_input_required_result_elicitation test_input_required_result_sampling "
+    "test_input_required_result_list_roots test_input_required_result_request_state "
+    "test_input_required_result_multiple_inputs test_input_required_result_multi_round "
+    "test_input_required_result_tampered_state test_input_required_result_capabilities "
+    "completion/complete prompts/get resources/read resources/subscribe resources/unsubscribe "
+    "tasks/cancel tasks/get tasks/update elicitation/create roots/list sampling/createMessage"
+)
+REFERENCE_WRITES = "confirm_delete test_trigger_prompt_change test_trigger_tool_change test_write"
+REFERENCE_TOOLS = {
+    **{name: tool("read") for name in REFERENCE_READS.split()},
+    **{name: tool("write", 1) for name in REFERENCE_WRITES.split()},
+}
 NOTES_OPERATIONS = {
     "GET /v1/notes": tool("read"),
     "GET /v1/notes/{id}": tool("read"),
@@ -302,6 +338,7 @@ def agent(client: str, plan: Json, seconds: float = 120) -> Json:
     commands = {
         "python1": [str(CACHE / "python1/bin/python"), str(script / "python1.py")],
         "python2": [str(CACHE / "python2/bin/python"), str(script / "python2.py")],
+        "rmcp": [str(CACHE / "reference/debug/reference-client")],
         "typescript1": ["node", str(script / "typescript1.cjs")],
         "typescript2": ["node", str(script / "typescript2.cjs")],
     }

@@ -74,6 +74,21 @@ inspector() {
     npm ci --no-fund --no-audit --ignore-scripts
 }
 
+# The official conformance suite, which runs on that Node.js too.
+conformance() {
+    rm -rf "$cache/conformance"
+    mkdir -p "$cache/conformance"
+    cp "$here/conformance/package.json" "$here/conformance/package-lock.json" "$cache/conformance/"
+    cd "$cache/conformance"
+    npm ci --no-fund --no-audit --ignore-scripts
+}
+
+# The reference upstream and the rmcp agent. What was built before is kept, so that a change builds only what it touches.
+reference() {
+    cd "$here/reference"
+    CARGO_TARGET_DIR="$cache/reference" cargo build --locked --quiet
+}
+
 # The official collector, put together by its own builder from modules of the Go proxy.
 collector() {
     rm -rf "$cache/collector"
@@ -134,6 +149,8 @@ part python1 python1 "$here/pins/python1.txt"
 part python2 python2 "$here/pins/python2.txt"
 part node node_packages "$here/node/package.json" "$here/node/package-lock.json"
 part inspector inspector "$here/inspector/package.json" "$here/inspector/package-lock.json"
+part conformance conformance "$here/conformance/package.json" "$here/conformance/package-lock.json"
+part reference reference "$here/reference/Cargo.toml" "$here/reference/Cargo.lock" "$here"/reference/src/*/*.rs
 part collector collector "$here/collector/builder.yaml"
 part readers readers "$here/differentials/go/"* "$here/differentials/rust/Cargo.lock" "$here/differentials/rust/src/main.rs"
 part jsontestsuite jsontestsuite "$here/differentials/go/go.sum"

@@ -23,6 +23,11 @@ const DENIED: i32 = -31001;
 /// Our own JSON-RPC code for what cannot be done just now.
 const UNAVAILABLE: i32 = -31010;
 
+/// The reason of a stop for a request about a task whose client does not declare [`TASKS`].
+const TASKS_UNDECLARED: &str = "tasks-undeclared";
+/// The extension of tasks.
+const TASKS: &str = "io.modelcontextprotocol/tasks";
+
 /// Renders a stop as the agent must see it.
 pub fn refusal(stop: &Stop, shape: &Shape, record: RecordId) -> Response<Bytes> {
     let decision = decision(stop, record);
@@ -176,7 +181,12 @@ fn rpc_error(stop: &Stop, era: Era, id: Option<&str>, decision: &Value) -> Respo
         (Era::Legacy, _) => StatusCode::OK,
         (Era::Modern, _) => status(stop),
     };
-    let error = json!({"code": code(stop), "message": text(stop), "data": {DECISION_META: decision}});
+    let mut data = json!({DECISION_META: decision});
+    if let (true, Some(members)) = (stop.reason == TASKS_UNDECLARED, data.as_object_mut()) {
+        // [MCP 2026-07-28, extension io.modelcontextprotocol/tasks]
+        members.insert("requiredCapabilities".to_owned(), json!({"extensions": {TASKS: {}}}));
+    }
+    let error = json!({"code": code(stop), "message": text(stop), "data": data});
     let id = id.unwrap_or("null");
     let mut response = json_response(
         status,
@@ -202,6 +212,7 @@ fn code(stop: &Stop) -> i32 {
         StopKind::Malformed if is_no_json(stop.reason) => -32700,
         StopKind::Malformed | StopKind::Oversize => -32600,
         StopKind::MethodUnknown => -32601,
+        StopKind::TaskUnknown if stop.reason == TASKS_UNDECLARED => -32021,
         StopKind::TaskUnknown => -32602,
         StopKind::Unavailable | StopKind::UpstreamFailed => UNAVAILABLE,
     }

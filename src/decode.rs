@@ -357,6 +357,13 @@ fn belongs(dialogue: &Dialogue, envelope: &mut Envelope, message: Option<&Messag
                 }
             }
         }
+        McpAction::Task { .. } if envelope.era == Era::Modern && !envelope.tasks_extension => {
+            return stop(
+                StopKind::TaskUnknown,
+                "tasks-undeclared",
+                "the client does not declare io.modelcontextprotocol/tasks",
+            );
+        }
         McpAction::Task { verb, id, tool } if *verb != TaskVerb::List => match dialogue.tool_of(id) {
             Some(begun) => *tool = begun,
             None => return stop(StopKind::TaskUnknown, "task-unknown", "no such task"),

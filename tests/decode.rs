@@ -185,7 +185,8 @@ fn the_era_is_decided_by_markers_that_agree() {
         r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25"}}"#;
     let modern = &modern_body("tools/list", json!({}));
     let ancient = &modern.replace("2026-07-28", "1999-01-01");
-    let latest = &modern.replace("2026-07-28", "latest");
+    let unknown = &modern.replace("2026-07-28", "v999.0.0");
+    let words = &modern.replace("2026-07-28", "two words");
     let old_meta = &modern.replace("2026-07-28", "2025-11-25");
     let list = ("Mcp-Method", "tools/list");
     let session = ("Mcp-Session-Id", "s1");
@@ -209,7 +210,11 @@ fn the_era_is_decided_by_markers_that_agree() {
         (&[("MCP-Protocol-Version", "2026-09-01"), list], modern, "header-mismatch"),
         (&[("MCP-Protocol-Version", "2025-11-25"), list], old_meta, "era"),
         (&[("MCP-Protocol-Version", "1999-01-01"), list], ancient, "Modern"),
-        (&[("MCP-Protocol-Version", "latest"), list], latest, "protocol-version"),
+        // Known or not, it is the upstream's to refuse, with the list of those it speaks.
+        (&[("MCP-Protocol-Version", "v999.0.0"), list], unknown, "Modern"),
+        (&[("MCP-Protocol-Version", "v999.0.0"), list, session], unknown, "era"),
+        (&[("MCP-Protocol-Version", "2026-07-28"), list], unknown, "header-mismatch"),
+        (&[("MCP-Protocol-Version", "two words"), list], words, "protocol-version"),
         (&[V, V, list], modern, "duplicate-header"),
     ];
     for (headers, body, expected) in cases {

@@ -24,7 +24,7 @@ fuzz_target!(|data: &[u8]| {
     agrees(&message, &read);
 
     claims_modern(&headers, Some(&message));
-    if let Ok(envelope) = envelope(&method, &headers, Some(&message)) {
+    if let Ok(envelope) = envelope(&method, &headers, Some(&message), &[]) {
         let params = lax(&read, "params");
         let at = |key| params.and_then(|params| lax(params, key)).and_then(Value::as_str);
         match &envelope.action {

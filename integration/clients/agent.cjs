@@ -20,16 +20,37 @@ function fetchAs(plan) {
     undici.fetch(url, { ...init, headers: [...new Headers(init.headers ?? {})], dispatcher });
 }
 
+// Says yes to whatever a server asks of the user, and fills in every field that it must have.
+function answered(request) {
+  const fields = request.params.requestedSchema.required ?? [];
+  return { action: 'accept', content: Object.fromEntries(fields.map((field) => [field, 'Ada'])) };
+}
+
+// What a host would give with a call: a listener for progress, and a signal that cancels it.
+function options(what, progress) {
+  const given = {};
+  if (what.progress) given.onprogress = (each) => progress.push(each.progress);
+  if (what.cancel_after) {
+    const cancel = new AbortController();
+    given.signal = cancel.signal;
+    setTimeout(() => cancel.abort(), what.cancel_after * 1000);
+  }
+  return given;
+}
+
 // An error is an answer too: a refusal must not end the session.
-async function step(client, what) {
+async function step(client, call, what) {
+  const progress = [];
   try {
-    if (what.op === 'parallel') return { ok: await Promise.all(what.steps.map((each) => step(client, each))) };
+    if (what.op === 'parallel') return { ok: await Promise.all(what.steps.map((each) => step(client, call, each))) };
     if (what.op === 'list') return { ok: await client.listTools() };
     const params = { name: what.name, arguments: what.arguments ?? {} };
     if (what.meta) params._meta = what.meta;
-    return { ok: await client.callTool(params) };
+    const ok = await call(client, params, options(what, progress));
+    return what.progress ? { ok, progress } : { ok };
   } catch (error) {
-    return { error: { type: error.constructor.name, code: error.code, message: String(error.message) } };
+    const type = error?.constructor?.name;
+    return { error: { type, code: error?.code, message: String(error?.message ?? error) } };
   }
 }
 
@@ -38,7 +59,8 @@ function transportOf(plan, Http, Stdio) {
   return new Http(new URL(plan.url), { fetch: fetchAs(plan), requestInit: { headers: plan.headers ?? {} } });
 }
 
-async function run(makeClient, Http, Stdio) {
+// `call` calls a tool of a client: the order of arguments differs between the SDK's versions.
+async function run(makeClient, Http, Stdio, call) {
   const plan = JSON.parse(readFileSync(0, 'utf8'));
   const client = makeClient(plan);
   const transport = transportOf(plan, Http, Stdio);
@@ -49,10 +71,10 @@ async function run(makeClient, Http, Stdio) {
     capabilities: client.getServerCapabilities(),
   };
   const results = [];
-  for (const each of plan.steps) results.push(await step(client, each));
+  for (const each of plan.steps) results.push(await step(client, call, each));
   process.stdout.write(JSON.stringify({ initialize, results }) + '\n');
   await client.close();
   process.exit(0); // an open stream must not keep the script
 }
 
-module.exports = { packages, run };
+module.exports = { answered, packages, run };

@@ -299,16 +299,15 @@ impl<'h> Routing<'h> {
         };
         mirror("MCP-Protocol-Version", self.version, &body)?;
         // A version that the upstream does not speak is the upstream's to refuse, with the list of those it does.
-        if !is_date(&body) {
-            return Err(malformed("protocol-version", "the protocol version must be a date"));
+        if !is_version(&body) {
+            return Err(malformed("protocol-version", "the protocol version is not a version"));
         }
         Ok(Arc::from(&*body))
     }
 
     fn legacy_version(&self) -> Result<(), Box<Stop>> {
-        let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
         match self.version {
-            Some(text) if text.is_empty() || text.len() > VERSION_BYTES_MAX || !text.bytes().all(token) => {
+            Some(text) if !is_version(text) => {
                 Err(malformed("protocol-version", "MCP-Protocol-Version is not a version"))
             }
             _ => Ok(()),
@@ -360,6 +359,12 @@ fn decoded(header: &str) -> Option<String> {
         Some(encoded) => STANDARD.decode(encoded).ok().and_then(|bytes| String::from_utf8(bytes).ok()),
         None => Some(header.to_owned()),
     }
+}
+
+/// Whether a text can be a version at all, known or not.
+fn is_version(text: &str) -> bool {
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    (1..=VERSION_BYTES_MAX).contains(&text.len()) && text.bytes().all(token)
 }
 
 fn is_date(text: &str) -> bool {

@@ -215,6 +215,10 @@ impl Judge {
 
     /// Judges one whole message.
     pub fn message(&mut self, data: &[u8]) -> Sentence {
+        if data.trim_ascii().is_empty() {
+            // The event that begins a stream which can be resumed has an id and no message [MCP 2025-11-25, transports].
+            return Sentence::Pass;
+        }
         match watch::found(data) {
             None => self.response(data),
             Some(Found::Method) => self.said(data),

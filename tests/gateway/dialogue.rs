@@ -237,6 +237,35 @@ async fn a_list_that_cannot_be_read_is_no_list() {
 }
 
 #[tokio::test]
+async fn a_stream_that_can_be_resumed_begins_with_an_event_without_a_message() {
+    let list = r#"{"jsonrpc":"2.0","id":1,"result":{"tools":[{"name":"search_customers"}]}}"#;
+    let body = format!("id: 0\nretry: 3000\ndata: \n\nid: 1\ndata: {list}\n\n");
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length:";
+    let stream = format!("{head} {}\r\n\r\n{body}", body.len());
+    let world = World::odd(Fake::that(move |_| Does::Writes(stream.clone())).await, "", "").await;
+    let answer = world.agent("support").rpc("oddmcp", "tools/list", json!({})).await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&answer.body), body);
+    assert_eq!(world.outcome(&answer)["status"], "executed");
+    world.join().await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_declare_tasks_is_told_what_it_lacks() {
+    let world = World::odd(obliging().await, "", "").await;
+    let message = format!(
+        r#"{{"jsonrpc":"2.0","id":1,"method":"tasks/get","params":{{"taskId":"t-1","_meta":{META}}}}}"#
+    );
+    let headers = [("mcp-protocol-version", "2026-07-28"), ("mcp-method", "tasks/get"), ("mcp-name", "t-1")];
+    let refused = world.agent("support").message("oddmcp", message, &headers).await.unwrap();
+    let error = &refused.json()["error"];
+    assert_eq!((refused.status.as_u16(), &error["code"]), (400, &json!(-32021)));
+    let needed = json!({"extensions": {"io.modelcontextprotocol/tasks": {}}});
+    assert_eq!(error["data"]["requiredCapabilities"], needed);
+    assert!(world.odd.seen().is_empty(), "nothing was sent");
+    world.join().await;
+}
+
+#[tokio::test]
 async fn a_task_is_its_agents_alone() {
     let odd = Fake::that(|seen| {
         Does::Writes(reply(match message(seen)["method"].as_str() {
