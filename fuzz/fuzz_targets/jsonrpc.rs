@@ -17,7 +17,7 @@ fuzz_target!(|data: &[u8]| {
     let (method, headers, body) = request(data);
     let limits = Limits::default();
     let Ok(message) = Message::read(Bytes::copy_from_slice(body), &limits) else {
-        let _ = envelope(&method, &headers, None);
+        let _ = envelope(&method, &headers, None, &[]);
         return;
     };
     let read: Value = serde_json::from_slice(body).expect("serde_json reads what was accepted");
