@@ -82,7 +82,7 @@ impl Default for Bounds {
             headers_max: 100,
             streams_max: 100,
             idle_seconds_max: 300,
-            connection_seconds_max: 3600,
+            connection_seconds_max: 86_400,
         }
     }
 }

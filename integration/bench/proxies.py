@@ -33,6 +33,7 @@ class Ports:
     constants: int
     streams: int
     otlp: str | None
+    standing: int = 0
 
 
 @dataclass
@@ -157,6 +158,8 @@ def upstreams(ports: Ports) -> list[Upstream]:
     process: Any = None  # not started here, and not asked what it saw
     behind = [("api", "http", f"http://127.0.0.1:{ports.constants}", CATALOG_HTTP)]
     behind += [("events", "http", f"http://127.0.0.1:{ports.streams}", CATALOG_HTTP)]
+    if ports.standing:
+        behind.append(("standing", "mcp", f"http://127.0.0.1:{ports.standing}/mcp", CATALOG_TOOLS))
     for size in SIZES:
         behind.append((f"tools-{size}", "mcp", f"http://127.0.0.1:{ports.constants}/tools-{size}/mcp", CATALOG_TOOLS))
     return [Upstream(name, kind, url, nowhere, process, tools) for name, kind, url, tools in behind]

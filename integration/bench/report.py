@@ -170,6 +170,21 @@ def overload(row: Json) -> str:
     )
 
 
+def standing(row: Json) -> str:
+    """Standing streams over HTTP/2."""
+    through, direct = row["through"], row["direct"]
+    return table(
+        ("standing streams", "figure"),
+        (
+            ("streams, on connections", f"{figure(row['streams'])}, {figure(row['connections'])}"),
+            ("KiB a stream, beside its connection", figure(row["each_kib"], 1)),
+            ("an event's delay, p50 and p99 µs", f"{figure(through['p50_us'])}, {figure(through['p99_us'])}"),
+            ("the same without the gateway", f"{figure(direct['p50_us'])}, {figure(direct['p99_us'])}"),
+            ("added, p50 and p99 µs", ", ".join(figure(through[at] - direct[at]) for at in ("p50_us", "p99_us"))),
+        ),
+    )
+
+
 def tables(results: Json) -> dict[str, str]:
     """Every table whose rows there are, by the name of its marker."""
     rows, made = results["rows"], {"facts": facts(results)}
@@ -180,7 +195,7 @@ def tables(results: Json) -> dict[str, str]:
         made["sizes"] = calls(rows, SIZED)
     for name, render in (
         ("connections", connections), ("write", write), ("controls", controls), ("memory", memory),
-        ("overload", overload),
+        ("standing", standing), ("overload", overload),
     ):
         if name in rows:
             made[name] = render(rows[name])

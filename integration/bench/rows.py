@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import held
 import overload
+import standing
 from gateway import binary
 from load import Load, Round, alternating, direct, summed, through
 from parts import CACHE_ROOT, REPOSITORY, Json
@@ -138,6 +139,7 @@ ROWS: dict[str, Row] = {
     "write": write,
     "controls": controls,
     "memory": held.row,
+    "standing": standing.row,
     "overload": overload.row,
 }
 

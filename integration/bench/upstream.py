@@ -115,10 +115,11 @@ def constants(directory: Path) -> Iterator[int]:
 
 
 @contextmanager
-def streams(directory: Path) -> Iterator[int]:
-    """A server whose every answer is an event stream with one event and then silence. Gives its port."""
+def streams(directory: Path, rate: int = 0) -> Iterator[int]:
+    """A server whose every answer is an event stream with one event and then silence, or so many events a second over
+    all streams. Gives its port."""
     port = free_port()
-    command = [sys.executable, str(HERE / "bench/idle_streams.py"), str(port)]
+    command = [sys.executable, str(HERE / "bench/idle_streams.py"), str(port), str(rate)]
     process = Process.start("streams", pinned(LOAD_CORE, command), directory / "streams.log")
     try:
         process.wait_port(port)

@@ -508,3 +508,24 @@ async fn an_endpoint_of_somebody_else_ends_the_session_before_it_begins() {
         world.join().await;
     }
 }
+
+#[tokio::test]
+async fn a_stream_that_is_silent_for_hours_stays_up() {
+    const EVENT: &str = "data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/message\"}\n\n";
+    let odd = Fake::that(|_| Does::WritesThen(format!("{STREAM}: open\n\n"), EVENT.to_owned())).await;
+    let world = World::odd(odd, "", "").await;
+    let mut stream = world.raw("support").await;
+    let get = "GET /oddmcp/mcp HTTP/1.1\r\nhost: localhost\r\naccept: text/event-stream\r\n\r\n";
+    stream.send(get).await;
+    assert!(stream.until(": open").await);
+    tokio::time::pause();
+    for _ in 0..300 {
+        tokio::time::advance(std::time::Duration::from_secs(60)).await;
+    }
+    tokio::time::resume();
+    assert_eq!(world.odd.left(), 0, "the upstream's stream was left");
+    world.odd.go_on();
+    assert!(stream.until("notifications/message").await, "{}", stream.text());
+    drop(stream);
+    world.join().await;
+}
