@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::header::{
-    CONNECTION, EXPECT, HOST, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
+    CONNECTION, EXPECT, HOST, HeaderName, ORIGIN, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
     TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, Request, Response, Uri, Version};
@@ -66,6 +66,8 @@ fn outgoing(
     head.uri = target(place, &head.uri)?;
     // The gateway has a name of its own, and waiting for `100 Continue` was between the agent and this process.
     head.headers.remove(HOST);
+    // It was checked here, and is the socket's own: to the gateway it would be another's.
+    head.headers.remove(ORIGIN);
     head.headers.remove(EXPECT);
     drop_hop_by_hop(&mut head.headers);
     head.version = Version::default();
