@@ -91,6 +91,8 @@ def send(gateway: Gateway, to: Upstream, them: list[Case]) -> list[Sent]:
 
             async def one(index: int, case: Case) -> Sent:
                 headers = {"X-Case": str(index), "Accept": "application/json, text/event-stream"}
+                # A revision without batches, of which each message would be a call of its own.
+                headers["MCP-Protocol-Version"] = "2025-11-25"
                 if case.content_type is not None:
                     headers["Content-Type"] = case.content_type
                 skip = () if case.content_type is not None else ("Content-Type",)
