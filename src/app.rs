@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio_util::task::TaskTracker;
 
 use crate::accept::{self, Conn, Handler, tls};
 use crate::config::{Listener, ListenerKind, Loaded, Settings};
@@ -161,6 +162,7 @@ fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
         pseudonyms,
         policy_revision: Arc::clone(loaded.policy.revision()),
         folds: Folds::default(),
+        open: TaskTracker::new(),
     };
     let gateway = Gateway {
         directory: loaded.directory,
@@ -241,6 +243,7 @@ impl Running {
         let ended = async {
             while self.tasks.join_next().await.is_some() {}
             self.gateway.errands.made().await;
+            self.gateway.evidence.closed().await;
         };
         if tokio::time::timeout(DRAIN_TIME_MAX, ended).await.is_err() {
             tracing::warn!("calls were still under way when the drain time ended");

@@ -26,11 +26,12 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
+use crate::accept::Gone;
 use crate::answer;
 use crate::call::{Stage, Stop, StopKind, hex};
 use crate::decode::sse::{self, ReplyKind};
 use crate::forward::pool::Lent;
-use crate::forward::{Expects, Reply};
+use crate::forward::{Expects, Leave, Reply};
 use crate::limit::Slot;
 use crate::record::{Ending, RECORD_HEADER, Record, ReplyFacts};
 use judge::Sentence;
@@ -69,6 +70,7 @@ pub async fn reply(
     record: Record,
     mut judge: Option<Judge>,
     elsewhere: Option<Elsewhere>,
+    gone: &Gone,
 ) -> Result<Response<Body>, Box<Stop>> {
     let Reply { mut head, body, lent, expects } = reply;
     if let Some(judge) = &mut judge {
@@ -120,7 +122,7 @@ pub async fn reply(
         return passing.refused(Ending::UpstreamBroke, failed("stream-gone")).await;
     }
     if whole {
-        return passing.whole(head).await;
+        return passing.whole(head, gone).await;
     }
     if !ended {
         return Ok(Response::from_parts(head, Body::Reply(Box::new(passing))));
@@ -171,7 +173,7 @@ enum State {
 /// What is looked for in a reply.
 enum Lesson {
     /// A stream of events, of which one may be the response.
-    Events(Relay),
+    Events(Box<Relay>),
     /// One JSON text, kept up to a bound.
     Json(Vec<Bytes>, usize),
     /// Nothing.
@@ -183,7 +185,7 @@ impl Lesson {
         if expects.mcp && is_event_stream(headers) {
             let (shape, id) = (record.shape.clone(), record.id());
             let words = Box::new(move |stop: &Stop| answer::refusal(stop, &shape, id).into_body().to_vec());
-            Lesson::Events(Relay::new(expects.id.clone(), words))
+            Lesson::Events(Box::new(Relay::new(expects.id.clone(), words)))
         } else if expects.mcp && media_type(headers).eq_ignore_ascii_case("application/json") {
             Lesson::Json(Vec::new(), 0)
         } else {
@@ -211,10 +213,15 @@ fn failed(reason: &'static str) -> Box<Stop> {
 impl Passing {
     /// Reads a reply whole, so that it can be judged before any of it passes. One that is too long for that passes as it
     /// arrives, unless it is a list: what is in it would not be known.
-    async fn whole(mut self, mut head: response::Parts) -> Result<Response<Body>, Box<Stop>> {
+    async fn whole(mut self, mut head: response::Parts, gone: &Gone) -> Result<Response<Body>, Box<Stop>> {
         let mut size = 0;
         while let Some(body) = &mut self.incoming {
-            match tokio::time::timeout(SILENCE_MAX, body.frame()).await {
+            let reading = tokio::time::timeout(SILENCE_MAX, body.frame());
+            // What is left of a reply whose agent has left is drained or given up, and recorded, when it is dropped.
+            let Some(read) = gone.unless(Leave::Ends, reading).await else {
+                return Err(failed("client-gone"));
+            };
+            match read {
                 Ok(Some(Ok(frame))) => {
                     let Ok(data) = frame.into_data() else { continue };
                     size += data.len();

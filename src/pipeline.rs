@@ -91,10 +91,12 @@ impl Default for Errands {
 pub async fn serve(gw: &Arc<Gateway>, conn: &Arc<Conn>, request: Request<Inbound>) -> Response<Body> {
     let http = if conn.is_h2() { HttpVersion::Two } else { HttpVersion::One };
     let mut record = Record::open(&gw.evidence, conn.peer(), http);
-    match run(gw, conn, request, &mut record).await {
+    let gone = Gone::of(&request);
+    match run(gw, conn, &gone, request, &mut record).await {
         Ok(Passed::Reply(reply, slot, judging)) => {
             let (shape, id) = (record.shape.clone(), record.id());
-            let passing = observe::reply(reply, slot, record, judging.judge, judging.elsewhere).await;
+            let Judging { judge, elsewhere } = judging;
+            let passing = observe::reply(reply, slot, record, judge, elsewhere, &gone).await;
             passing.unwrap_or_else(|stop| own(answer::refusal(&stop, &shape, id)))
         }
         Ok(Passed::Batch(messages)) => {
@@ -125,11 +127,11 @@ enum Passed {
 async fn run(
     gw: &Arc<Gateway>,
     conn: &Arc<Conn>,
+    gone: &Gone,
     request: Request<Inbound>,
     record: &mut Record,
 ) -> Result<Passed, Box<Stop>> {
     // Understand: nothing outside this process has been touched.
-    let gone = Gone::of(&request);
     record.enter(Stage::Accept);
     limit::admit(&gw.meters, &conn.fingerprint())?;
     accept::sound(conn, &request)?;

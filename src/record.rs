@@ -4,6 +4,7 @@
 //! here alone, when the ledger has the intent. A record that nobody closed closes itself as abandoned.
 
 pub mod chain;
+mod evidence;
 pub mod fold;
 pub mod ledger;
 mod recover;
@@ -14,6 +15,7 @@ pub mod verify;
 mod writer;
 
 pub use chain::Kind;
+pub use evidence::Evidence;
 pub use ledger::{Appended, Config, Durability, Entry, Ledger, LedgerError, OnCommit, Stats};
 pub use recover::Recovered;
 
@@ -22,6 +24,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use aws_lc_rs::digest;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::call::{Class, PolicyAction, Protocol, RecordId, Shape, Stage, Stop, StopKind, TraceContext, hex};
 use crate::classify::Facts;
@@ -32,26 +35,11 @@ use crate::flow::{self, Label};
 use crate::identify::Agent;
 use crate::json::Members;
 use crate::net::Dial;
-use crate::secret::PseudonymKey;
 use crate::telemetry::hop::{ErrorType, Hop, HttpVersion, StageTime};
-use crate::telemetry::{Telemetry, hop, spans};
+use crate::telemetry::{hop, spans};
 
 /// The header that names a call's record, on every reply and on the request upstream.
 pub const RECORD_HEADER: http::HeaderName = http::HeaderName::from_static("holdpoint-record");
-
-/// Where evidence goes.
-pub struct Evidence {
-    /// The audit.
-    pub ledger: Ledger,
-    /// Spans and metrics.
-    pub telemetry: Arc<Telemetry>,
-    /// Under which destinations and credentials are named.
-    pub pseudonyms: PseudonymKey,
-    /// The revision of policy in force.
-    pub policy_revision: Arc<str>,
-    /// Refusals that are folded.
-    pub folds: fold::Folds,
-}
 
 /// What the members of an intent usually take, in bytes.
 const MEMBERS_BYTES: usize = 1024;
@@ -94,6 +82,7 @@ pub struct Record {
     /// The fingerprint of the credential that was used.
     credential: Option<String>,
     state: State,
+    _open: TaskTrackerToken,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,6 +116,7 @@ impl Record {
             decided: false,
             credential: None,
             state: State::Open,
+            _open: evidence.open.token(),
         }
     }
 

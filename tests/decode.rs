@@ -769,3 +769,22 @@ fn a_request_names_one_authority() {
         assert_eq!(reason(of("/x", &[host])), "authority", "{host}");
     }
 }
+
+#[test]
+fn a_stream_is_taken_up_again_after_its_last_whole_event() {
+    let text = "\u{feff}: hello\r\nid: 1\r\ndata:\r\n\r\nretry: 50\nid: 2\nevent: message\ndata: {}\n\n\
+                event: other\ndata: no\n\nid: 3\r\rid: 4\ndata: half";
+    for size in [1, 2, 3, 7, text.len()] {
+        let mut scanner = Scanner::new(100);
+        for chunk in text.as_bytes().chunks(size) {
+            scanner.feed(chunk);
+        }
+        assert_eq!(scanner.position().last_id.as_deref(), Some("3"), "in chunks of {size}");
+        assert_eq!(scanner.position().retry, Some(std::time::Duration::from_millis(50)));
+        let mut resumed = Scanner::resuming(100, scanner.position().clone());
+        resumed.feed(b"data: 1\n\n");
+        assert_eq!(resumed.position().last_id.as_deref(), Some("3"), "an event without an id moves nothing");
+        resumed.feed(b"id:\n\n");
+        assert_eq!(resumed.position().last_id, None, "an empty id takes the last one back");
+    }
+}

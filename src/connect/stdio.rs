@@ -5,7 +5,6 @@
 //! Standard output carries nothing else. A request that gets no reply gets an error that says why, so that no host
 //! waits for ever.
 
-mod events;
 mod exchange;
 mod message;
 mod mirror;

@@ -4,10 +4,14 @@
 //! event can be made durable before the event is released.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::value::RawValue;
 
 use super::jsonrpc::Id;
+
+/// The longest wait before a reconnection that a server may ask for.
+const RETRY_MAX: Duration = Duration::from_secs(300);
 
 /// One complete event that has data.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +23,15 @@ pub struct Event {
     /// The offset in the stream just after the blank line. Where that line ends in CR LF, it lies between the two, since
     /// a reader may act on the CR alone; [`Scanner::boundary`] is after both.
     pub end: u64,
+}
+
+/// Where a client can take a stream up again.
+#[derive(Clone, Debug, Default)]
+pub struct Position {
+    /// The id of the last event that had one.
+    pub last_id: Option<String>,
+    /// How long the server wants clients to wait before they reconnect.
+    pub retry: Option<Duration>,
 }
 
 /// Finds events in a stream however it is cut into chunks.
@@ -36,6 +49,9 @@ pub struct Scanner {
     at: u64,
     boundary: u64,
     opaque: bool,
+    position: Position,
+    /// The id of the event that is being read: it counts when the event is whole.
+    id: Option<String>,
 }
 
 impl Scanner {
@@ -53,7 +69,19 @@ impl Scanner {
             at: 0,
             boundary: 0,
             opaque: false,
+            position: Position::default(),
+            id: None,
         }
+    }
+
+    /// A scanner of a stream that goes on from a position.
+    pub fn resuming(event_bytes_max: usize, position: Position) -> Scanner {
+        Scanner { position, ..Scanner::new(event_bytes_max) }
+    }
+
+    /// Where the stream can be taken up again.
+    pub fn position(&self) -> &Position {
+        &self.position
     }
 
     /// Takes the next bytes of the stream, and gives the events that they complete.
@@ -149,6 +177,10 @@ impl Scanner {
         }
         self.boundary = self.at;
         self.open = false;
+        if let Some(id) = self.id.take() {
+            // An empty id takes the last one back.
+            self.position.last_id = Some(id).filter(|id| !id.is_empty());
+        }
         let (kind, data) = (std::mem::take(&mut self.kind), std::mem::take(&mut self.data));
         std::mem::take(&mut self.has_data).then_some(Event { kind, data, end: self.at })
     }
@@ -176,6 +208,11 @@ impl Scanner {
                 self.data.extend_from_slice(value);
             }
             b"event" => self.kind = value.to_vec(),
+            b"id" if !value.contains(&0) => self.id = std::str::from_utf8(value).ok().map(str::to_owned),
+            b"retry" => {
+                let millis = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
+                self.position.retry = millis.map(|millis| Duration::from_millis(millis).min(RETRY_MAX));
+            }
             _ => {}
         }
         self.line = line;

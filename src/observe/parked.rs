@@ -43,7 +43,7 @@ impl Parked {
     pub fn park(self: &Arc<Parked>, session: Arc<str>, id: Id, judge: Judge) -> Result<Elsewhere, Box<Stop>> {
         if self.0.len() >= PARKED_MAX {
             let text = "too many calls wait for their response; nothing was sent. Try again.";
-            return Err(Stop::new(Stage::Flow, StopKind::Unavailable, "overload", text)
+            return Err(Stop::new(Stage::Commit, StopKind::Unavailable, "overload", text)
                 .retry_after(Duration::from_secs(1)));
         }
         let (sender, record) = oneshot::channel();

@@ -39,6 +39,14 @@ impl Several {
         self.0.push(One { body, otherwise, json });
     }
 
+    /// Adds what a request is answered that ended without any reply.
+    pub fn lost(&mut self, otherwise: Option<String>) {
+        if let Some(text) = otherwise {
+            let body = Body::Own(Some(event(text.into_bytes())));
+            self.0.push(One { body, otherwise: None, json: None });
+        }
+    }
+
     /// Whether there is nothing to pass.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

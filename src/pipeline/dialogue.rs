@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
+use http::{HeaderName, HeaderValue, Method, Request, Uri, header};
 
 use super::Gateway;
 use crate::accept::Conn;
@@ -106,26 +106,25 @@ impl Drop for Answer {
     }
 }
 
-/// The way back to an upstream within one agent's session.
+/// The way back to an upstream within one agent's session. Hardly any is gone, so nothing is built for it before.
 struct Way {
     gateway: Arc<Gateway>,
     conn: Arc<Conn>,
     uri: Uri,
-    headers: HeaderMap,
+    headers: [Option<HeaderValue>; 3],
 }
+
+/// What the way back is found by.
+const KEPT: [HeaderName; 3] = [
+    header::HOST,
+    HeaderName::from_static("mcp-session-id"),
+    HeaderName::from_static("mcp-protocol-version"),
+];
 
 impl Way {
     fn of(gw: &Arc<Gateway>, conn: &Arc<Conn>, call: &Call) -> Way {
-        const KEPT: [HeaderName; 3] = [
-            header::HOST,
-            HeaderName::from_static("mcp-session-id"),
-            HeaderName::from_static("mcp-protocol-version"),
-        ];
-        let Parts { uri, headers: sent, .. } = call.head();
-        let mut headers: HeaderMap =
-            KEPT.into_iter().filter_map(|name| Some((name.clone(), sent.get(&name)?.clone()))).collect();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
+        let Parts { uri, headers, .. } = call.head();
+        let headers = KEPT.map(|name| headers.get(name).cloned());
         Way { gateway: Arc::clone(gw), conn: Arc::clone(conn), uri: uri.clone(), headers }
     }
 
@@ -140,7 +139,12 @@ impl Way {
         let mut request = Request::new(Inbound::Whole(Bytes::from(answer::declined(id))));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = uri.unwrap_or_else(|| self.uri.clone());
-        *request.headers_mut() = self.headers.clone();
+        let headers = request.headers_mut();
+        headers.extend(
+            std::iter::zip(KEPT, &self.headers).filter_map(|(name, value)| Some((name, value.clone()?))),
+        );
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
         self.gateway.errands.run(again(Arc::clone(&self.gateway), Arc::clone(&self.conn), request));
     }
 }

@@ -28,8 +28,12 @@ pub(super) async fn serve(
         .collect();
     let mut replies = Several::default();
     for (serving, otherwise) in serving {
-        if let Ok(reply) = serving.await {
-            replies.add(reply, otherwise);
+        match serving.await {
+            Ok(reply) => replies.add(reply, otherwise),
+            Err(error) => {
+                tracing::error!(event = "batch.message_lost", error = %error);
+                replies.lost(otherwise);
+            }
         }
     }
     match replies.is_empty() {

@@ -529,3 +529,17 @@ async fn a_stream_that_is_silent_for_hours_stays_up() {
     drop(stream);
     world.join().await;
 }
+
+#[tokio::test]
+async fn an_agent_that_leaves_while_its_list_is_read_leaves_the_upstream_too() {
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n{";
+    let odd = Fake::that(move |_| Does::WritesThen(head.to_owned(), String::new())).await;
+    let world = World::odd(odd, "", "").await;
+    let mut agent = world.raw("support").await;
+    agent.message("oddmcp", &json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"})).await;
+    world.odd.has_seen(1).await;
+    drop(agent);
+    world.odd.was_left(1).await;
+    world.eventually("client-gone").await;
+    world.join().await;
+}

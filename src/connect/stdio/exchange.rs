@@ -12,10 +12,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::events::{Events, Position};
 use super::message::{self, Message, on_one_line};
 use super::session::{RETRY, SESSION};
 use super::{Bridge, INTERNAL_ERROR, locked};
+use crate::decode::sse::{Event, Position, Scanner};
 
 /// The largest reply, and the largest event of a stream.
 const REPLY_BYTES_MAX: usize = 64 << 20;
@@ -224,7 +224,7 @@ impl Bridge {
         position: &mut Position,
         passing: &mut Passing<'_>,
     ) -> Result<usize, NoReply> {
-        let (mut events, mut count) = (Events::new(REPLY_BYTES_MAX), 0);
+        let (mut scanner, mut count) = (Scanner::resuming(REPLY_BYTES_MAX, position.clone()), 0);
         loop {
             let frame = if passing.is_done() {
                 // What may still follow a reply is nobody's to wait for, but a stream that ends by itself ends well.
@@ -239,11 +239,17 @@ impl Bridge {
             // A stream that breaks is like one that ends: what matters is whether the reply has come.
             let Some(Ok(frame)) = frame else { return Ok(count) };
             let Ok(data) = frame.into_data() else { continue };
-            let before = position.last_id.clone();
-            let messages = events.feed(&data, position).map_err(NoReply::because)?;
-            count += messages.len() + usize::from(before != position.last_id);
-            for message in messages {
-                self.pass(&message, passing).await?;
+            let events = scanner.feed(&data);
+            if scanner.opaque() {
+                return Err(NoReply::because(format!("an event of more than {REPLY_BYTES_MAX} bytes")));
+            }
+            count += usize::from(position.last_id != scanner.position().last_id);
+            position.clone_from(scanner.position());
+            let is_message =
+                |event: &&Event| matches!(&*event.kind, b"" | b"message") && !event.data.is_empty();
+            for event in events.iter().filter(is_message) {
+                count += 1;
+                self.pass(&event.data, passing).await?;
             }
         }
     }

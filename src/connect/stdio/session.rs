@@ -8,9 +8,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::Value;
 use tokio::task::AbortHandle;
 
-use super::events::Position;
 use super::exchange::{Passing, is_stream};
 use super::{Bridge, locked};
+use crate::decode::sse::Position;
 
 /// The header of a session's id.
 pub const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
