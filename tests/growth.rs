@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::hint::black_box;
+use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
@@ -32,6 +33,10 @@ use holdpoint::json::{Limits, Members};
 use holdpoint::limit::{self, Dimension, Meters, Rate, Rule};
 use holdpoint::record::verify::{Status, verify};
 use holdpoint::record::{Config, Durability, Entry, Kind, Ledger, restore};
+use http::Request;
+use http_body_util::{BodyExt as _, Empty};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 use serde_json::json;
 
 /// The allocator of the program: memory is measured as there.
@@ -272,6 +277,46 @@ fn memory() {
         (0..1_023).for_each(|at| drop(flow::enter(&runs, agent, trace(200_000 + at), now)));
     }
     point("run-memory", "a run", 1_024, &[(resident_bytes() - before) / (1_023 * agents) as f64]);
+}
+
+/// What the upstream's side of a standing stream takes by itself: a connection of hyper's client for HTTP/1.1, on which a
+/// reply is under way: `cargo test --test growth standing -- --exact --ignored --nocapture`.
+#[tokio::test]
+#[ignore = "prints figures and asserts nothing"]
+async fn standing() {
+    const CONNECTIONS: usize = 8_000;
+    const REPLY: &[u8] =
+        b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n\
+                           8\r\n: open\n\n\r\n";
+    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let upstream = std::thread::spawn(move || {
+        let mut open = Vec::with_capacity(CONNECTIONS);
+        while open.len() < CONNECTIONS {
+            let (mut socket, _) = listener.accept().unwrap();
+            let _ = socket.read(&mut [0; 1024]).unwrap();
+            socket.write_all(REPLY).unwrap();
+            open.push(socket);
+        }
+        open
+    });
+    let mut open = Vec::with_capacity(CONNECTIONS);
+    let mut before = resident_bytes();
+    for at in 0..CONNECTIONS {
+        let socket = tokio::net::TcpStream::connect(address).await.unwrap();
+        let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await.unwrap();
+        tokio::spawn(connection);
+        let request = Request::get("/mcp").header("host", "upstream").body(Empty::<Bytes>::new()).unwrap();
+        let mut reply = sender.send_request(request).await.unwrap().into_body();
+        assert_eq!(reply.frame().await.unwrap().unwrap().into_data().unwrap(), ": open\n\n");
+        open.push((sender, reply));
+        if at + 1 == CONNECTIONS / 10 {
+            before = resident_bytes();
+        }
+    }
+    let taken = (resident_bytes() - before) / (CONNECTIONS - CONNECTIONS / 10) as f64;
+    point("standing", "an upstream's connection", CONNECTIONS, &[taken]);
+    drop((open, upstream.join().unwrap()));
 }
 
 /// A directory that goes with the measurement.
