@@ -123,9 +123,21 @@ async fn ageing(gateway: Arc<Gateway>, identity: Arc<tls::Identity>, mut drain: 
         let soon = time::OffsetDateTime::now_utc().date().saturating_add(WARNED_AHEAD);
         let due = gateway.directory.entries().filter(|entry| entry.review_due.is_some_and(|due| due <= soon));
         metrics.reviews_due(due.count());
+        shadowed(&gateway);
         tokio::select! {
             () = tokio::time::sleep(EVERY) => {}
             _ = drain.wait_for(|drain| *drain) => return,
+        }
+    }
+}
+
+/// Tells the metrics what is in shadow, and for how long.
+fn shadowed(gateway: &Gateway) {
+    let (metrics, now) = (gateway.evidence.telemetry.metrics(), std::time::SystemTime::now());
+    for upstream in gateway.catalog.upstreams() {
+        if let Some(shadow) = &upstream.config().shadow {
+            let left = shadow.until.duration_since(now).unwrap_or_default();
+            metrics.shadow(&upstream.config().name, left.as_secs_f64());
         }
     }
 }

@@ -1,12 +1,14 @@
 //! The vocabulary of a call: plain values that every stage understands. No I/O, no async, no serde.
 
 mod input;
+mod shadow;
 mod stop;
 
 pub use input::{
     AgentProfile, Approval, Auth, BreakGlass, FactType, Lifted, PolicyAction, PolicyInput, ResourceKind,
     ResourceProfile, Task, Word,
 };
+pub use shadow::{Shade, Shadow, WouldBe};
 pub use stop::{Limited, Stage, Stop, StopKind};
 
 use std::fmt;
@@ -52,6 +54,11 @@ impl Consequence {
     /// A consequence from 0 to 4; anything else is `None`.
     pub fn new(level: u8) -> Option<Consequence> {
         (level <= 4).then_some(Consequence(level))
+    }
+
+    /// Whether it is so high that nothing puts it in shadow.
+    pub fn is_enforced(self) -> bool {
+        self.0 >= 4
     }
 
     /// The level, 0 to 4.

@@ -14,13 +14,13 @@ pub mod when;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, header};
 
 use crate::bench::{self, Control};
 use crate::call::{
-    Class, Consequence, Effect, FactType, Lifted, PolicyAction, ResourceProfile, Returns, Stage, Stop,
+    Class, Consequence, Effect, FactType, Lifted, PolicyAction, ResourceProfile, Returns, Shade, Stage, Stop,
     StopKind, Word,
 };
 use crate::decode::jsonrpc::Message;
@@ -123,8 +123,14 @@ pub struct Facts {
     pub action: PolicyAction,
 }
 
+/// The shade that a call is in, by its upstream and its agent.
+pub fn shade(catalog: &Catalog, call: &Call, now: SystemTime) -> Shade {
+    let upstream = catalog.upstream(&call.route().name);
+    Shade::of(upstream.and_then(|upstream| upstream.config().shadow.as_ref()), call.agent().profile(), now)
+}
+
 /// Says what a decoded call does to the world.
-pub fn call(catalog: &Catalog, call: &Call) -> Result<Facts, Box<Stop>> {
+pub fn call(catalog: &Catalog, call: &Call, shade: &mut Shade) -> Result<Facts, Box<Stop>> {
     let Some(upstream) = catalog.upstream(&call.route().name) else {
         return Err(Stop::new(
             Stage::Classify,
@@ -175,26 +181,30 @@ pub fn call(catalog: &Catalog, call: &Call) -> Result<Facts, Box<Stop>> {
             }
         },
     };
-    facts(catalog, &Question { upstream, subject })
+    shaded(catalog, &Question { upstream, subject }, shade)
 }
 
 /// Says what a call does to the world. Stops only what a strict upstream's catalogue does not name.
 pub fn facts(catalog: &Catalog, question: &Question<'_>) -> Result<Facts, Box<Stop>> {
+    shaded(catalog, question, &mut Shade::default())
+}
+
+fn shaded(catalog: &Catalog, question: &Question<'_>, shade: &mut Shade) -> Result<Facts, Box<Stop>> {
     let upstream = question.upstream;
     match question.subject {
         Subject::Session => Ok(session(upstream)),
         Subject::TaskRead { tool } => Ok(task_read(upstream, tool)),
         Subject::Tool { name, arguments } => match upstream.tool(name) {
             Some(entry) => Ok(listed(catalog, entry, &View::Arguments(arguments), Body::Understood)),
-            None => unlisted(upstream, &format!("the tool `{name}`"), Body::Understood),
+            None => unlisted(upstream, &format!("the tool `{name}`"), Body::Understood, shade),
         },
         Subject::Resource { method, uri, params } => match upstream.resource(method, uri) {
             Some(entry) => Ok(listed(catalog, entry, &View::Arguments(params), Body::Understood)),
-            None => unlisted(upstream, &format!("the resource `{uri}`"), Body::Understood),
+            None => unlisted(upstream, &format!("the resource `{uri}`"), Body::Understood, shade),
         },
         Subject::Method { name, params } => match upstream.method(name) {
             Some(entry) => Ok(listed(catalog, entry, &View::Arguments(params), Body::Understood)),
-            None => unlisted(upstream, &format!("the method `{name}`"), Body::Understood),
+            None => unlisted(upstream, &format!("the method `{name}`"), Body::Understood, shade),
         },
         Subject::Http { method, path, query, headers, body } => {
             match upstream.operations.find(method, path) {
@@ -209,7 +219,7 @@ pub fn facts(catalog: &Catalog, question: &Question<'_>) -> Result<Facts, Box<St
                         HttpBody::Other => Body::Foreign,
                         HttpBody::Opaque => Body::Streamed,
                     };
-                    unlisted(upstream, &format!("the operation `{method} {path}`"), understood)
+                    unlisted(upstream, &format!("the operation `{method} {path}`"), understood, shade)
                 }
             }
         }
@@ -277,7 +287,7 @@ fn task_read(upstream: &Upstream, tool: &str) -> Facts {
     facts
 }
 
-fn unlisted(upstream: &Upstream, what: &str, body: Body) -> Result<Facts, Box<Stop>> {
+fn unlisted(upstream: &Upstream, what: &str, body: Body, shade: &mut Shade) -> Result<Facts, Box<Stop>> {
     if upstream.config().strict {
         let name = &upstream.config().name;
         let mut stop = Stop::new(
@@ -288,7 +298,7 @@ fn unlisted(upstream: &Upstream, what: &str, body: Body) -> Result<Facts, Box<St
         )
         .operator(format!("{what} is in no entry of the catalogue of `{name}`, which is strict"));
         stop.rule = Arc::from("unlisted");
-        return Err(stop);
+        shade.pass(stop, Consequence::UNLISTED)?;
     }
     let mut facts = bare(&upstream.unlisted, Returns::UNLISTED);
     facts.lineage_unknown = body != Body::Understood;

@@ -4,8 +4,11 @@ pub mod catalog;
 mod load;
 pub mod raw;
 pub mod registry;
+mod shadow;
 mod stdio;
 mod upstream;
+
+pub use shadow::in_shadow;
 
 pub use load::{Listener, ListenerKind, Loaded, Settings, load, policy_dir};
 

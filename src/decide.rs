@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::call::{Auth, PolicyAction, PolicyInput, Stage, Stop, StopKind};
+use crate::call::{Auth, Consequence, PolicyAction, PolicyInput, Shade, Stage, Stop, StopKind, WouldBe};
 use crate::classify::Facts;
 use crate::classify::catalog::Upstream;
 use crate::decode::Call;
@@ -56,12 +56,23 @@ pub struct Judged {
     pub input: Box<PolicyInput>,
 }
 
-/// Decides a call at this moment.
+/// Decides a call at this moment. What is in shadow passes, and its shade keeps what would have been.
 #[inline(never)] // integration/bench/gate.py counts its instructions by name
-pub fn call(policy: &Policy, call: Call, facts: Facts, entry: Entry, moment: Moment) -> Judged {
+pub fn call(
+    policy: &Policy,
+    call: Call,
+    facts: Facts,
+    entry: Entry,
+    moment: Moment,
+    shade: &mut Shade,
+) -> Judged {
     let input = Box::new(input(&call, &facts, &entry, moment));
     let decision = policy.evaluate(&input);
+    if let Some(would_be) = would_be(&decision, shade.covers(facts.consequence)) {
+        shade.note(would_be);
+    }
     let verdict = match &decision.outcome {
+        _ if shade.covers(facts.consequence) => Verdict::Allow(Permitted { call, facts, entry }),
         Outcome::Allow => Verdict::Allow(Permitted { call, facts, entry }),
         Outcome::Deny => Verdict::Deny(denied(&decision)),
         Outcome::Hold(terms) => {
@@ -71,22 +82,45 @@ pub fn call(policy: &Policy, call: Call, facts: Facts, entry: Entry, moment: Mom
     Judged { verdict, decision, input }
 }
 
+/// What policy would have said, when that is not what becomes of the call.
+fn would_be(decision: &Decision, covered: bool) -> Option<WouldBe> {
+    let decision = match (&decision.outcome, &decision.shadow) {
+        (Outcome::Deny | Outcome::Hold(_), _) if covered => decision,
+        (Outcome::Deny, _) | (_, None) => return None,
+        (Outcome::Allow | Outcome::Hold(_), Some(shadow)) => shadow,
+    };
+    Some(WouldBe {
+        kind: if matches!(decision.outcome, Outcome::Hold(_)) { StopKind::Held } else { StopKind::Denied },
+        reason: "policy",
+        rule: Arc::clone(&decision.rule),
+        policies: decision.policies.clone(),
+        detail: decision.reason.clone(),
+    })
+}
+
 /// What of an upstream's lists an agent may see, as policy says at the moment of its call.
 pub struct Sight {
     policy: Arc<Policy>,
     upstream: Arc<Upstream>,
     input: Box<PolicyInput>,
+    shade: Shade,
 }
 
 impl Sight {
     /// The sight of the agent whose call this was decided for.
-    pub fn new(policy: &Arc<Policy>, upstream: &Arc<Upstream>, input: &PolicyInput) -> Sight {
-        Sight { policy: Arc::clone(policy), upstream: Arc::clone(upstream), input: Box::new(input.clone()) }
+    pub fn new(policy: &Arc<Policy>, upstream: &Arc<Upstream>, input: &PolicyInput, shade: &Shade) -> Sight {
+        let (policy, upstream) = (Arc::clone(policy), Arc::clone(upstream));
+        Sight { policy, upstream, input: Box::new(input.clone()), shade: shade.clone() }
     }
 
     /// Whether policy lets the agent discover the item of this name in this list.
     pub fn shows(&self, list: &str, name: &str) -> bool {
-        let Some(profile) = self.upstream.listed(list, name) else { return false };
+        let Some(profile) = self.upstream.listed(list, name) else {
+            return self.shade.covers(Consequence::UNLISTED);
+        };
+        if self.shade.covers(profile.consequence) {
+            return true;
+        }
         let input = PolicyInput {
             action: PolicyAction::Discover,
             resource: Arc::clone(profile),

@@ -146,12 +146,15 @@ async fn run(
     record.decoded(&call);
     let answer = dialogue::Answer::of(gw, conn, &call);
     record.enter(Stage::Classify);
-    let facts = classify::call(&gw.catalog, &call)?;
+    let now = SystemTime::now();
+    let mut shade = classify::shade(&gw.catalog, &call, now);
+    let facts = classify::call(&gw.catalog, &call, &mut shade)?;
     record.understood(&facts);
     record.enter(Stage::Limit);
-    let slot = limit::acquire(&gw.meters, limit::Subject::of(call.agent().id(), &facts))?;
+    let slot = limit::acquire(&gw.meters, limit::Subject::of(call.agent().id(), &facts));
+    let slot = slot.or_else(|stop| shade.pass(stop, facts.consequence).map(|()| Slot::default()))?;
     record.enter(Stage::Flow);
-    let (now, agent) = (SystemTime::now(), call.agent().id().clone());
+    let agent = call.agent().id().clone();
     let entry = flow::enter(&gw.runs, &agent, flow::run_of(&call, &gw.evidence.pseudonyms), now);
     record.entered(&entry);
     let mut known = entry.labels.clone();
@@ -159,8 +162,9 @@ async fn run(
 
     // Decide: from here on the call exists only inside a verdict.
     record.enter(Stage::Decide);
-    let judged = decide::call(&gw.policy, call, facts, entry, Moment { now, source_ip: conn.peer().ip() });
-    record.decided(&judged);
+    let moment = Moment { now, source_ip: conn.peer().ip() };
+    let judged = decide::call(&gw.policy, call, facts, entry, moment, &mut shade);
+    record.decided(&judged, shade.would_be());
     let permitted = match judged.verdict {
         Verdict::Allow(permitted) => permitted,
         Verdict::Deny(stop) => return Err(stop),
@@ -176,7 +180,7 @@ async fn run(
     flow::sent(&gw.runs, &agent, &brings, now);
     known.extend_from_slice(&brings);
     let steady = Box::new(flow::steady(&gw.runs, &agent, known));
-    judging.see(gw, permitted.call(), &judged.input)?;
+    judging.see(gw, permitted.call(), &judged.input, &shade)?;
     let committed = record.commit(permitted, &brings).await?;
     answer.given();
     record.enter(Stage::Credential);

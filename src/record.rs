@@ -7,6 +7,7 @@ pub mod chain;
 mod evidence;
 pub mod fold;
 pub mod ledger;
+mod notes;
 mod recover;
 pub mod restore;
 mod segment;
@@ -26,9 +27,11 @@ use std::time::{Duration, Instant, SystemTime};
 use aws_lc_rs::digest;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use crate::call::{Class, PolicyAction, Protocol, RecordId, Shape, Stage, Stop, StopKind, TraceContext, hex};
+use crate::call::{
+    Class, PolicyAction, Protocol, RecordId, Shape, Stage, Stop, StopKind, TraceContext, WouldBe, hex,
+};
 use crate::classify::Facts;
-use crate::decide::{Decision, Judged, Outcome, Permitted, wire};
+use crate::decide::{Judged, Permitted, Verdict, wire};
 use crate::decode::mcp::McpAction;
 use crate::decode::{Action, Call, Payload};
 use crate::flow::{self, Label};
@@ -217,19 +220,23 @@ impl Record {
     }
 
     /// Notes what was decided, and everything that it went by.
-    pub fn decided(&mut self, judged: &Judged) {
+    pub fn decided(&mut self, judged: &Judged, would_be: Option<&WouldBe>) {
         let decision = &judged.decision;
         self.decided = true;
-        note_decision(&mut self.noted, decision, &self.evidence.policy_revision);
+        notes::decision(&mut self.noted, judged, would_be, &self.evidence.policy_revision);
         self.noted.texts("findings", judged.input.findings.iter().map(|finding| &**finding));
         wire::write(&judged.input, &mut self.noted);
         if let Some(hop) = &mut self.hop {
             hop.decision.rule = Arc::clone(&decision.rule);
-            hop.decision.outcome = match decision.outcome {
-                Outcome::Allow => hop::Outcome::Allowed,
-                Outcome::Deny => hop::Outcome::Denied,
-                Outcome::Hold(_) => hop::Outcome::Held,
+            hop.decision.outcome = match judged.verdict {
+                Verdict::Allow(_) => hop::Outcome::Allowed,
+                Verdict::Deny(_) => hop::Outcome::Denied,
+                Verdict::Hold(_) => hop::Outcome::Held,
             };
+            hop.decision.would_be = would_be.map(|would_be| hop::Outcome::of(would_be.kind));
+            if let Some(would_be) = would_be {
+                hop.decision.rule = Arc::clone(&would_be.rule);
+            }
         }
     }
 
@@ -337,10 +344,10 @@ impl Record {
                 _ => "not-sent",
             };
             let mut members = Members::with_capacity(MEMBERS_BYTES);
-            note_stop(&mut members, stop);
+            notes::stop(&mut members, stop);
             return (self.outcome(status, members), durability);
         }
-        note_stop(&mut self.noted, stop);
+        notes::stop(&mut self.noted, stop);
         if !self.decided {
             self.noted.object("decision", |members| {
                 members.text("outcome", hop::Outcome::of(stop.kind).as_str());
@@ -507,30 +514,6 @@ fn durability(facts: &Facts) -> Durability {
     } else {
         Durability::Synced
     }
-}
-
-fn note_decision(members: &mut Members, decision: &Decision, revision: &str) {
-    members.object("decision", |members| {
-        let outcome = match decision.outcome {
-            Outcome::Allow => "allowed",
-            Outcome::Deny => "denied",
-            Outcome::Hold(_) => "held",
-        };
-        members.text("outcome", outcome);
-        members.text("rule", &decision.rule);
-        members.texts("policies", decision.policies.iter().map(|id| &**id));
-        members.text("reason", &decision.reason);
-        if !decision.errors.is_empty() {
-            members.texts("errors", decision.errors.iter().map(String::as_str));
-        }
-        members.text("revision", revision);
-    });
-}
-
-fn note_stop(members: &mut Members, stop: &Stop) {
-    members.text("stage", stop.stage.as_str());
-    members.text("reason", stop.reason);
-    members.text("detail", &stop.operator);
 }
 
 fn error_type(stop: &Stop) -> Option<ErrorType> {

@@ -3,7 +3,8 @@
 use std::fmt::Display;
 use std::time::Duration;
 
-use time::OffsetDateTime;
+use time::macros::format_description;
+use time::{Date, OffsetDateTime};
 
 /// `30s`, `30m`, `1h30m`, `2d`, `500ms`: more than nothing, each unit at most once, largest first.
 pub fn duration(text: &str) -> Option<Duration> {
@@ -27,6 +28,11 @@ pub fn duration(text: &str) -> Option<Duration> {
         rest = tail;
     }
     (total > 0).then(|| Duration::from_millis(total))
+}
+
+/// A day, as in `2027-03-01`.
+pub fn date(text: &str) -> Option<Date> {
+    Date::parse(text, format_description!("[year]-[month]-[day]")).ok()
 }
 
 /// `4MiB`, `64KiB`, `1GiB`, `512B`.

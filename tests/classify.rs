@@ -29,6 +29,7 @@ fn upstream(name: &str, kind: UpstreamKind) -> UpstreamConfig {
         strict: name.starts_with("strict"),
         asks: holdpoint::classify::catalog::Asks::usual(false),
         methods: Vec::new(),
+        shadow: None,
     }
 }
 

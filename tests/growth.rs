@@ -479,6 +479,7 @@ fn mail() -> Catalog {
         strict: false,
         asks: holdpoint::classify::catalog::Asks::usual(false),
         methods: Vec::new(),
+        shadow: None,
     };
     let mut internal = Internal::default();
     internal.add("*@example.org").unwrap();

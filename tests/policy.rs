@@ -122,8 +122,8 @@ fn what_cannot_be_a_policy_is_refused() {
     refused("permit (principal, action", "line 1");
     refused("@id(\"t\") permit (principal == ?principal, action, resource);", "is a template");
     refused(
-        "@id(\"s\") @mode(\"shadow\") forbid (principal, action, resource);",
-        "@mode is not supported yet",
+        "@id(\"s\") @mode(\"off\") forbid (principal, action, resource);",
+        "@mode(\"off\") must be @mode(\"shadow\")",
     );
     refused("@id(\"h\") @hold(\"approval\") permit (principal, action, resource);", "belongs on a forbid");
     refused(
@@ -191,6 +191,42 @@ fn a_rule_that_errs_denies() {
         let mut call = input(Class::Read);
         call.facts.insert(name.into(), value);
         assert_eq!(&*policy.evaluate(&call).rule, "policy-error", "{name}");
+    }
+}
+
+#[test]
+fn a_forbid_in_shadow_says_what_would_be_and_a_permit_in_shadow_permits_nothing() {
+    let permit = "@id(\"p\") permit (principal, action, resource);";
+    let shadow = "@id(\"s\") @mode(\"shadow\") @public(\"later\") forbid (principal, action, resource);";
+    let policy = load(&format!("{permit}\n{shadow}")).unwrap();
+    assert_eq!(policy.in_shadow(), [Arc::from("s")]);
+    let mut call = input(Class::Write);
+    let decision = policy.evaluate(&call);
+    assert_eq!(decision.outcome, Outcome::Allow);
+    let would_be = decision.shadow.as_deref().unwrap();
+    assert_eq!((&would_be.outcome, &*would_be.rule), (&Outcome::Deny, "later"));
+    call.consequence = Consequence::new(4).unwrap();
+    let decision = policy.evaluate(&call);
+    assert_eq!((&decision.outcome, &decision.shadow), (&Outcome::Deny, &None));
+    let policy = load("@id(\"p\") @mode(\"shadow\") permit (principal, action, resource);").unwrap();
+    assert_eq!(policy.evaluate(&input(Class::Read)).outcome, Outcome::Deny);
+}
+
+#[test]
+fn what_is_remembered_of_a_policy_in_shadow_is_what_is_decided_anew() {
+    let text = "@id(\"p\") permit (principal, action, resource);
+        @id(\"s\") @mode(\"shadow\") forbid (principal, action, resource) when { context.consequence >= 2 };
+        @id(\"t\") forbid (principal, action, resource) when { principal.risk >= 3 };";
+    let policy = load(text).unwrap();
+    for level in 0..=4 {
+        let mut call = input(Class::Read);
+        call.consequence = Consequence::new(level).unwrap();
+        for _ in 0..2 {
+            let decision = policy.evaluate(&call);
+            assert_eq!(*decision, policy.evaluate_fresh(&call));
+            assert_eq!(*decision, policy.evaluate_whole(&call));
+            assert_eq!(decision.shadow.is_some(), (2..4).contains(&level), "{level}");
+        }
     }
 }
 

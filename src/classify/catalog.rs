@@ -11,6 +11,7 @@ use super::view::Pointer;
 use super::when::Condition;
 use crate::call::{
     Class, Confidentiality, Consequence, Effect, FactType, Integrity, ResourceKind, ResourceProfile, Returns,
+    Shadow,
 };
 
 /// Every upstream with what its catalogue says.
@@ -52,6 +53,8 @@ pub struct UpstreamConfig {
     pub asks: Asks,
     /// Methods beyond those of MCP that agents may ask of it.
     pub methods: Vec<Arc<str>>,
+    /// The shadow that it is in.
+    pub shadow: Option<Shadow>,
 }
 
 /// What an MCP upstream may ask of agents, beside whether they are there (`ping`).

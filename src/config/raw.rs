@@ -168,10 +168,23 @@ pub struct Upstream {
     pub credential: Option<StaticCredential>,
     /// Not supported yet.
     pub openapi: Option<Value>,
-    /// Not supported yet.
-    pub enforcement: Option<Value>,
+    /// Whether decisions bind, or what they would stop is let pass and shown.
+    pub enforcement: Option<Enforcement>,
     /// For `mcp`, in place of `url`: a program that the gateway runs, and speaks to over its standard input and output.
     pub stdio: Option<Stdio>,
+}
+
+/// Shadow for a while, for all agents or for groups of them.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Enforcement {
+    /// `enforce` (the default without this section) or `shadow`.
+    pub mode: String,
+    /// The last day of shadow, as in 2026-12-20 (UTC), at most 30 days ahead; past it everything is enforced.
+    pub until: Option<String>,
+    /// Only for agents of these groups.
+    #[serde(default)]
+    pub groups: Vec<String>,
 }
 
 /// A program that is an MCP server on its standard input and output.

@@ -6,12 +6,11 @@ use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use time::Date;
-use time::macros::format_description;
 
 use crate::call::{AgentId, Autonomy};
 use crate::identify::directory::{Directory, Entry, Owners, State};
 use crate::identify::svid;
+use crate::units;
 use crate::yaml::{self, Mistake};
 
 /// The form of a file with named parts.
@@ -205,8 +204,11 @@ fn entry(file: &str, path: &str, raw: &RawAgent, mistakes: &mut Vec<Mistake>) ->
         wrong("risk", format!("{risk} is not between 0 and 4"));
     }
     let review_due = raw.review_due.as_deref().and_then(|text| {
-        let date = Date::parse(text, format_description!("[year]-[month]-[day]"));
-        date.map_err(|_| wrong("review_due", format!("{text} is not a date such as 2027-03-01"))).ok()
+        let date = units::date(text);
+        if date.is_none() {
+            wrong("review_due", format!("{text} is not a date such as 2027-03-01"));
+        }
+        date
     });
     let Some(id) = raw.id.as_deref() else {
         wrong("id", "missing: a SPIFFE ID such as spiffe://example.org/agent/support".to_owned());

@@ -63,7 +63,6 @@ impl Reader {
     pub(super) fn upstream(&mut self, at: usize, raw: &raw::Upstream, parts: &mut Parts) {
         let path = format!("upstreams[{at}]");
         self.not_yet(&format!("{path}.openapi"), raw.openapi.is_some());
-        self.not_yet(&format!("{path}.enforcement"), raw.enforcement.is_some());
         let Some(config) = self.upstream_config(&path, raw) else { return };
         if parts.sources.iter().any(|source| source.config.name == config.name) {
             self.mistake(&format!("{path}.name"), format!("`{}` is there twice", config.name));
@@ -133,6 +132,7 @@ impl Reader {
             strict: raw.strict.unwrap_or(false),
             asks: self.asks(path, raw),
             methods: self.methods(path, raw),
+            shadow: self.shadow(path, raw),
         })
     }
 

@@ -16,7 +16,7 @@ use crate::bench::{self, Control};
 use crate::call::{Approval, FactType, PolicyInput};
 use crate::decide::schema::Facts;
 use crate::yaml::Mistake;
-use load::RuleInfo;
+use load::{Mode, RuleInfo};
 use memo::Memo;
 pub use terms::HoldTerms;
 use view::{Names, PairView, Views};
@@ -71,12 +71,18 @@ pub struct Decision {
     pub reason: String,
     /// What went wrong in evaluation. Anything here denies.
     pub errors: Vec<String>,
+    /// What it would be if the policies in shadow were enforced, where that differs.
+    pub shadow: Option<Box<Decision>>,
 }
 
 /// One generation of policy. It never changes; a reload makes another one.
 pub struct Policy {
     schema: Schema,
     all: PolicySet,
+    /// Without those in shadow.
+    enforced: PolicySet,
+    /// Whether any is in shadow.
+    shadow: bool,
     rules: HashMap<PolicyId, RuleInfo>,
     facts: Facts,
     revision: Arc<str>,
@@ -103,9 +109,17 @@ struct Answer<'a> {
 }
 
 /// Which policies are asked.
+#[derive(Clone, Copy)]
 enum Extent {
     Slice,
     Whole,
+}
+
+/// Whether policies in shadow are asked too.
+#[derive(Clone, Copy)]
+enum Reach {
+    All,
+    Enforced,
 }
 
 impl Policy {
@@ -115,6 +129,8 @@ impl Policy {
         let names = Names::new().map_err(|problem| vec![Mistake::new("schema.cedarschema", "", problem)])?;
         Ok(Policy {
             schema: loaded.schema,
+            enforced: loaded.enforced,
+            shadow: loaded.rules.values().any(|rule| rule.mode == Mode::Shadow),
             all: loaded.set,
             rules: loaded.rules,
             facts: facts.clone(),
@@ -139,6 +155,14 @@ impl Policy {
     /// How many policies there are.
     pub fn len(&self) -> usize {
         self.rules.len()
+    }
+
+    /// The policies in shadow, sorted by id.
+    pub fn in_shadow(&self) -> Vec<Arc<str>> {
+        let shadow = self.rules.values().filter(|rule| rule.mode == Mode::Shadow);
+        let mut ids: Vec<Arc<str>> = shadow.map(|rule| Arc::clone(&rule.id)).collect();
+        ids.sort();
+        ids
     }
 
     /// Whether there are none.
@@ -169,16 +193,29 @@ impl Policy {
 
     /// The same, decided anew: the oracle that what is remembered is compared with.
     pub fn evaluate_fresh(&self, input: &PolicyInput) -> Decision {
-        self.decide(input, &Extent::Slice)
+        self.decide(input, Extent::Slice)
     }
 
     /// The same over all policies: the oracle that the slices are compared with.
     pub fn evaluate_whole(&self, input: &PolicyInput) -> Decision {
-        self.decide(input, &Extent::Whole)
+        self.decide(input, Extent::Whole)
     }
 
-    fn decide(&self, input: &PolicyInput, extent: &Extent) -> Decision {
-        let ask = |approval: Option<&Approval>| self.ask(input, approval, extent);
+    /// With policies in shadow, what all would say is kept beside what the enforced ones say.
+    fn decide(&self, input: &PolicyInput, extent: Extent) -> Decision {
+        let all = self.judge(input, extent, Reach::All);
+        if !self.shadow || all.outcome == Outcome::Allow || input.consequence.is_enforced() {
+            return all;
+        }
+        let enforced = self.judge(input, extent, Reach::Enforced);
+        if enforced.outcome.as_str() == all.outcome.as_str() {
+            return all;
+        }
+        Decision { shadow: Some(Box::new(all)), ..enforced }
+    }
+
+    fn judge(&self, input: &PolicyInput, extent: Extent, reach: Reach) -> Decision {
+        let ask = |approval: Option<&Approval>| self.ask(input, approval, extent, reach);
         let first = ask(input.approval.as_ref());
         if !first.errors.is_empty() {
             return failed(first);
@@ -203,8 +240,14 @@ impl Policy {
         }
     }
 
-    fn ask(&self, input: &PolicyInput, approval: Option<&Approval>, extent: &Extent) -> Answer<'_> {
-        match self.try_ask(input, approval, extent) {
+    fn ask(
+        &self,
+        input: &PolicyInput,
+        approval: Option<&Approval>,
+        extent: Extent,
+        reach: Reach,
+    ) -> Answer<'_> {
+        match self.try_ask(input, approval, extent, reach) {
             Ok(answer) => answer,
             Err(error) => Answer { allowed: false, rules: Vec::new(), errors: vec![error] },
         }
@@ -214,7 +257,8 @@ impl Policy {
         &self,
         input: &PolicyInput,
         approval: Option<&Approval>,
-        extent: &Extent,
+        extent: Extent,
+        reach: Reach,
     ) -> Result<Answer<'_>, String> {
         self.conforms(input)?;
         let view: Arc<PairView> = self.views.of(&self.names, &self.schema, input)?;
@@ -223,9 +267,12 @@ impl Policy {
         // The schema is not asked again here: entities are checked when made, facts above, and the rest is typed.
         let request = Request::new(view.principal.clone(), action, view.resource.uid.clone(), context, None)
             .map_err(|error| error.to_string())?;
-        let policies = match extent {
-            Extent::Slice => &view.resource.slice(&self.names, &self.all, &self.rules, input.action).policies,
-            Extent::Whole => &self.all,
+        let slice = view.resource.slice(&self.names, &self.all, &self.rules, input.action);
+        let policies = match (extent, reach) {
+            (Extent::Slice, Reach::All) => &slice.policies,
+            (Extent::Slice, Reach::Enforced) => slice.enforced.as_ref().unwrap_or(&slice.policies),
+            (Extent::Whole, Reach::All) => &self.all,
+            (Extent::Whole, Reach::Enforced) => &self.enforced,
         };
         let response = self.authorizer.is_authorized(&request, policies, &view.entities);
         let mut rules: Vec<&RuleInfo> =
@@ -271,6 +318,7 @@ fn failed(answer: Answer<'_>) -> Decision {
         rule: Arc::from(POLICY_ERROR),
         reason: format!("denied, because policy could not be evaluated: {}", answer.errors.join("; ")),
         errors: answer.errors,
+        shadow: None,
     }
 }
 
@@ -282,6 +330,7 @@ fn allowed(answer: &Answer<'_>) -> Decision {
         outcome: Outcome::Allow,
         policies,
         errors: Vec::new(),
+        shadow: None,
     }
 }
 
@@ -302,6 +351,7 @@ fn released(answer: &Answer<'_>, without: Answer<'_>, approval: &Approval) -> De
                 rule: Arc::clone(&rule.public),
                 reason: format!("denied: {} needs {asked}, and the approval is less than that", rule.id),
                 errors: Vec::new(),
+                shadow: None,
             }
         }
     }
@@ -318,6 +368,7 @@ fn held(answer: &Answer<'_>, terms: HoldTerms) -> Decision {
         outcome: Outcome::Hold(terms),
         policies,
         errors: Vec::new(),
+        shadow: None,
     }
 }
 
@@ -345,5 +396,6 @@ fn denied(first: &Answer<'_>, second: Option<&Answer<'_>>) -> Decision {
         rule: rule.map_or_else(|| Arc::from(NO_PERMIT), |rule| Arc::clone(&rule.public)),
         reason,
         errors: Vec::new(),
+        shadow: None,
     }
 }

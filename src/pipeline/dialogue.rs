@@ -12,7 +12,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Uri, header};
 use super::Gateway;
 use crate::accept::Conn;
 use crate::answer;
-use crate::call::{Era, PolicyInput, Stop};
+use crate::call::{Era, PolicyInput, Shade, Stop};
 use crate::decide::Sight;
 use crate::decode::jsonrpc::{Form, Id, Message};
 use crate::decode::mcp::McpAction;
@@ -56,7 +56,13 @@ impl Judging {
     }
 
     /// Says what the agent may see, where the reply is a list; and parks the call where it is answered elsewhere.
-    pub(super) fn see(&mut self, gw: &Gateway, call: &Call, input: &PolicyInput) -> Result<(), Box<Stop>> {
+    pub(super) fn see(
+        &mut self,
+        gw: &Gateway,
+        call: &Call,
+        input: &PolicyInput,
+        shade: &Shade,
+    ) -> Result<(), Box<Stop>> {
         let name = &call.route().name;
         let (Some(judge), Some(envelope)) = (&mut self.judge, call.envelope()) else { return Ok(()) };
         if let (Some(list), Some(upstream)) = (judge.list(), gw.catalog.upstream(name)) {
@@ -64,7 +70,7 @@ impl Judging {
                 let begun = Dialogue::new(&gw.decoder.sessions, call.agent().id(), name, None);
                 judge.see(Box::new(move |task| begun.tool_of(task).is_some()));
             } else {
-                let sight = Sight::new(&gw.policy, upstream, input);
+                let sight = Sight::new(&gw.policy, upstream, input, shade);
                 judge.see(Box::new(move |name| sight.shows(list.array, name)));
             }
         }

@@ -130,6 +130,7 @@ pub struct Metrics {
     refused: Family<Reason, Counter>,
     reload_failures: Counter,
     trust_expiry: Family<Named, Float>,
+    shadow: Family<Named, Float>,
     reviews_due: Gauge,
     catalog_drift: Family<Named, Gauge>,
 }
@@ -159,6 +160,7 @@ impl Metrics {
             refused: Family::default(),
             reload_failures: Counter::default(),
             trust_expiry: Family::default(),
+            shadow: Family::default(),
             reviews_due: Gauge::default(),
             catalog_drift: Family::default(),
         };
@@ -206,6 +208,8 @@ impl Metrics {
             "From the audit's queue to its disk, for each record",
             self.audit_commit.clone(),
         );
+        let left = "Time until shadow ends, by upstream; 0 when it has ended";
+        registry.register_with_unit("holdpoint_shadow", left, seconds(), self.shadow.clone());
         let expiry = self.trust_expiry.clone();
         registry.register_with_unit(
             "holdpoint_trust_expiry",
@@ -329,6 +333,11 @@ impl Metrics {
     /// What we present or trust, by its configured name, expires so many seconds from now (negative: expired).
     pub fn trust_expiry(&self, name: &Arc<str>, seconds: f64) {
         self.trust_expiry.get_or_create(&Named { name: Arc::clone(name) }).set(seconds);
+    }
+
+    /// An upstream is in shadow for so many more seconds; 0 when its shadow has ended.
+    pub fn shadow(&self, upstream: &Arc<str>, seconds: f64) {
+        self.shadow.get_or_create(&Named { name: Arc::clone(upstream) }).set(seconds);
     }
 
     /// So many agents' reviews are due.

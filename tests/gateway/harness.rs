@@ -85,6 +85,8 @@ pub struct World {
     pub running: Option<Running>,
     extra: String,
     odd_settings: String,
+    /// More settings of the samples' upstreams.
+    pub samples: String,
     /// The name by which the gateway may be addressed; empty for any.
     pub hosts: String,
 }
@@ -123,6 +125,7 @@ impl World {
             running: None,
             extra: extra.to_owned(),
             odd_settings: odd_settings.to_owned(),
+            samples: String::new(),
             hosts: String::new(),
         };
         world.up().await;
@@ -143,7 +146,7 @@ impl World {
     fn yaml(&self) -> String {
         let (mail, crm, odd) = (self.mail.address(), self.crm.address(), self.odd.address());
         let policies = Path::new(env!("CARGO_MANIFEST_DIR")).join("policies");
-        let World { extra, odd_settings, hosts, .. } = self;
+        let World { extra, odd_settings, samples, hosts, .. } = self;
         // These settings are for MCP alone.
         let odd_http = [", may_ask", ", methods", ", sse"]
             .iter()
@@ -158,9 +161,9 @@ listeners:
   - {{name: health, kind: health, address: \"127.0.0.1:0\"}}
 agents: agents.yaml
 upstreams:
-  - {{name: mail, kind: mcp, url: \"http://{mail}/mcp\", catalog: mcp.yaml}}
-  - {{name: strict, kind: mcp, url: \"http://{mail}/mcp\", catalog: mcp.yaml, strict: true}}
-  - {{name: crm, kind: http, url: \"http://{crm}\", catalog: http.yaml}}
+  - {{name: mail, kind: mcp, url: \"http://{mail}/mcp\", catalog: mcp.yaml{samples}}}
+  - {{name: strict, kind: mcp, url: \"http://{mail}/mcp\", catalog: mcp.yaml, strict: true{samples}}}
+  - {{name: crm, kind: http, url: \"http://{crm}\", catalog: http.yaml{samples}}}
   - {{name: odd, kind: http, url: \"http://{odd}\", catalog: http.yaml{odd_http}}}
   - {{name: oddmcp, kind: mcp, url: \"http://{odd}/mcp\", catalog: mcp.yaml{odd_settings}}}
 policy: {{cedar: \"{}\"}}
@@ -321,7 +324,7 @@ fn agents() -> String {
     let entry = |name: &str, more: &str| format!("- {{id: \"spiffe://example.org/agent/{name}\", {more}}}\n");
     let able = format!("owner: {OWNER}, autonomy: constrained, state: active, risk: 1");
     [
-        entry("support", &able),
+        entry("support", &format!("{able}, groups: [tier-1]")),
         entry("other", &able),
         entry("reader", &format!("owner: {OWNER}, autonomy: read-only, state: active, risk: 1")),
         entry("ownerless", "autonomy: constrained, state: active, risk: 1"),

@@ -22,6 +22,15 @@ const TTL_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// The most people that a hold may ask for.
 const QUORUM_MAX: u32 = 16;
 
+/// What becomes of what a policy forbids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// It is stopped.
+    Enforce,
+    /// It passes, and what would have been is shown, but for calls of consequence 4.
+    Shadow,
+}
+
 /// What the gateway knows of one policy beside what Cedar evaluates.
 #[derive(Clone, Debug)]
 pub(super) struct RuleInfo {
@@ -29,6 +38,7 @@ pub(super) struct RuleInfo {
     pub(super) public: Arc<str>,
     pub(super) file: Arc<str>,
     pub(super) terms: Option<HoldTerms>,
+    pub(super) mode: Mode,
     pub(super) looks: Looks,
 }
 
@@ -36,6 +46,8 @@ pub(super) struct RuleInfo {
 pub(super) struct Loaded {
     pub(super) schema: Schema,
     pub(super) set: PolicySet,
+    /// The set without the policies in shadow.
+    pub(super) enforced: PolicySet,
     pub(super) rules: HashMap<PolicyId, RuleInfo>,
     pub(super) revision: String,
 }
@@ -74,7 +86,10 @@ pub(super) fn load(files: &[(String, String)], facts: &Facts) -> Result<Loaded, 
         return Err(mistakes);
     }
     let revision = revision(&sources, &schema_text);
-    Ok(Loaded { schema: validator.schema().clone(), set, rules, revision })
+    let stands = |id: &PolicyId| rules.get(id).is_some_and(|rule| rule.mode == Mode::Enforce);
+    let enforced = PolicySet::from_policies(set.policies().filter(|rule| stands(rule.id())).cloned());
+    let enforced = enforced.map_err(|error| vec![Mistake::new("policies", "", error.to_string())])?;
+    Ok(Loaded { schema: validator.schema().clone(), set, enforced, rules, revision })
 }
 
 /// The digest of what was loaded, 16 hexadecimal digits.
@@ -166,7 +181,12 @@ fn admit(
     }
     mistakes.extend(problems.into_iter().map(|problem| Mistake::new(file, &*id, problem)));
     let public = Arc::from(rule.annotation("public").unwrap_or("policy"));
+    let mode = if rule.annotation("mode").is_some() { Mode::Shadow } else { Mode::Enforce };
     let looks = Looks::of(&rule);
+    if mode == Mode::Shadow && rule.effect() == Effect::Permit {
+        // A permit in shadow never permits, so there is nothing to ask it.
+        return;
+    }
     let renamed = rule.new_id(PolicyId::new(&id));
     let name = renamed.id().clone();
     if let Some(other) = rules.get(&name) {
@@ -176,7 +196,7 @@ fn admit(
     }
     match set.add(renamed) {
         Ok(()) => {
-            rules.insert(name, RuleInfo { id, public, file: Arc::from(file), terms, looks });
+            rules.insert(name, RuleInfo { id, public, file: Arc::from(file), terms, mode, looks });
         }
         Err(error) => mistakes.push(Mistake::new(file, &*id, error.to_string())),
     }
@@ -199,8 +219,8 @@ fn annotations(rule: &Rule, problems: &mut Vec<String>) -> Option<HoldTerms> {
     {
         problems.push(format!("@public(\"{public}\") must be lower-case letters, digits and `-`"));
     }
-    if rule.annotation("mode").is_some() {
-        problems.push("@mode is not supported yet".to_owned());
+    if let Some(mode) = rule.annotation("mode").filter(|mode| *mode != "shadow") {
+        problems.push(format!("@mode(\"{mode}\") must be @mode(\"shadow\")"));
     }
     match rule.annotation("hold") {
         None => {

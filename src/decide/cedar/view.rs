@@ -13,7 +13,7 @@ use foldhash::fast::RandomState;
 use time::OffsetDateTime;
 
 use super::kept::Kept;
-use super::load::RuleInfo;
+use super::load::{Mode, RuleInfo};
 use super::looks::Looks;
 use crate::call::{
     AgentProfile, Approval, Class, Consequence, Integrity, Lifted, PolicyAction, PolicyInput, ResourceKind,
@@ -85,6 +85,8 @@ pub(super) struct ResourceView {
 /// The policies that can match a resource and an action, and what they look at.
 pub(super) struct Slice {
     pub(super) policies: PolicySet,
+    /// Those of them that are enforced, where some are in shadow.
+    pub(super) enforced: Option<PolicySet>,
     pub(super) looks: Looks,
 }
 
@@ -129,7 +131,12 @@ impl ResourceView {
                 None => Looks::of(policy),
             });
             let looks = looks.fold(Looks::default(), Looks::and);
-            Slice { policies, looks }
+            let shadow = |id: &PolicyId| rules.get(id).is_some_and(|rule| rule.mode == Mode::Shadow);
+            let enforced = policies.policies().any(|policy| shadow(policy.id())).then(|| {
+                let rest = policies.policies().filter(|policy| !shadow(policy.id())).cloned();
+                PolicySet::from_policies(rest).unwrap_or_else(|_| policies.clone())
+            });
+            Slice { policies, enforced, looks }
         })
     }
 
