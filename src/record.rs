@@ -6,11 +6,13 @@
 pub mod chain;
 mod evidence;
 pub mod fold;
+pub mod index;
 pub mod ledger;
 mod notes;
 mod recover;
 pub mod restore;
 mod segment;
+mod stretch;
 pub mod tail;
 pub mod verify;
 mod writer;

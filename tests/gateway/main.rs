@@ -15,5 +15,6 @@ mod identity;
 mod mcp;
 mod overload;
 mod shadow;
+mod store;
 mod trace;
 mod wire;
