@@ -19,6 +19,8 @@ use crate::accept::{self, Conn, Handler, tls};
 use crate::config::{Listener, ListenerKind, Loaded, Settings};
 use crate::credential::Broker;
 use crate::decode::{Decoder, Inbound, Room, Route, Routes};
+use crate::definitions::Definitions;
+use crate::definitions::sights::Remembered;
 use crate::flow::Runs;
 use crate::forward::Upstreams;
 use crate::health;
@@ -26,7 +28,7 @@ use crate::identify::svid::Role;
 use crate::json::Members;
 use crate::limit::Meters;
 use crate::observe::Body;
-use crate::pipeline::{self, Errands, Gateway};
+use crate::pipeline::{self, Errands, Gateway, listing};
 use crate::record::fold::Folds;
 use crate::record::{Entry, Evidence, Kind, Ledger, OnCommit, Recovered};
 use crate::secret::PseudonymKey;
@@ -80,6 +82,7 @@ pub async fn start(loaded: Loaded) -> Result<Running, StartError> {
     let (drain, draining) = watch::channel(false);
     let mut tasks = JoinSet::new();
     tasks.spawn(ageing(Arc::clone(&gateway), identity, draining.clone()));
+    tasks.spawn(listing::attend(Arc::clone(&gateway), draining.clone()));
     let mut listeners = Vec::new();
     for (listener, socket) in bound {
         let address = socket.local_addr().unwrap_or(listener.address);
@@ -174,6 +177,7 @@ fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
             sessions: Arc::default(),
         },
         catalog: loaded.catalog,
+        definitions: Arc::new(Definitions::new(loaded.listings, Box::new(Remembered::default()))),
         meters: Meters::new(settings.limits),
         runs,
         policy: Arc::new(loaded.policy),

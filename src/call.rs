@@ -4,7 +4,7 @@ mod input;
 mod stop;
 
 pub use input::{
-    AgentProfile, Approval, Auth, BreakGlass, FactType, Lifted, PolicyAction, PolicyInput, ResourceKind,
+    AgentProfile, Approval, Auth, BreakGlass, Drift, FactType, Lifted, PolicyAction, PolicyInput, ResourceKind,
     ResourceProfile, Task, Word,
 };
 pub use stop::{Limited, Stage, Stop, StopKind};

@@ -1,12 +1,14 @@
 //! Configuration: YAML becomes each stage's own typed `Config` once, and every mistake is reported together.
 
 pub mod catalog;
+mod listing;
 mod load;
 pub mod raw;
 pub mod registry;
 mod stdio;
 mod upstream;
 
+pub use listing::{CatalogFile, warnings};
 pub use load::{Listener, ListenerKind, Loaded, Settings, load, policy_dir};
 
 /// The JSON Schema of the configuration file.

@@ -1,6 +1,7 @@
 //! The life of one call, read from top to bottom. Read this first.
 
 mod dialogue;
+pub mod listing;
 mod several;
 
 use std::pin::pin;
@@ -19,6 +20,7 @@ use crate::classify::catalog::Catalog;
 use crate::credential::Broker;
 use crate::decide::{Moment, Policy, Verdict};
 use crate::decode::{Decoded, Decoder, Inbound};
+use crate::definitions::Definitions;
 use crate::flow::Runs;
 use crate::forward::{HopHeaders, Reply, Upstreams};
 use crate::identify::directory::Directory;
@@ -40,6 +42,8 @@ pub struct Gateway {
     pub decoder: Decoder,
     /// What calls do.
     pub catalog: Catalog,
+    /// What upstreams say their tools are.
+    pub definitions: Arc<Definitions>,
     /// Limits.
     pub meters: Meters,
     /// What runs have read.
@@ -146,7 +150,7 @@ async fn run(
     record.decoded(&call);
     let answer = dialogue::Answer::of(gw, conn, &call);
     record.enter(Stage::Classify);
-    let facts = classify::call(&gw.catalog, &call)?;
+    let facts = classify::call(&gw.catalog, &gw.definitions, &call)?;
     record.understood(&facts);
     record.enter(Stage::Limit);
     let slot = limit::acquire(&gw.meters, limit::Subject::of(call.agent().id(), &facts))?;
