@@ -23,6 +23,8 @@ use crate::accept::{self, Conn, Handler, tls};
 use crate::config::{Listener, ListenerKind, Loaded, Settings};
 use crate::credential::Broker;
 use crate::decode::{Decoder, Inbound, Room, Route, Routes};
+use crate::definitions::Definitions;
+use crate::definitions::sights::Remembered;
 use crate::flow::Runs;
 use crate::forward::Upstreams;
 use crate::health;
@@ -31,7 +33,7 @@ use crate::identify::svid::Role;
 use crate::json::Members;
 use crate::limit::Meters;
 use crate::observe::Body;
-use crate::pipeline::{self, Errands, Gateway};
+use crate::pipeline::{self, Errands, Gateway, listing};
 use crate::record::fold::Folds;
 use crate::record::{Entry, Evidence, Kind, Ledger, OnCommit, Recovered};
 use crate::secret::PseudonymKey;
@@ -90,6 +92,7 @@ pub async fn start(loaded: Loaded) -> Result<Running, StartError> {
     let mut tasks = JoinSet::new();
     tasks.spawn(ageing(Arc::clone(&gateway), identity, draining.clone()));
     tasks.spawn(state::keeping(Arc::clone(&gateway), Arc::clone(&state.store), draining.clone()));
+    tasks.spawn(listing::attend(Arc::clone(&gateway), draining.clone()));
     let mut listeners = Vec::new();
     for (listener, socket) in bound {
         let address = socket.local_addr().unwrap_or(listener.address);
@@ -207,6 +210,7 @@ async fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
             sessions: Arc::default(),
         },
         catalog: loaded.catalog,
+        definitions: Arc::new(Definitions::new(loaded.listings, Box::new(Remembered::default()))),
         meters: Meters::new(settings.limits),
         runs,
         policy: Arc::new(loaded.policy),

@@ -5,8 +5,8 @@ mod shadow;
 mod stop;
 
 pub use input::{
-    AgentProfile, Approval, Auth, BreakGlass, FactType, Lifted, PolicyAction, PolicyInput, ResourceKind,
-    ResourceProfile, Task, Word,
+    AgentProfile, Approval, Auth, BreakGlass, Drift, FactType, Lifted, PolicyAction, PolicyInput,
+    ResourceKind, ResourceProfile, Task, Word,
 };
 pub use shadow::{Shade, Shadow, WouldBe};
 pub use stop::{Limited, Stage, Stop, StopKind};

@@ -26,6 +26,7 @@ use crate::call::{
 use crate::decode::jsonrpc::Message;
 use crate::decode::mcp::{McpAction, TaskVerb};
 use crate::decode::{Action, Call, Payload};
+use crate::definitions::{Definitions, Standing};
 use crate::json::Value;
 use catalog::{Catalog, Entry, Sink, Upstream};
 use sink::{Destination, Place};
@@ -119,6 +120,8 @@ pub struct Facts {
     pub opaque: bool,
     /// The longest life of a credential made for this call.
     pub max_credential_ttl: Option<Duration>,
+    /// The digest of the tool's definition, as the upstream serves it, where that is known.
+    pub definition: Option<Arc<str>>,
     /// What policy is asked.
     pub action: PolicyAction,
 }
@@ -129,8 +132,14 @@ pub fn shade(catalog: &Catalog, call: &Call, now: SystemTime) -> Shade {
     Shade::of(upstream.and_then(|upstream| upstream.config().shadow.as_ref()), call.agent().profile(), now)
 }
 
-/// Says what a decoded call does to the world.
-pub fn call(catalog: &Catalog, call: &Call, shade: &mut Shade) -> Result<Facts, Box<Stop>> {
+/// Says what a decoded call does to the world, and of a tool whose definition is not believed what an undescribed one
+/// would. What stops it there may be in shadow.
+pub fn call(
+    catalog: &Catalog,
+    definitions: &Definitions,
+    call: &Call,
+    shade: &mut Shade,
+) -> Result<Facts, Box<Stop>> {
     let Some(upstream) = catalog.upstream(&call.route().name) else {
         return Err(Stop::new(
             Stage::Classify,
@@ -181,7 +190,62 @@ pub fn call(catalog: &Catalog, call: &Call, shade: &mut Shade) -> Result<Facts, 
             }
         },
     };
-    shaded(catalog, &Question { upstream, subject }, shade)
+    let facts = shaded(catalog, &Question { upstream, subject }, shade)?;
+    match subject {
+        Subject::Tool { .. } => defined(definitions, upstream, facts, shade),
+        _ => Ok(facts),
+    }
+}
+
+/// Compares the definition of a catalogued tool, as the upstream serves it, with what the catalogue was written for.
+fn defined(
+    definitions: &Definitions,
+    upstream: &Upstream,
+    mut facts: Facts,
+    shade: &mut Shade,
+) -> Result<Facts, Box<Stop>> {
+    let Some(entry) = facts.entry.clone() else { return Ok(facts) };
+    let (name, tool) = (&upstream.config().name, &entry.profile.name);
+    let drift = match definitions.standing(name, tool, entry.pin.as_deref()) {
+        Standing::Sound(digest) => {
+            facts.definition = digest;
+            return Ok(facts);
+        }
+        Standing::Drifted(drift, digest) => {
+            facts.definition = digest;
+            drift
+        }
+    };
+    // Invariant: nothing gets lower than the entry says.
+    let consequence = facts.consequence.max(Consequence::UNLISTED).max(entry.profile.consequence);
+    if upstream.config().strict {
+        let mut stop = Stop::new(
+            Stage::Classify,
+            StopKind::Denied,
+            drift.as_str(),
+            "This upstream allows only what its catalogue lists, and this is not listed. Do not retry.",
+        )
+        .operator(format!(
+            "the tool `{tool}` of `{name}`, which is strict, {}: `holdpoint catalog diff` shows more",
+            drift.told()
+        ));
+        stop.rule = Arc::from("unlisted");
+        shade.pass(stop, consequence)?;
+    }
+    facts.resource = entry.drifted(drift);
+    facts.class = Class::External;
+    facts.action = PolicyAction::External;
+    facts.consequence = consequence;
+    facts.effects.extend(
+        entry.effects.iter().copied().filter(|effect| !facts.effects.contains(effect)).collect::<Vec<_>>(),
+    );
+    facts.effects.sort();
+    facts.returns = Returns {
+        confidentiality: facts.returns.confidentiality.max(Returns::UNLISTED.confidentiality),
+        integrity: facts.returns.integrity.max(Returns::UNLISTED.integrity),
+    };
+    facts.destinations_internal = false;
+    Ok(facts)
 }
 
 /// Says what a call does to the world. Stops only what a strict upstream's catalogue does not name.
@@ -322,6 +386,7 @@ fn bare(resource: &Arc<ResourceProfile>, returns: Returns) -> Facts {
         lineage_unknown: false,
         opaque: false,
         max_credential_ttl: None,
+        definition: None,
         action: PolicyAction::of(resource.class),
     }
 }

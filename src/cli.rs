@@ -194,15 +194,15 @@ fn check(file: &Path, format: Format, out: &mut dyn Write) -> u8 {
             let tools: usize = loaded.catalog.upstreams().map(|upstream| upstream.entries().count()).sum();
             let agents = loaded.directory.entries().count();
             let policies = loaded.policy.len();
-            let shadow = config::in_shadow(&loaded);
-            let mut text = format!(
-                "{}: in order: {agents} agents, {upstreams} upstreams with {tools} catalogued tools, {policies} policies (revision {})\n",
+            let warnings = config::warnings(&loaded);
+            let warned: String = warnings.iter().map(|warning| format!("warning: {warning}\n")).collect();
+            let text = format!(
+                "{warned}{}: in order: {agents} agents, {upstreams} upstreams with {tools} catalogued tools, {policies} policies (revision {})\n",
                 file.display(),
                 loaded.policy.revision(),
             );
             let json = serde_json::json!({"ok": true, "agents": agents, "upstreams": upstreams, "tools": tools,
-                "policies": policies, "revision": &**loaded.policy.revision(), "shadow": shadow});
-            shadow.iter().for_each(|said| text.push_str(&format!("  {said}\n")));
+                "policies": policies, "revision": &**loaded.policy.revision(), "warnings": warnings});
             tell(Said { code: 0, text, json }, format, out)
         }
     }

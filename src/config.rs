@@ -1,6 +1,7 @@
 //! Configuration: YAML becomes each stage's own typed `Config` once, and every mistake is reported together.
 
 pub mod catalog;
+mod listing;
 mod load;
 pub mod raw;
 pub mod registry;
@@ -8,8 +9,7 @@ mod shadow;
 mod stdio;
 mod upstream;
 
-pub use shadow::in_shadow;
-
+pub use listing::{CatalogFile, warnings};
 pub use load::{Listener, ListenerKind, Loaded, Settings, load, policy_dir};
 
 /// The JSON Schema of the configuration file.

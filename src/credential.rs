@@ -55,13 +55,10 @@ pub fn lease(broker: &Broker, committed: &Committed, key: &PseudonymKey) -> Resu
         // Invariant: the message names the file, never what is in it.
         unavailable(format!("{}: {error}", source.config.file.display()))
     })?;
-    let mut value = HeaderValue::from_str(&format!("{}{}", source.config.prefix, secret.expose()))
-        .map_err(|_| unavailable(format!("{}: not a header value", source.config.file.display())))?;
-    value.set_sensitive(true);
-    Ok(Lease {
-        header: Some((source.config.header.clone(), value)),
-        fingerprint: Some(key.pseudonym(secret.expose().as_bytes())),
-    })
+    let header = source
+        .header(&secret)
+        .ok_or_else(|| unavailable(format!("{}: not a header value", source.config.file.display())))?;
+    Ok(Lease { header: Some(header), fingerprint: Some(key.pseudonym(secret.expose().as_bytes())) })
 }
 
 impl Broker {
@@ -75,7 +72,24 @@ impl Broker {
     }
 }
 
+impl Broker {
+    /// The header that the gateway shows an upstream when it asks for itself, where there is one. The error names the
+    /// file, never what is in it.
+    pub fn own(&self, upstream: &str) -> Result<Option<(HeaderName, HeaderValue)>, String> {
+        let Some(source) = self.upstreams.get(upstream) else { return Ok(None) };
+        let file = source.config.file.display();
+        let secret = source.secret().map_err(|error| format!("{file}: {error}"))?;
+        source.header(&secret).map(Some).ok_or_else(|| format!("{file}: not a header value"))
+    }
+}
+
 impl Source {
+    fn header(&self, secret: &Secret) -> Option<(HeaderName, HeaderValue)> {
+        let mut value = HeaderValue::from_str(&format!("{}{}", self.config.prefix, secret.expose())).ok()?;
+        value.set_sensitive(true);
+        Some((self.config.header.clone(), value))
+    }
+
     fn secret(&self) -> std::io::Result<Arc<Secret>> {
         let changed = std::fs::metadata(&self.config.file)?.modified()?;
         let mut read = self.read.lock().map_err(|_| std::io::Error::other("the cache is poisoned"))?;

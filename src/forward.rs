@@ -356,6 +356,11 @@ impl Upstreams {
         self.by_name.get(name).map(|upstream| &upstream.authority)
     }
 
+    /// The upstream of this name: the gateway's own questions go the same way as calls.
+    pub fn named(&self, name: &str) -> Option<&Upstream> {
+        self.by_name.get(name)
+    }
+
     /// Ends what runs inside this process for upstreams, all at once and in bounded time.
     pub async fn end(&self) {
         let ending = self.by_name.values().filter_map(|upstream| upstream.pool.dial().inside.clone());

@@ -35,7 +35,7 @@ use crate::forward::{Expects, Leave, Reply};
 use crate::limit::Slot;
 use crate::record::{Ending, RECORD_HEADER, Record, ReplyFacts};
 use judge::Sentence;
-pub use judge::{Decline, Judge, Old, Shows};
+pub use judge::{Decline, Judge, Old, Relist, Shown, Shows};
 pub use parked::{Elsewhere, Parked};
 use relay::{Passed, Relay};
 pub use several::Several;

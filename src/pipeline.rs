@@ -1,6 +1,7 @@
 //! The life of one call, read from top to bottom. Read this first.
 
 mod dialogue;
+pub mod listing;
 mod several;
 
 use std::pin::pin;
@@ -19,6 +20,7 @@ use crate::classify::catalog::Catalog;
 use crate::credential::Broker;
 use crate::decide::{Moment, Policy, Verdict};
 use crate::decode::{Decoded, Decoder, Inbound};
+use crate::definitions::Definitions;
 use crate::flow::Runs;
 use crate::forward::{HopHeaders, Reply, Upstreams};
 use crate::identify::directory::Directory;
@@ -43,6 +45,8 @@ pub struct Gateway {
     pub decoder: Decoder,
     /// What calls do.
     pub catalog: Catalog,
+    /// What upstreams say their tools are.
+    pub definitions: Arc<Definitions>,
     /// Limits.
     pub meters: Meters,
     /// What runs have read.
@@ -151,7 +155,7 @@ async fn run(
     record.enter(Stage::Classify);
     let now = SystemTime::now();
     let mut shade = classify::shade(&gw.catalog, &call, now);
-    let facts = classify::call(&gw.catalog, &call, &mut shade)?;
+    let facts = classify::call(&gw.catalog, &gw.definitions, &call, &mut shade)?;
     record.understood(&facts);
     record.enter(Stage::Limit);
     let slot = limit::acquire(&gw.meters, limit::Subject::of(call.agent().id(), &facts));

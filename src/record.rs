@@ -195,6 +195,9 @@ impl Record {
         if facts.resource.listed {
             self.asked = None;
         }
+        if let Some(definition) = &facts.definition {
+            self.noted.plain("definition", definition);
+        }
         self.noted.text("class", facts.class.as_str());
         self.noted.number("consequence", facts.consequence.level());
         self.noted.texts("effects", facts.effects.iter().map(|effect| effect.as_str()));

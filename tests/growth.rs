@@ -138,6 +138,8 @@ fn lookup() -> Arc<ResourceProfile> {
         data_domain: "".into(),
         inside: true,
         trusted: true,
+        pinned: true,
+        drift: None,
     })
 }
 

@@ -86,6 +86,8 @@ fn resource(kind: ResourceKind, upstream: &str, name: &str) -> Arc<ResourceProfi
         data_domain: "".into(),
         inside: true,
         trusted: true,
+        pinned: true,
+        drift: None,
     })
 }
 

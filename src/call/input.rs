@@ -123,6 +123,78 @@ pub struct ResourceProfile {
     pub inside: bool,
     /// Whether the upstream's own texts are trusted.
     pub trusted: bool,
+    /// Whether the catalogue pins its definition.
+    pub pinned: bool,
+    /// Why its definition is not believed; then it is not listed.
+    pub drift: Option<Drift>,
+}
+
+/// Why the definition of a tool is not believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Drift {
+    /// The upstream does not list the tool.
+    Absent,
+    /// It is another than the one that is pinned, or that was seen first.
+    Changed,
+    /// It has text that nobody sees.
+    HiddenText,
+    /// Its name could be taken for another.
+    LooksAlike,
+    /// The upstream lists the name more than once.
+    Repeated,
+    /// Nothing pins it, and it must be pinned.
+    Unpinned,
+    /// It can be read in two ways, or is too large.
+    Unreadable,
+    /// The upstream could not be listed yet.
+    Unseen,
+}
+
+impl Drift {
+    /// Every reason.
+    pub const ALL: [Drift; 8] = [
+        Drift::Absent,
+        Drift::Changed,
+        Drift::HiddenText,
+        Drift::LooksAlike,
+        Drift::Repeated,
+        Drift::Unpinned,
+        Drift::Unreadable,
+        Drift::Unseen,
+    ];
+
+    /// The word used in records and policy.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Drift::Absent => "absent",
+            Drift::Changed => "changed",
+            Drift::HiddenText => "hidden-text",
+            Drift::LooksAlike => "looks-alike",
+            Drift::Repeated => "repeated",
+            Drift::Unpinned => "unpinned",
+            Drift::Unreadable => "unreadable",
+            Drift::Unseen => "unseen",
+        }
+    }
+
+    /// The reason that a word names.
+    pub fn parse(word: &str) -> Option<Drift> {
+        Drift::ALL.into_iter().find(|drift| drift.as_str() == word)
+    }
+
+    /// The same for operators, as the end of a sentence about the tool.
+    pub fn told(self) -> &'static str {
+        match self {
+            Drift::Absent => "is not in the upstream's list of tools",
+            Drift::Changed => "has another definition than the one that is pinned or was seen first",
+            Drift::HiddenText => "has text in its definition that nobody sees",
+            Drift::LooksAlike => "has a name that could be taken for another tool's",
+            Drift::Repeated => "is more than once in the upstream's list of tools",
+            Drift::Unpinned => "has no pin in the catalogue, and this upstream needs one",
+            Drift::Unreadable => "has a definition that can be read in two ways or is too large",
+            Drift::Unseen => "cannot be compared with its pin: the upstream could not be listed yet",
+        }
+    }
 }
 
 /// What is asked: the Cedar action.

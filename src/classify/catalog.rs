@@ -1,7 +1,7 @@
 //! The catalogue: what operators say of each tool and operation, compiled for looking up.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::resource::{Pattern, is_fetched};
@@ -10,15 +10,18 @@ use super::template::{Template, Trie};
 use super::view::Pointer;
 use super::when::Condition;
 use crate::call::{
-    Class, Confidentiality, Consequence, Effect, FactType, Integrity, ResourceKind, ResourceProfile, Returns,
-    Shadow,
+    Class, Confidentiality, Consequence, Drift, Effect, FactType, Integrity, ResourceKind, ResourceProfile,
+    Returns, Shadow,
 };
+use crate::names::Names;
 
 /// Every upstream with what its catalogue says.
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
     pub(super) internal: Internal,
     upstreams: BTreeMap<Arc<str>, Arc<Upstream>>,
+    /// The names of all catalogued tools, by what they look like.
+    names: Arc<Names>,
 }
 
 /// The protocol of an upstream.
@@ -144,6 +147,8 @@ pub struct Entry {
     pub content: Option<Vec<String>>,
     /// Whether its bodies are streamed unread.
     pub opaque: bool,
+    /// What policy sees of it while its definition is not believed, by reason: each made once, and then the same `Arc`.
+    drifted: [OnceLock<Arc<ResourceProfile>>; Drift::ALL.len()],
 }
 
 /// An entry before it is an upstream's own: everything but what the upstream adds.
@@ -242,11 +247,22 @@ impl Default for Reply {
 impl Catalog {
     /// A catalogue of these upstreams, where `internal` says what counts as inside.
     pub fn new(internal: Internal, upstreams: impl IntoIterator<Item = Upstream>) -> Catalog {
-        let upstreams = upstreams
+        let upstreams: BTreeMap<Arc<str>, Arc<Upstream>> = upstreams
             .into_iter()
             .map(|upstream| (upstream.config.name.clone(), Arc::new(upstream)))
             .collect();
-        Catalog { internal, upstreams }
+        let mut names = Names::default();
+        for upstream in upstreams.values() {
+            for entry in upstream.entries().filter(|entry| entry.profile.kind == ResourceKind::Tool) {
+                names.add(&upstream.config.name, &entry.profile.name);
+            }
+        }
+        Catalog { internal, upstreams, names: Arc::new(names) }
+    }
+
+    /// The names of all catalogued tools, by what they look like.
+    pub fn names(&self) -> &Arc<Names> {
+        &self.names
     }
 
     /// The upstream of a name.
@@ -291,6 +307,8 @@ impl Upstream {
             data_domain: config.data_domain.clone(),
             inside: config.inside,
             trusted: config.trusted,
+            pinned: false,
+            drift: None,
         };
         let unlisted = ResourceProfile {
             kind: match config.kind {
@@ -400,6 +418,7 @@ impl Draft {
             reversible: self.reversible,
             idempotent: self.idempotent,
             integrity: self.returns.labels.integrity,
+            pinned: self.pin.is_some(),
             ..upstream.clone()
         };
         Entry {
@@ -414,7 +433,28 @@ impl Draft {
             pin: self.pin,
             content: self.content,
             opaque: self.opaque,
+            drifted: Default::default(),
         }
+    }
+}
+
+impl Entry {
+    /// What policy sees of it while its definition is not believed: an unlisted tool, under its own name.
+    pub fn drifted(&self, drift: Drift) -> Arc<ResourceProfile> {
+        let make = || {
+            Arc::new(ResourceProfile {
+                listed: false,
+                class: Class::External,
+                consequence: self.profile.consequence.max(Consequence::UNLISTED),
+                reversible: false,
+                idempotent: false,
+                integrity: self.profile.integrity.max(Returns::UNLISTED.integrity),
+                drift: Some(drift),
+                ..(*self.profile).clone()
+            })
+        };
+        let slot = Drift::ALL.iter().position(|each| *each == drift).and_then(|at| self.drifted.get(at));
+        slot.map_or_else(make, |slot| Arc::clone(slot.get_or_init(make)))
     }
 }
 

@@ -18,8 +18,8 @@ pub fn serve(file: &Path, format: Format) -> u8 {
         Ok(loaded) => loaded,
         Err(mistakes) => return super::tell(super::wanting(&mistakes), format, &mut io::stdout()),
     };
-    for said in config::in_shadow(&loaded) {
-        tracing::warn!(event = "shadow", "{said}");
+    for said in config::warnings(&loaded) {
+        tracing::warn!(event = "configuration", "{said}");
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

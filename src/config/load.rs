@@ -14,11 +14,13 @@ use crate::cli::policy::{read_dir, within};
 use crate::credential::StaticFile;
 use crate::decide::Policy;
 use crate::decode::{self, Route};
+use crate::definitions::Listing;
 use crate::identify::directory::Directory;
 use crate::identify::svid::{DomainSource, Role, Trust};
 use crate::json::Limits;
 use crate::{accept, flow, forward, limit, record, telemetry};
 
+use super::listing::CatalogFile;
 use super::raw::{File, OneOrMany};
 use super::{catalog, registry, upstream};
 use crate::units;
@@ -44,6 +46,10 @@ pub struct Loaded {
     pub upstreams: Vec<(Arc<str>, forward::Upstream)>,
     /// Static credentials.
     pub credentials: Vec<(Arc<str>, StaticFile)>,
+    /// Where each upstream's catalogue is, and its OpenAPI document.
+    pub catalogs: Vec<CatalogFile>,
+    /// How MCP upstreams are listed.
+    pub listings: Vec<(Arc<str>, Listing)>,
 }
 
 /// The plain settings.
@@ -153,6 +159,8 @@ impl Reader {
             routes,
             upstreams: parts.upstreams,
             credentials: parts.credentials,
+            catalogs: parts.catalogs,
+            listings: parts.listings,
         })
     }
 

@@ -167,8 +167,14 @@ pub struct Upstream {
     pub authorization: Option<String>,
     /// A static credential that the agent never sees.
     pub credential: Option<StaticCredential>,
-    /// Not supported yet.
-    pub openapi: Option<Value>,
+    /// An OpenAPI document of the upstream, from which `catalog discover` and `catalog diff` work.
+    pub openapi: Option<String>,
+    /// For `mcp`: how often the gateway lists the upstream's tools, beside its start and the upstream's own notices;
+    /// `15m` by default, or `never`.
+    pub list_every: Option<String>,
+    /// For `mcp`: `required`, and a tool without a pin counts as unlisted. By default so where `strict`; elsewhere the
+    /// definition that was seen first holds (`first-sight`).
+    pub pins: Option<String>,
     /// Whether decisions bind, or what they would stop is let pass and shown.
     pub enforcement: Option<Enforcement>,
     /// For `mcp`, in place of `url`: a program that the gateway runs, and speaks to over its standard input and output.

@@ -46,7 +46,7 @@ impl Reader {
 }
 
 /// What is in shadow, or was until a day that is past, a sentence each: `check` says it, and the log at the start.
-pub fn in_shadow(loaded: &Loaded) -> Vec<String> {
+pub(super) fn in_shadow(loaded: &Loaded) -> Vec<String> {
     let now = SystemTime::now();
     let upstreams = loaded.catalog.upstreams().filter_map(|upstream| {
         let config = upstream.config();

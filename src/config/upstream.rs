@@ -9,6 +9,7 @@ use http::{HeaderName, HeaderValue, Uri};
 use crate::classify::catalog::{Asks, Catalog, UpstreamConfig, UpstreamKind};
 use crate::credential::StaticFile;
 use crate::decode::{McpRoute, Route, RouteKind};
+use crate::definitions::Listing;
 use crate::forward;
 use crate::forward::pool::Pool;
 use crate::net::{self, Dial};
@@ -23,6 +24,8 @@ pub(super) struct Parts {
     pub sources: Vec<Source>,
     pub upstreams: Vec<(Arc<str>, forward::Upstream)>,
     pub credentials: Vec<(Arc<str>, StaticFile)>,
+    pub catalogs: Vec<super::listing::CatalogFile>,
+    pub listings: Vec<(Arc<str>, Listing)>,
     hosts: Vec<Option<String>>,
     mcp: Vec<McpRoute>,
 }
@@ -62,7 +65,6 @@ impl Parts {
 impl Reader {
     pub(super) fn upstream(&mut self, at: usize, raw: &raw::Upstream, parts: &mut Parts) {
         let path = format!("upstreams[{at}]");
-        self.not_yet(&format!("{path}.openapi"), raw.openapi.is_some());
         let Some(config) = self.upstream_config(&path, raw) else { return };
         if parts.sources.iter().any(|source| source.config.name == config.name) {
             self.mistake(&format!("{path}.name"), format!("`{}` is there twice", config.name));
@@ -77,6 +79,7 @@ impl Reader {
                 .map_err(|_| self.mistake(&format!("{path}.catalog"), "is not UTF-8"))
                 .ok()
         });
+        self.definitions(&path, raw, &config, parts);
         let sse = self.sse(&path, raw);
         parts.mcp.push(McpRoute {
             methods: config.methods.clone(),

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::cedar::{Decision, Outcome, Policy};
 use super::wire;
 use crate::call::{
-    AgentId, AgentProfile, Approval, Auth, Autonomy, BreakGlass, Class, Consequence, Effect, FactType,
+    AgentId, AgentProfile, Approval, Auth, Autonomy, BreakGlass, Class, Consequence, Drift, Effect, FactType,
     Lifted, PolicyAction, PolicyInput, ResourceProfile, Task, Word,
 };
 use crate::decide::schema::Facts;
@@ -67,6 +67,8 @@ struct RawResource {
     data_domain: Option<String>,
     boundary: Option<String>,
     trusted: Option<bool>,
+    pinned: Option<bool>,
+    drift: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -334,6 +336,14 @@ fn resource(
         data_domain: arc(raw.data_domain.as_ref(), ""),
         inside: word("resource.boundary", raw.boundary.as_ref(), true, boundary, problems),
         trusted: raw.trusted.unwrap_or(true),
+        pinned: raw.pinned.unwrap_or(true),
+        drift: raw.drift.as_deref().and_then(|text| {
+            let drift = Drift::parse(text);
+            if drift.is_none() {
+                problems.push(format!("resource.drift: {text:?} is no reason"));
+            }
+            drift
+        }),
     }
 }
 

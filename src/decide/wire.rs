@@ -11,8 +11,8 @@ use time::format_description::well_known::Rfc3339;
 
 use super::cedar::view;
 use crate::call::{
-    AgentId, AgentProfile, Approval, Auth, Autonomy, BreakGlass, Class, Consequence, Effect, Integrity,
-    Lifted, PolicyAction, PolicyInput, ResourceKind, ResourceProfile, Task, Word,
+    AgentId, AgentProfile, Approval, Auth, Autonomy, BreakGlass, Class, Consequence, Drift, Effect,
+    Integrity, Lifted, PolicyAction, PolicyInput, ResourceKind, ResourceProfile, Task, Word,
 };
 use crate::json::Members;
 use crate::units;
@@ -177,6 +177,12 @@ fn resource_rest(resource: &ResourceProfile, members: &mut Members) {
     members.some("data_domain", &resource.data_domain);
     members.text("boundary", if resource.inside { "inside" } else { "outside" });
     members.flag("trusted", resource.trusted);
+    if resource.pinned {
+        members.flag("pinned", true);
+    }
+    if let Some(drift) = resource.drift {
+        members.text("drift", drift.as_str());
+    }
 }
 
 fn auth_rest(auth: &Auth, members: &mut Members) {
@@ -262,6 +268,9 @@ fn resource(json: &Fields<'_>) -> Result<ResourceProfile, String> {
         data_domain: json.some("data_domain")?,
         inside: json.word("boundary", boundary)?,
         trusted: json.value("trusted", Value::as_bool)?,
+        // A record says it where it is so.
+        pinned: json.maybe("pinned").map_or(Ok(false), |_| json.value("pinned", Value::as_bool))?,
+        drift: json.maybe("drift").map(|_| json.word("drift", Drift::parse)).transpose()?,
     })
 }
 

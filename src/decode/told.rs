@@ -130,9 +130,9 @@ pub enum Cut {
     Unreadable,
 }
 
-/// Cuts a list down to what `shows` lets through; a shared cache must then not keep it for others [MCP 2026-07-28,
+/// Cuts a list down to what `shows` lets through by its name and its text; a shared cache must then not keep it for others [MCP 2026-07-28,
 /// caching]. A key counts in whatever case it is written, since some reader would take it for the list.
-pub fn cut(text: &[u8], list: List, shows: impl Fn(&str) -> bool) -> Cut {
+pub fn cut(text: &[u8], list: List, mut shows: impl FnMut(&str, &str) -> bool) -> Cut {
     let Some(message) = std::str::from_utf8(text).ok().and_then(Members::read) else {
         return Cut::Unreadable;
     };
@@ -152,7 +152,7 @@ pub fn cut(text: &[u8], list: List, shows: impl Fn(&str) -> bool) -> Cut {
                 return None;
             };
             let seen: Vec<&str> =
-                items.iter().map(|item| item.get()).filter(|item| seen(item, list, &shows)).collect();
+                items.iter().map(|item| item.get()).filter(|item| seen(item, list, &mut shows)).collect();
             hidden += items.len() - seen.len();
             Some(format!("[{}]", seen.join(",")))
         });
@@ -165,8 +165,8 @@ pub fn cut(text: &[u8], list: List, shows: impl Fn(&str) -> bool) -> Cut {
     }
 }
 
-fn seen(item: &str, list: List, shows: &impl Fn(&str) -> bool) -> bool {
-    Members::read(item).and_then(|item| item.text(list.name)).is_some_and(|name| shows(&name))
+fn seen(item: &str, list: List, shows: &mut impl FnMut(&str, &str) -> bool) -> bool {
+    Members::read(item).and_then(|item| item.text(list.name)).is_some_and(|name| shows(&name, item))
 }
 
 fn private(key: &str, value: &str) -> Option<String> {
@@ -199,7 +199,7 @@ mod tests {
     const TOOLS: List = List { array: "tools", name: "name" };
 
     fn without_b(text: &str) -> Cut {
-        cut(text.as_bytes(), TOOLS, |name| name != "b")
+        cut(text.as_bytes(), TOOLS, |name, _| name != "b")
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE};
+use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, Limited, StreamBody};
@@ -15,6 +15,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+
+use crate::definitions::ask::AGENT;
 
 /// One request as an upstream saw it.
 #[derive(Clone, Debug)]
@@ -80,7 +82,7 @@ impl Sample {
         self.address
     }
 
-    /// Everything it has seen so far.
+    /// Everything it has seen of agents so far.
     pub fn seen(&self) -> Vec<Seen> {
         self.seen.lock().map(|seen| seen.clone()).unwrap_or_default()
     }
@@ -108,7 +110,9 @@ async fn serve(
         Kind::Mcp => mcp(&seen),
         Kind::Http => http(&seen),
     };
-    if let Ok(mut memory) = memory.lock() {
+    // What the gateway asks for itself is no agent's.
+    let own = seen.headers.get(USER_AGENT).is_some_and(|agent| agent == AGENT);
+    if let (false, Ok(mut memory)) = (own, memory.lock()) {
         memory.push(seen);
     }
     Ok(response)

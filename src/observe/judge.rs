@@ -26,11 +26,29 @@ use crate::json::Limits;
 /// Requests of an upstream that are refused within one stream; at the next the stream ends.
 const REFUSED_MAX: usize = 16;
 
+/// Items of one reply's lists that are withheld and named on the record.
+const WITHHELD_MAX: usize = 32;
+/// How much of a name is recorded.
+const NAME_CHARS_MAX: usize = 128;
+
 /// Tells the upstream that a request of its own will not be answered.
 /// It takes the session that the gateway has named meanwhile, if it has.
 pub type Decline = Arc<dyn Fn(&Id, Option<&Arc<str>>) + Send + Sync>;
-/// Whether the agent may see an item of this name in a list.
-pub type Shows = Box<dyn Fn(&str) -> bool + Send + Sync>;
+/// Told that the upstream says its list of tools has changed.
+pub type Relist = Box<dyn Fn() + Send + Sync>;
+/// Whether the agent may see an item of a list, by its name and its text.
+pub type Shows = Box<dyn Fn(&str, &str) -> Shown + Send + Sync>;
+
+/// What becomes of an item of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// The agent may not see it.
+    No,
+    /// The agent sees it.
+    Yes,
+    /// It is not believed, which is found and recorded.
+    Withheld(&'static str),
+}
 
 /// Judges what comes in one reply.
 pub struct Judge {
@@ -42,6 +60,9 @@ pub struct Judge {
     ends: Ends,
     old: Option<Old>,
     decline: Option<Decline>,
+    relist: Option<Relist>,
+    /// Requests of the upstream that were refused.
+    refused: usize,
     /// What was withheld from the agent, for the record.
     pub withheld: Vec<Arc<str>>,
 }
@@ -128,6 +149,8 @@ impl Judge {
             ends,
             old: None,
             decline: None,
+            relist: None,
+            refused: 0,
             withheld: Vec::new(),
         }
     }
@@ -190,6 +213,11 @@ impl Judge {
         self.decline = Some(decline);
     }
 
+    /// Gives the way to have the upstream listed anew.
+    pub fn relisting(&mut self, relist: Relist) {
+        self.relist = Some(relist);
+    }
+
     /// Whether a JSON reply of this size, where it is known, must be judged before any of it passes: always when
     /// something of it is wanted, and where it may ask what it may not, if it is small enough to be kept.
     pub fn reads_whole(&self, size: Option<u64>, small_bytes_max: usize) -> bool {
@@ -244,14 +272,27 @@ impl Judge {
                     self.dialogue.became(&task, tool);
                 }
             }
-            Want::Seen(list, shows) => return self.seen(data, *list, shows.as_ref()),
+            Want::Seen(..) => return self.seen(data),
             Want::Agreement | Want::Task(_) => {}
         }
         Sentence::Pass
     }
 
-    fn seen(&self, data: &[u8], list: List, shows: Option<&Shows>) -> Sentence {
-        match told::cut(data, list, |name| shows.is_some_and(|shows| shows(name))) {
+    fn seen(&mut self, data: &[u8]) -> Sentence {
+        let Want::Seen(list, shows) = &self.want else { return Sentence::Pass };
+        let withheld = &mut self.withheld;
+        let cut = told::cut(data, *list, |name, item| match shows.as_ref().map(|shows| shows(name, item)) {
+            Some(Shown::Yes) => true,
+            Some(Shown::Withheld(why)) => {
+                if withheld.len() < WITHHELD_MAX {
+                    let name: String = name.chars().take(NAME_CHARS_MAX).collect();
+                    withheld.push(format!("{why}: {name}").into());
+                }
+                false
+            }
+            Some(Shown::No) | None => false,
+        });
+        match cut {
             Cut::Whole => Sentence::Pass,
             Cut::Less(less, _) => Sentence::Replace(less),
             Cut::Unreadable => Sentence::Break("list-unreadable"),
@@ -266,7 +307,14 @@ impl Judge {
         let Ok(message) = Message::read(Bytes::copy_from_slice(data), &Limits::default()) else {
             return if self.is_wary() { Sentence::Break("request-unreadable") } else { Sentence::Pass };
         };
-        let Form::Request { id, method } = message.form() else { return Sentence::Pass };
+        let Form::Request { id, method } = message.form() else {
+            if message.method() == Some("notifications/tools/list_changed")
+                && let Some(relist) = &self.relist
+            {
+                relist();
+            }
+            return Sentence::Pass;
+        };
         if self.era == Era::Modern {
             // Nobody could answer it [MCP 2026-07-28, basic/transports]: there are no requests of servers.
             return if self.is_wary() { Sentence::Break("request-of-upstream") } else { Sentence::Pass };
@@ -277,7 +325,8 @@ impl Judge {
             return Sentence::Pass;
         }
         self.withheld.push(Arc::clone(method));
-        if self.withheld.len() > REFUSED_MAX {
+        self.refused += 1;
+        if self.refused > REFUSED_MAX {
             return Sentence::Break("requests-of-upstream");
         }
         if let Some(decline) = &self.decline {

@@ -12,13 +12,16 @@ use http::{HeaderName, HeaderValue, Method, Request, Uri, header};
 use super::Gateway;
 use crate::accept::Conn;
 use crate::answer;
-use crate::call::{Era, PolicyInput, Shade, Stop};
+use crate::call::{Consequence, Drift, Era, PolicyInput, Shade, Stop};
+use crate::classify::catalog::Upstream;
 use crate::decide::Sight;
 use crate::decode::jsonrpc::{Form, Id, Message};
 use crate::decode::mcp::McpAction;
 use crate::decode::session::Dialogue;
 use crate::decode::{Call, Inbound};
-use crate::observe::{Elsewhere, Judge, Old};
+use crate::definitions::Definitions;
+use crate::names::Names;
+use crate::observe::{Elsewhere, Judge, Old, Shown};
 
 /// Who judges the reply to an MCP call, and where it comes.
 #[derive(Default)]
@@ -42,6 +45,8 @@ impl Judging {
             let way = Way::of(gw, conn, call);
             judge.declining(Arc::new(move |id, session| way.decline(id, session)));
         }
+        let (definitions, upstream) = (Arc::clone(&gw.definitions), Arc::clone(name));
+        judge.relisting(Box::new(move || definitions.changed(&upstream)));
         if let (McpAction::OpenSession, Some(at)) = (&envelope.action, &envelope.endpoint) {
             let authority = gw.upstreams.authority(name).and_then(|authority| authority.to_str().ok());
             let own = call.head().uri.path();
@@ -68,10 +73,21 @@ impl Judging {
         if let (Some(list), Some(upstream)) = (judge.list(), gw.catalog.upstream(name)) {
             if list.array == "tasks" {
                 let begun = Dialogue::new(&gw.decoder.sessions, call.agent().id(), name, None);
-                judge.see(Box::new(move |task| begun.tool_of(task).is_some()));
+                judge.see(Box::new(move |task, _| match begun.tool_of(task) {
+                    Some(_) => Shown::Yes,
+                    None => Shown::No,
+                }));
             } else {
                 let sight = Sight::new(&gw.policy, upstream, input, shade);
-                judge.see(Box::new(move |name| sight.shows(list.array, name)));
+                let (looks, shade) = (Looks::of(gw, upstream), shade.clone());
+                judge.see(Box::new(move |name, item| {
+                    if !sight.shows(list.array, name) {
+                        return Shown::No;
+                    }
+                    let drift = (list.array == "tools").then(|| looks.withheld(name, item)).flatten();
+                    let drift = drift.filter(|_| !shade.covers(Consequence::UNLISTED));
+                    drift.map_or(Shown::Yes, |drift| Shown::Withheld(drift.as_str()))
+                }));
             }
         }
         let old = envelope.endpoint.as_ref().and(envelope.session.as_ref());
@@ -81,6 +97,33 @@ impl Judging {
             self.elsewhere = Some(gw.parked.park(Arc::clone(session), id.clone(), judge)?);
         }
         Ok(())
+    }
+}
+
+/// What tools on their way to an agent are compared with.
+struct Looks {
+    definitions: Arc<Definitions>,
+    upstream: Arc<Upstream>,
+    names: Arc<Names>,
+}
+
+impl Looks {
+    fn of(gw: &Gateway, upstream: &Arc<Upstream>) -> Looks {
+        Looks {
+            definitions: Arc::clone(&gw.definitions),
+            upstream: Arc::clone(upstream),
+            names: Arc::clone(gw.catalog.names()),
+        }
+    }
+
+    /// Why this tool must be left out, if it must: what it says is not what is pinned or was seen first, has text that
+    /// nobody sees, or takes the looks of a catalogued tool.
+    fn withheld(&self, name: &str, item: &str) -> Option<Drift> {
+        let (entry, upstream) = (self.upstream.tool(name), &self.upstream.config().name);
+        let pin = entry.and_then(|entry| entry.pin.as_deref());
+        let alike = || self.names.taken_for(upstream, name).map(|_| Drift::LooksAlike);
+        let drift = self.definitions.withheld(upstream, pin, item.as_bytes());
+        drift.or_else(|| if entry.is_none() { alike() } else { None })
     }
 }
 

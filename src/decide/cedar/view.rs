@@ -16,8 +16,8 @@ use super::kept::Kept;
 use super::load::{Mode, RuleInfo};
 use super::looks::Looks;
 use crate::call::{
-    AgentProfile, Approval, Class, Consequence, Integrity, Lifted, PolicyAction, PolicyInput, ResourceKind,
-    ResourceProfile,
+    AgentProfile, Approval, Class, Consequence, Drift, Integrity, Lifted, PolicyAction, PolicyInput,
+    ResourceKind, ResourceProfile,
 };
 use crate::units;
 
@@ -264,6 +264,8 @@ fn itself(mut profile: ResourceProfile) -> ResourceProfile {
     profile.consequence = Consequence::NONE;
     profile.reversible = true;
     profile.idempotent = true;
+    profile.pinned = false;
+    profile.drift = None;
     profile
 }
 
@@ -311,6 +313,8 @@ fn resource_fields(profile: &ResourceProfile) -> HashMap<String, Value> {
         ("data_domain", text(&profile.data_domain)),
         ("boundary", text(if profile.inside { "inside" } else { "outside" })),
         ("trusted", Value::new_bool(profile.trusted)),
+        ("pinned", Value::new_bool(profile.pinned)),
+        ("drift", text(profile.drift.map_or("", Drift::as_str))),
     ];
     fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
