@@ -27,6 +27,7 @@ use crate::definitions::Definitions;
 use crate::definitions::sights::Remembered;
 use crate::flow::Runs;
 use crate::forward::Upstreams;
+use crate::forward::breaker::OnChange;
 use crate::health;
 use crate::identify::suspended::Suspensions;
 use crate::identify::svid::Role;
@@ -191,6 +192,8 @@ async fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
     restore_labels(&runs, &*store, &audit, (ledger.end())()).await?;
     let index = state::index(&settings.store, &audit, &ledger, &telemetry).await?;
     let suspensions = Suspensions::read(Arc::clone(&store)).await?;
+    let watched = Arc::clone(&telemetry);
+    let breakers: OnChange = Arc::new(move |name, phase| watched.metrics().upstream_breaker(name, phase));
     let evidence = Evidence {
         ledger,
         telemetry,
@@ -216,7 +219,7 @@ async fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
         policy: Arc::new(loaded.policy),
         evidence: Arc::new(evidence),
         broker: Broker::new(loaded.credentials),
-        upstreams: Upstreams::new(loaded.upstreams),
+        upstreams: Upstreams::new(loaded.upstreams).watched(&breakers),
         parked: Arc::default(),
         errands: Errands::default(),
     };

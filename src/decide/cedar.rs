@@ -22,13 +22,16 @@ pub use terms::HoldTerms;
 use view::{Names, PairView, Views};
 
 /// The policies that are shipped, by file name.
-pub const SHIPPED: [(&str, &str); 6] = [
+pub const SHIPPED: [(&str, &str); 9] = [
     ("autonomy.cedar", include_str!("../../policies/autonomy.cedar")),
     ("consequence.cedar", include_str!("../../policies/consequence.cedar")),
     ("effects.cedar", include_str!("../../policies/effects.cedar")),
     ("environments.cedar", include_str!("../../policies/environments.cedar")),
     ("flow.cedar", include_str!("../../policies/flow.cedar")),
+    ("high-impact.cedar", include_str!("../../policies/high-impact.cedar")),
+    ("residency.cedar", include_str!("../../policies/residency.cedar")),
     ("unlisted.cedar", include_str!("../../policies/unlisted.cedar")),
+    ("vendors.cedar", include_str!("../../policies/vendors.cedar")),
 ];
 
 /// What an agent is told when no policy permits.

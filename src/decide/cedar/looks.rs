@@ -10,12 +10,13 @@ pub(super) struct Looks {
     pub(super) changing: bool,
     /// Of the agent, one bit for each of [`ATTRIBUTES`].
     pub(super) agent: u16,
-    /// The agent itself: its id, its groups, its trust domain.
+    /// The agent itself: its id, its membership in a group or a trust domain.
     pub(super) identity: bool,
 }
 
 /// The attributes of an agent that many agents share.
-pub(super) const ATTRIBUTES: [&str; 7] = ["autonomy", "owned", "owner", "region", "risk", "team", "vendor"];
+pub(super) const ATTRIBUTES: [&str; 8] =
+    ["autonomy", "groups", "owned", "owner", "region", "risk", "team", "vendor"];
 
 /// What stands in the key of every remembered decision, or is not there when one is remembered.
 const STEADY: [&[&str]; 13] = [
@@ -151,11 +152,8 @@ mod tests {
             bit("autonomy") | bit("risk")
         );
         assert_eq!(looks("principal has vendor").agent, bit("vendor"));
-        for condition in [
-            "principal in Holdpoint::AgentGroup::\"g\"",
-            "principal.groups.contains(\"g\")",
-            "principal == principal",
-        ] {
+        assert_eq!(looks("principal.groups.contains(\"g\")").agent, bit("groups"));
+        for condition in ["principal in Holdpoint::AgentGroup::\"g\"", "principal == principal"] {
             assert!(looks(condition).identity, "{condition}");
         }
         let scoped = "permit (principal in Holdpoint::AgentGroup::\"g\", action, resource);";

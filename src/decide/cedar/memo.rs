@@ -109,15 +109,16 @@ fn attributes(looks: Looks) -> impl Iterator<Item = &'static str> {
         .map(|(_, name)| name)
 }
 
-/// One attribute as something to hash and compare.
-fn attribute<'a>(agent: &'a AgentProfile, name: &str) -> (u8, Option<&'a str>) {
+/// One attribute as something to hash and compare: a number, a word, or words.
+fn attribute<'a>(agent: &'a AgentProfile, name: &str) -> (u8, Option<&'a str>, &'a [Arc<str>]) {
     match name {
-        "autonomy" => (0, Some(agent.autonomy.as_str())),
-        "owned" => (u8::from(agent.owned), None),
-        "owner" => (0, Some(&agent.owner)),
-        "region" => (0, Some(&agent.region)),
-        "risk" => (agent.risk, None),
-        "team" => (0, Some(&agent.team)),
-        _ => (0, agent.vendor.as_deref()),
+        "autonomy" => (0, Some(agent.autonomy.as_str()), &[]),
+        "groups" => (0, None, &agent.groups),
+        "owned" => (u8::from(agent.owned), None, &[]),
+        "owner" => (0, Some(&agent.owner), &[]),
+        "region" => (0, Some(&agent.region), &[]),
+        "risk" => (agent.risk, None, &[]),
+        "team" => (0, Some(&agent.team), &[]),
+        _ => (0, agent.vendor.as_deref(), &[]),
     }
 }
