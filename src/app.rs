@@ -26,7 +26,7 @@ use crate::identify::svid::Role;
 use crate::json::Members;
 use crate::limit::Meters;
 use crate::observe::Body;
-use crate::pipeline::{self, Errands, Gateway};
+use crate::pipeline::{self, Errands, Gateway, Generation};
 use crate::record::fold::Folds;
 use crate::record::{Entry, Evidence, Kind, Ledger, OnCommit, Recovered};
 use crate::secret::PseudonymKey;
@@ -121,8 +121,10 @@ async fn ageing(gateway: Arc<Gateway>, identity: Arc<tls::Identity>, mut drain: 
             metrics.trust_expiry(&name, left);
         }
         let soon = time::OffsetDateTime::now_utc().date().saturating_add(WARNED_AHEAD);
-        let due = gateway.directory.entries().filter(|entry| entry.review_due.is_some_and(|due| due <= soon));
-        metrics.reviews_due(due.count());
+        let generation = gateway.in_force.load_full();
+        let due = generation.directory.entries();
+        metrics.reviews_due(due.filter(|entry| entry.review_due.is_some_and(|due| due <= soon)).count());
+        drop(generation);
         tokio::select! {
             () = tokio::time::sleep(EVERY) => {}
             _ = drain.wait_for(|drain| *drain) => return,
@@ -156,15 +158,10 @@ fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
     let (ledger, recovered) =
         Ledger::open(crate::record::Config { on_commit: Some(on_commit), ..settings.audit })?;
     restore(&runs, &audit)?;
-    let evidence = Evidence {
-        ledger,
-        telemetry,
-        pseudonyms,
-        policy_revision: Arc::clone(loaded.policy.revision()),
-        folds: Folds::default(),
-        open: TaskTracker::new(),
-    };
-    let gateway = Gateway {
+    let evidence =
+        Evidence { ledger, telemetry, pseudonyms, folds: Folds::default(), open: TaskTracker::new() };
+    let generation = Generation {
+        number: 1,
         directory: loaded.directory,
         decoder: Decoder {
             room: Room::new(&settings.decode),
@@ -175,11 +172,14 @@ fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
         },
         catalog: loaded.catalog,
         meters: Meters::new(settings.limits),
-        runs,
         policy: Arc::new(loaded.policy),
-        evidence: Arc::new(evidence),
         broker: Broker::new(loaded.credentials),
         upstreams: Upstreams::new(loaded.upstreams),
+    };
+    let gateway = Gateway {
+        in_force: ArcSwap::from_pointee(generation),
+        runs,
+        evidence: Arc::new(evidence),
         parked: Arc::default(),
         errands: Errands::default(),
     };
@@ -249,7 +249,7 @@ impl Running {
             tracing::warn!("calls were still under way when the drain time ended");
             self.tasks.shutdown().await;
         }
-        self.gateway.upstreams.end().await;
+        self.gateway.in_force.load_full().upstreams.end().await;
         self.gateway.evidence.telemetry.shutdown().await;
     }
 }

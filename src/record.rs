@@ -216,11 +216,11 @@ impl Record {
         }
     }
 
-    /// Notes what was decided, and everything that it went by.
-    pub fn decided(&mut self, judged: &Judged) {
+    /// Notes what was decided, by which revision of policy, and everything that it went by.
+    pub fn decided(&mut self, judged: &Judged, revision: &str) {
         let decision = &judged.decision;
         self.decided = true;
-        note_decision(&mut self.noted, decision, &self.evidence.policy_revision);
+        note_decision(&mut self.noted, decision, revision);
         self.noted.texts("findings", judged.input.findings.iter().map(|finding| &**finding));
         wire::write(&judged.input, &mut self.noted);
         if let Some(hop) = &mut self.hop {

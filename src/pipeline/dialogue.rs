@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Uri, header};
 
-use super::Gateway;
+use super::{Gateway, Generation};
 use crate::accept::Conn;
 use crate::answer;
 use crate::call::{Era, PolicyInput, Stop};
@@ -31,19 +31,21 @@ pub(super) struct Judging {
 
 impl Judging {
     /// The judge of this call's reply.
-    pub(super) fn of(gw: &Arc<Gateway>, conn: &Arc<Conn>, call: &Call) -> Judging {
+    pub(super) fn of(gw: &Arc<Gateway>, generation: &Generation, conn: &Arc<Conn>, call: &Call) -> Judging {
         let name = &call.route().name;
-        let (Some(envelope), Some(upstream)) = (call.envelope(), gw.catalog.upstream(name)) else {
+        let (Some(envelope), Some(upstream)) = (call.envelope(), generation.catalog.upstream(name)) else {
             return Judging::default();
         };
-        let dialogue = Dialogue::new(&gw.decoder.sessions, call.agent().id(), name, envelope.session.clone());
+        let dialogue =
+            Dialogue::new(&generation.decoder.sessions, call.agent().id(), name, envelope.session.clone());
         let mut judge = Judge::of(call, envelope, upstream.config().asks, dialogue);
         if judge.is_wary() && envelope.era == Era::Legacy {
             let way = Way::of(gw, conn, call);
             judge.declining(Arc::new(move |id, session| way.decline(id, session)));
         }
         if let (McpAction::OpenSession, Some(at)) = (&envelope.action, &envelope.endpoint) {
-            let authority = gw.upstreams.authority(name).and_then(|authority| authority.to_str().ok());
+            let authority =
+                generation.upstreams.authority(name).and_then(|authority| authority.to_str().ok());
             let own = call.head().uri.path();
             judge.on_old_transport(Old {
                 origin: (authority.unwrap_or_default().to_owned(), Arc::from(at.path())),
@@ -56,15 +58,21 @@ impl Judging {
     }
 
     /// Says what the agent may see, where the reply is a list; and parks the call where it is answered elsewhere.
-    pub(super) fn see(&mut self, gw: &Gateway, call: &Call, input: &PolicyInput) -> Result<(), Box<Stop>> {
+    pub(super) fn see(
+        &mut self,
+        gw: &Gateway,
+        generation: &Generation,
+        call: &Call,
+        input: &PolicyInput,
+    ) -> Result<(), Box<Stop>> {
         let name = &call.route().name;
         let (Some(judge), Some(envelope)) = (&mut self.judge, call.envelope()) else { return Ok(()) };
-        if let (Some(list), Some(upstream)) = (judge.list(), gw.catalog.upstream(name)) {
+        if let (Some(list), Some(upstream)) = (judge.list(), generation.catalog.upstream(name)) {
             if list.array == "tasks" {
-                let begun = Dialogue::new(&gw.decoder.sessions, call.agent().id(), name, None);
+                let begun = Dialogue::new(&generation.decoder.sessions, call.agent().id(), name, None);
                 judge.see(Box::new(move |task| begun.tool_of(task).is_some()));
             } else {
-                let sight = Sight::new(&gw.policy, upstream, input);
+                let sight = Sight::new(&generation.policy, upstream, input);
                 judge.see(Box::new(move |name| sight.shows(list.array, name)));
             }
         }
