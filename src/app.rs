@@ -34,11 +34,11 @@ use crate::identify::svid::Role;
 use crate::json::Members;
 use crate::limit::Meters;
 use crate::observe::Body;
-use crate::pipeline::{self, Errands, Gateway, listing};
+use crate::pipeline::{self, Errands, Gateway, Generation, listing};
 use crate::record::fold::Folds;
 use crate::record::{Entry, Evidence, Kind, Ledger, OnCommit, Recovered};
 use crate::secret::PseudonymKey;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Metrics, Telemetry};
 
 /// Why the gateway cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -135,9 +135,11 @@ async fn ageing(gateway: Arc<Gateway>, identity: Arc<tls::Identity>, mut drain: 
             metrics.trust_expiry(&name, left);
         }
         let soon = time::OffsetDateTime::now_utc().date().saturating_add(WARNED_AHEAD);
-        let due = gateway.directory.entries().filter(|entry| entry.review_due.is_some_and(|due| due <= soon));
-        metrics.reviews_due(due.count());
-        shadowed(&gateway);
+        let generation = gateway.in_force.load_full();
+        let due = generation.directory.entries();
+        metrics.reviews_due(due.filter(|entry| entry.review_due.is_some_and(|due| due <= soon)).count());
+        shadowed(metrics, &generation);
+        drop(generation);
         tokio::select! {
             () = tokio::time::sleep(EVERY) => {}
             _ = drain.wait_for(|drain| *drain) => return,
@@ -146,9 +148,9 @@ async fn ageing(gateway: Arc<Gateway>, identity: Arc<tls::Identity>, mut drain: 
 }
 
 /// Tells the metrics what is in shadow, and for how long.
-fn shadowed(gateway: &Gateway) {
-    let (metrics, now) = (gateway.evidence.telemetry.metrics(), std::time::SystemTime::now());
-    for upstream in gateway.catalog.upstreams() {
+fn shadowed(metrics: &Metrics, generation: &Generation) {
+    let now = std::time::SystemTime::now();
+    for upstream in generation.catalog.upstreams() {
         if let Some(shadow) = &upstream.config().shadow {
             let left = shadow.until.duration_since(now).unwrap_or_default();
             metrics.shadow(&upstream.config().name, left.as_secs_f64());
@@ -194,17 +196,11 @@ async fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
     let suspensions = Suspensions::read(Arc::clone(&store)).await?;
     let watched = Arc::clone(&telemetry);
     let breakers: OnChange = Arc::new(move |name, phase| watched.metrics().upstream_breaker(name, phase));
-    let evidence = Evidence {
-        ledger,
-        telemetry,
-        pseudonyms,
-        policy_revision: Arc::clone(loaded.policy.revision()),
-        folds: Folds::default(),
-        open: TaskTracker::new(),
-    };
-    let gateway = Gateway {
+    let evidence =
+        Evidence { ledger, telemetry, pseudonyms, folds: Folds::default(), open: TaskTracker::new() };
+    let generation = Generation {
+        number: 1,
         directory: loaded.directory,
-        suspensions,
         decoder: Decoder {
             room: Room::new(&settings.decode),
             bounds: settings.decode,
@@ -213,13 +209,17 @@ async fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
             sessions: Arc::default(),
         },
         catalog: loaded.catalog,
-        definitions: Arc::new(Definitions::new(loaded.listings, Box::new(Remembered::default()))),
         meters: Meters::new(settings.limits),
-        runs,
         policy: Arc::new(loaded.policy),
-        evidence: Arc::new(evidence),
         broker: Broker::new(loaded.credentials),
         upstreams: Upstreams::new(loaded.upstreams).watched(&breakers),
+    };
+    let gateway = Gateway {
+        in_force: ArcSwap::from_pointee(generation),
+        suspensions,
+        definitions: Arc::new(Definitions::new(loaded.listings, Box::new(Remembered::default()))),
+        runs,
+        evidence: Arc::new(evidence),
         parked: Arc::default(),
         errands: Errands::default(),
     };
@@ -292,7 +292,7 @@ impl Running {
             tracing::warn!("calls were still under way when the drain time ended");
             self.tasks.shutdown().await;
         }
-        self.gateway.upstreams.end().await;
+        self.gateway.in_force.load_full().upstreams.end().await;
         self.state.end(&self.gateway).await;
         self.gateway.evidence.telemetry.shutdown().await;
     }

@@ -1,6 +1,7 @@
 //! The life of one call, read from top to bottom. Read this first.
 
 mod dialogue;
+mod generation;
 pub mod listing;
 mod several;
 
@@ -8,6 +9,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{Request, Response};
 use time::OffsetDateTime;
@@ -16,20 +18,18 @@ use tokio::sync::Semaphore;
 
 use crate::accept::{Conn, Gone};
 use crate::call::{Stage, Stop, StopKind};
-use crate::classify::catalog::Catalog;
-use crate::credential::Broker;
-use crate::decide::{Moment, Policy, Verdict};
-use crate::decode::{Decoded, Decoder, Inbound};
+use crate::decide::{Moment, Verdict};
+use crate::decode::{Decoded, Inbound};
 use crate::definitions::Definitions;
 use crate::flow::Runs;
-use crate::forward::{HopHeaders, Reply, Upstreams};
-use crate::identify::directory::Directory;
+use crate::forward::{HopHeaders, Reply};
 use crate::identify::suspended::Suspensions;
-use crate::limit::{Meters, Slot};
+use crate::limit::Slot;
 use crate::observe::{Body, Parked};
 use crate::record::{Evidence, Record};
 use crate::telemetry::hop::HttpVersion;
 use dialogue::Judging;
+pub use generation::Generation;
 
 use crate::{
     accept, answer, classify, credential, decide, decode, flow, forward, hold, identify, limit, observe,
@@ -37,28 +37,16 @@ use crate::{
 
 /// Everything that the stages work with.
 pub struct Gateway {
-    /// Who may call.
-    pub directory: Directory,
-    /// Who may not, by an order that no registry lifts.
+    /// What configuration gives; a call takes it once.
+    pub in_force: ArcSwap<Generation>,
+    /// Who may not call, by an order that no registry lifts.
     pub suspensions: Suspensions,
-    /// What requests may be, and where they may go.
-    pub decoder: Decoder,
-    /// What calls do.
-    pub catalog: Catalog,
     /// What upstreams say their tools are.
     pub definitions: Arc<Definitions>,
-    /// Limits.
-    pub meters: Meters,
     /// What runs have read.
     pub runs: Runs,
-    /// Policy.
-    pub policy: Arc<Policy>,
     /// Audit and traces.
     pub evidence: Arc<Evidence>,
-    /// Credentials.
-    pub broker: Broker,
-    /// Where calls go.
-    pub upstreams: Upstreams,
     /// Calls whose response comes on another stream.
     pub parked: Arc<Parked>,
     /// What is told upstreams in agents' names while nobody waits for it.
@@ -99,7 +87,9 @@ pub async fn serve(gw: &Arc<Gateway>, conn: &Arc<Conn>, request: Request<Inbound
     let http = if conn.is_h2() { HttpVersion::Two } else { HttpVersion::One };
     let mut record = Record::open(&gw.evidence, conn.peer(), http);
     let gone = Gone::of(&request);
-    match run(gw, conn, &gone, request, &mut record).await {
+    // Another may come into force at any time; this call knows only this one.
+    let generation = gw.in_force.load_full();
+    match run(gw, &generation, conn, &gone, request, &mut record).await {
         Ok(Passed::Reply(reply, slot, judging)) => {
             let (shape, id) = (record.shape.clone(), record.id());
             let Judging { judge, elsewhere } = judging;
@@ -133,6 +123,7 @@ enum Passed {
 
 async fn run(
     gw: &Arc<Gateway>,
+    generation: &Generation,
     conn: &Arc<Conn>,
     gone: &Gone,
     request: Request<Inbound>,
@@ -140,13 +131,14 @@ async fn run(
 ) -> Result<Passed, Box<Stop>> {
     // Understand: nothing outside this process has been touched.
     record.enter(Stage::Accept);
-    limit::admit(&gw.meters, &conn.fingerprint())?;
+    limit::admit(&generation.meters, &conn.fingerprint())?;
     accept::sound(conn, &request)?;
     record.enter(Stage::Identify);
-    let agent = identify::agent(&gw.directory, &gw.suspensions, conn, OffsetDateTime::now_utc().date())?;
+    let today = OffsetDateTime::now_utc().date();
+    let agent = identify::agent(&generation.directory, &gw.suspensions, conn, today)?;
     record.identified(&agent);
     record.enter(Stage::Decode);
-    let call = match decode::call(&gw.decoder, agent, request, &mut record.shape).await? {
+    let call = match decode::call(&generation.decoder, agent, request, &mut record.shape).await? {
         Decoded::One(call) => call,
         Decoded::Batch(messages) => return Ok(Passed::Batch(messages)),
     };
@@ -154,24 +146,24 @@ async fn run(
     let answer = dialogue::Answer::of(gw, conn, &call);
     record.enter(Stage::Classify);
     let now = SystemTime::now();
-    let mut shade = classify::shade(&gw.catalog, &call, now);
-    let facts = classify::call(&gw.catalog, &gw.definitions, &call, &mut shade)?;
+    let mut shade = classify::shade(&generation.catalog, &call, now);
+    let facts = classify::call(&generation.catalog, &gw.definitions, &call, &mut shade)?;
     record.understood(&facts);
     record.enter(Stage::Limit);
-    let slot = limit::acquire(&gw.meters, limit::Subject::of(call.agent().id(), &facts));
+    let slot = limit::acquire(&generation.meters, limit::Subject::of(call.agent().id(), &facts));
     let slot = slot.or_else(|stop| shade.pass(stop, facts.consequence).map(|()| Slot::default()))?;
     record.enter(Stage::Flow);
     let agent = call.agent().id().clone();
     let entry = flow::enter(&gw.runs, &agent, flow::run_of(&call, &gw.evidence.pseudonyms), now);
     record.entered(&entry);
     let mut known = entry.labels.clone();
-    let mut judging = Judging::of(gw, conn, &call);
+    let mut judging = Judging::of(gw, generation, conn, &call);
 
     // Decide: from here on the call exists only inside a verdict.
     record.enter(Stage::Decide);
     let moment = Moment { now, source_ip: conn.peer().ip() };
-    let judged = decide::call(&gw.policy, call, facts, entry, moment, &mut shade);
-    record.decided(&judged, shade.would_be());
+    let judged = decide::call(&generation.policy, call, facts, entry, moment, &mut shade);
+    record.decided(&judged, shade.would_be(), generation.policy.revision());
     let permitted = match judged.verdict {
         Verdict::Allow(permitted) => permitted,
         Verdict::Deny(stop) => return Err(stop),
@@ -182,7 +174,7 @@ async fn run(
     };
 
     // An upstream that fails is left alone: nothing is sent, so nothing is intended.
-    let pass = forward::admit(&gw.upstreams, &permitted.call().route().name, &agent)?;
+    let pass = forward::admit(&generation.upstreams, &permitted.call().route().name, &agent)?;
 
     // Act: nothing leaves before the ledger has it.
     record.enter(Stage::Commit);
@@ -190,17 +182,17 @@ async fn run(
     flow::sent(&gw.runs, &agent, &brings, now);
     known.extend_from_slice(&brings);
     let steady = Box::new(flow::steady(&gw.runs, &agent, known));
-    judging.see(gw, permitted.call(), &judged.input, &shade)?;
+    judging.see(gw, generation, permitted.call(), &judged.input, &shade)?;
     let committed = record.commit(permitted, &brings).await?;
     answer.given();
     record.enter(Stage::Credential);
-    let lease = credential::lease(&gw.broker, &committed, &gw.evidence.pseudonyms)?;
+    let lease = credential::lease(&generation.broker, &committed, &gw.evidence.pseudonyms)?;
     record.leased(lease.fingerprint());
     record.enter(Stage::Forward);
-    record.sending(gw.upstreams.dial(&committed));
+    record.sending(generation.upstreams.dial(&committed));
     let hop = HopHeaders { record: record.id(), context: record.upstream_context() };
     let leave = forward::leave(&committed);
-    let sending = pin!(forward::send(&gw.upstreams, committed, lease, hop, steady, pass));
+    let sending = pin!(forward::send(&generation.upstreams, committed, lease, hop, steady, pass));
     let reply = gone.unless(leave, sending).await.unwrap_or_else(|| Err(left()))?;
     record.replied(reply.head.status.as_u16());
     record.enter(Stage::Observe);

@@ -224,11 +224,11 @@ impl Record {
         }
     }
 
-    /// Notes what was decided, and everything that it went by.
-    pub fn decided(&mut self, judged: &Judged, would_be: Option<&WouldBe>) {
+    /// Notes what was decided, by which revision of policy, and everything that it went by.
+    pub fn decided(&mut self, judged: &Judged, would_be: Option<&WouldBe>, revision: &str) {
         let decision = &judged.decision;
         self.decided = true;
-        notes::decision(&mut self.noted, judged, would_be, &self.evidence.policy_revision);
+        notes::decision(&mut self.noted, judged, would_be, revision);
         self.noted.texts("findings", judged.input.findings.iter().map(|finding| &**finding));
         wire::write(&judged.input, &mut self.noted);
         if let Some(hop) = &mut self.hop {

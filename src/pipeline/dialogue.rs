@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Uri, header};
 
-use super::Gateway;
+use super::{Gateway, Generation};
 use crate::accept::Conn;
 use crate::answer;
 use crate::call::{Consequence, Drift, Era, PolicyInput, Shade, Stop};
@@ -34,12 +34,13 @@ pub(super) struct Judging {
 
 impl Judging {
     /// The judge of this call's reply.
-    pub(super) fn of(gw: &Arc<Gateway>, conn: &Arc<Conn>, call: &Call) -> Judging {
+    pub(super) fn of(gw: &Arc<Gateway>, generation: &Generation, conn: &Arc<Conn>, call: &Call) -> Judging {
         let name = &call.route().name;
-        let (Some(envelope), Some(upstream)) = (call.envelope(), gw.catalog.upstream(name)) else {
+        let (Some(envelope), Some(upstream)) = (call.envelope(), generation.catalog.upstream(name)) else {
             return Judging::default();
         };
-        let dialogue = Dialogue::new(&gw.decoder.sessions, call.agent().id(), name, envelope.session.clone());
+        let dialogue =
+            Dialogue::new(&generation.decoder.sessions, call.agent().id(), name, envelope.session.clone());
         let mut judge = Judge::of(call, envelope, upstream.config().asks, dialogue);
         if judge.is_wary() && envelope.era == Era::Legacy {
             let way = Way::of(gw, conn, call);
@@ -48,7 +49,8 @@ impl Judging {
         let (definitions, upstream) = (Arc::clone(&gw.definitions), Arc::clone(name));
         judge.relisting(Box::new(move || definitions.changed(&upstream)));
         if let (McpAction::OpenSession, Some(at)) = (&envelope.action, &envelope.endpoint) {
-            let authority = gw.upstreams.authority(name).and_then(|authority| authority.to_str().ok());
+            let authority =
+                generation.upstreams.authority(name).and_then(|authority| authority.to_str().ok());
             let own = call.head().uri.path();
             judge.on_old_transport(Old {
                 origin: (authority.unwrap_or_default().to_owned(), Arc::from(at.path())),
@@ -64,22 +66,23 @@ impl Judging {
     pub(super) fn see(
         &mut self,
         gw: &Gateway,
+        generation: &Generation,
         call: &Call,
         input: &PolicyInput,
         shade: &Shade,
     ) -> Result<(), Box<Stop>> {
         let name = &call.route().name;
         let (Some(judge), Some(envelope)) = (&mut self.judge, call.envelope()) else { return Ok(()) };
-        if let (Some(list), Some(upstream)) = (judge.list(), gw.catalog.upstream(name)) {
+        if let (Some(list), Some(upstream)) = (judge.list(), generation.catalog.upstream(name)) {
             if list.array == "tasks" {
-                let begun = Dialogue::new(&gw.decoder.sessions, call.agent().id(), name, None);
+                let begun = Dialogue::new(&generation.decoder.sessions, call.agent().id(), name, None);
                 judge.see(Box::new(move |task, _| match begun.tool_of(task) {
                     Some(_) => Shown::Yes,
                     None => Shown::No,
                 }));
             } else {
-                let sight = Sight::new(&gw.policy, upstream, input, shade);
-                let (looks, shade) = (Looks::of(gw, upstream), shade.clone());
+                let sight = Sight::new(&generation.policy, upstream, input, shade);
+                let (looks, shade) = (Looks::of(gw, generation, upstream), shade.clone());
                 judge.see(Box::new(move |name, item| {
                     if !sight.shows(list.array, name) {
                         return Shown::No;
@@ -108,11 +111,11 @@ struct Looks {
 }
 
 impl Looks {
-    fn of(gw: &Gateway, upstream: &Arc<Upstream>) -> Looks {
+    fn of(gw: &Gateway, generation: &Generation, upstream: &Arc<Upstream>) -> Looks {
         Looks {
             definitions: Arc::clone(&gw.definitions),
             upstream: Arc::clone(upstream),
-            names: Arc::clone(gw.catalog.names()),
+            names: Arc::clone(generation.catalog.names()),
         }
     }
 

@@ -12,7 +12,7 @@ use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-use super::Gateway;
+use super::{Gateway, Generation};
 use crate::call::Drift;
 use crate::classify::catalog::Upstream;
 use crate::decode::told::Members as Told;
@@ -95,18 +95,20 @@ fn jittered(every: Duration) -> Duration {
 
 /// Lists one upstream once, and takes what it says in. The error is a sentence.
 pub async fn take(gateway: &Gateway, name: &Arc<str>) -> Result<(), String> {
-    let (Some(upstream), Some(way)) = (gateway.catalog.upstream(name), gateway.upstreams.named(name)) else {
+    let generation = gateway.in_force.load_full();
+    let (Some(upstream), Some(way)) = (generation.catalog.upstream(name), generation.upstreams.named(name))
+    else {
         return Err("there is no such upstream".to_owned());
     };
-    let credential = gateway.broker.own(name)?;
+    let credential = generation.broker.own(name)?;
     let lists = ask::lists(way, credential, &[List::Tools]).await.map_err(|problem| problem.to_string())?;
     let items = lists.into_iter().next().unwrap_or_default();
     let read = Read::of(&items);
     let firsts = gateway.definitions.sights.note(name, &read.definitions).await?;
     let mut served = read.served(upstream, &firsts);
     let before = gateway.definitions.served(name).unwrap_or_default();
-    suspect_looks(gateway, upstream, &mut served);
-    first_sights(gateway, name, &read, &firsts);
+    suspect_looks(&generation, upstream, &mut served);
+    first_sights(gateway, &generation, name, &read, &firsts);
     let after = served.clone();
     gateway.definitions.replace(name, served);
     findings(gateway, upstream, &before, &after);
@@ -170,7 +172,7 @@ impl Read {
 }
 
 /// Finds the tools that nobody catalogued and that look like another: a catalogued one, or one of the same list.
-fn suspect_looks(gateway: &Gateway, upstream: &Upstream, served: &mut Served) {
+fn suspect_looks(generation: &Generation, upstream: &Upstream, served: &mut Served) {
     let mut alike: HashMap<String, usize> = HashMap::with_capacity(served.tools.len());
     for name in served.tools.keys() {
         *alike.entry(looks(name)).or_default() += 1;
@@ -178,7 +180,7 @@ fn suspect_looks(gateway: &Gateway, upstream: &Upstream, served: &mut Served) {
     for (name, tool) in &mut served.tools {
         let known = upstream.tool(name).is_some();
         let twin = alike.get(&looks(name)).is_some_and(|count| *count > 1);
-        let taken_for = gateway.catalog.names().taken_for(&upstream.config().name, name).is_some();
+        let taken_for = generation.catalog.names().taken_for(&upstream.config().name, name).is_some();
         if !known && tool.suspicion.is_none() && (twin || taken_for) {
             tool.suspicion = Some(Drift::LooksAlike);
         }
@@ -186,10 +188,10 @@ fn suspect_looks(gateway: &Gateway, upstream: &Upstream, served: &mut Served) {
 }
 
 /// Puts on the record what was seen for the first time and is pinned nowhere.
-fn first_sights(gateway: &Gateway, name: &Arc<str>, read: &Read, firsts: &[First]) {
+fn first_sights(gateway: &Gateway, generation: &Generation, name: &Arc<str>, read: &Read, firsts: &[First]) {
     let pinned = |definition: &Definition| {
         let entry =
-            gateway.catalog.upstream(name).and_then(|upstream| upstream.tool(&definition.name).cloned());
+            generation.catalog.upstream(name).and_then(|upstream| upstream.tool(&definition.name).cloned());
         entry.is_some_and(|entry| entry.pin.is_some())
     };
     let new = read.definitions.iter().zip(firsts).filter(|(_, first)| **first == First::Now);

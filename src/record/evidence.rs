@@ -16,8 +16,6 @@ pub struct Evidence {
     pub telemetry: Arc<Telemetry>,
     /// Under which destinations and credentials are named.
     pub pseudonyms: PseudonymKey,
-    /// The revision of policy in force.
-    pub policy_revision: Arc<str>,
     /// Refusals that are folded.
     pub folds: fold::Folds,
     /// The records that are not closed; the end of the program waits for them.
