@@ -300,7 +300,7 @@ async fn keep(tx: &mut SqliteConnection, snapshot: &Snapshot) -> Within<()> {
         });
         // The same label twice is the later one.
         insert.push(" ON CONFLICT (agent, run, label) DO UPDATE SET at = max(at, excluded.at)");
-        insert.build().execute(&mut *tx).await?;
+        insert.build().persistent(false).execute(&mut *tx).await?;
     }
     let Place { segment, bytes, seq, leaf } = &snapshot.place;
     sqlx::query("INSERT OR REPLACE INTO label_place (one, segment, bytes, seq, leaf) VALUES (1, ?, ?, ?, ?)")
