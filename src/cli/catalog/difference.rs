@@ -169,8 +169,9 @@ pub(super) fn difference(before: &str, after: &str) -> String {
             continue;
         }
         text.push_str(&format!("{key}:\n"));
-        let (old, new) = (old.map_or("", String::as_str), new.map_or("", String::as_str));
-        let diff = TextDiff::from_lines(old, new);
+        let lines = |text: Option<&String>| text.map(|text| format!("{text}\n")).unwrap_or_default();
+        let (old, new) = (lines(old), lines(new));
+        let diff = TextDiff::from_lines(&old, &new);
         for hunk in diff.unified_diff().context_radius(2).iter_hunks() {
             for change in hunk.iter_changes() {
                 let sign = match change.tag() {
