@@ -4,8 +4,8 @@ mod input;
 mod stop;
 
 pub use input::{
-    AgentProfile, Approval, Auth, BreakGlass, Drift, FactType, Lifted, PolicyAction, PolicyInput, ResourceKind,
-    ResourceProfile, Task, Word,
+    AgentProfile, Approval, Auth, BreakGlass, Drift, FactType, Lifted, PolicyAction, PolicyInput,
+    ResourceKind, ResourceProfile, Task, Word,
 };
 pub use stop::{Limited, Stage, Stop, StopKind};
 

@@ -207,7 +207,10 @@ fn defined(definitions: &Definitions, upstream: &Upstream, mut facts: Facts) -> 
             drift.as_str(),
             "This upstream allows only what its catalogue lists, and this is not listed. Do not retry.",
         )
-        .operator(format!("the tool `{tool}` of `{name}`, which is strict, {}: `holdpoint catalog diff` shows more", drift.told()));
+        .operator(format!(
+            "the tool `{tool}` of `{name}`, which is strict, {}: `holdpoint catalog diff` shows more",
+            drift.told()
+        ));
         stop.rule = Arc::from("unlisted");
         return Err(stop);
     }
@@ -216,7 +219,9 @@ fn defined(definitions: &Definitions, upstream: &Upstream, mut facts: Facts) -> 
     facts.class = Class::External;
     facts.action = PolicyAction::External;
     facts.consequence = facts.consequence.max(Consequence::UNLISTED).max(entry.profile.consequence);
-    facts.effects.extend(entry.effects.iter().copied().filter(|effect| !facts.effects.contains(effect)).collect::<Vec<_>>());
+    facts.effects.extend(
+        entry.effects.iter().copied().filter(|effect| !facts.effects.contains(effect)).collect::<Vec<_>>(),
+    );
     facts.effects.sort();
     facts.returns = Returns {
         confidentiality: facts.returns.confidentiality.max(Returns::UNLISTED.confidentiality),

@@ -58,10 +58,7 @@ pub fn lease(broker: &Broker, committed: &Committed, key: &PseudonymKey) -> Resu
     let header = source
         .header(&secret)
         .ok_or_else(|| unavailable(format!("{}: not a header value", source.config.file.display())))?;
-    Ok(Lease {
-        header: Some(header),
-        fingerprint: Some(key.pseudonym(secret.expose().as_bytes())),
-    })
+    Ok(Lease { header: Some(header), fingerprint: Some(key.pseudonym(secret.expose().as_bytes())) })
 }
 
 impl Broker {

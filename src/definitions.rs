@@ -80,7 +80,10 @@ pub enum Standing {
 
 impl Definitions {
     /// Definitions of these upstreams, of which none is known yet.
-    pub fn new(upstreams: impl IntoIterator<Item = (Arc<str>, Listing)>, sights: Box<dyn Sights>) -> Definitions {
+    pub fn new(
+        upstreams: impl IntoIterator<Item = (Arc<str>, Listing)>,
+        sights: Box<dyn Sights>,
+    ) -> Definitions {
         let slot = |listing| Slot { listing, served: ArcSwapOption::empty(), changed: Notify::new() };
         let upstreams = upstreams.into_iter().map(|(name, listing)| (name, slot(listing))).collect();
         Definitions { upstreams, sights }

@@ -55,11 +55,13 @@ fn is_hidden(each: char) -> bool {
 
 /// Whether a selector or a joiner stands where emoji need it: one after a symbol, or between two.
 fn is_of_an_emoji(before: char, each: char, after: char) -> bool {
-    let symbol =
-        |other: char| matches!(other, '\u{203c}'..='\u{3299}' | '\u{1f000}'..='\u{1faff}' | '\u{a9}' | '\u{ae}');
+    let symbol = |other: char| matches!(other, '\u{203c}'..='\u{3299}' | '\u{1f000}'..='\u{1faff}' | '\u{a9}' | '\u{ae}');
     match each {
         '\u{fe0e}' | '\u{fe0f}' => (symbol(before) && !is_hidden(before)) || after == '\u{20e3}',
-        '\u{200d}' => (symbol(before) || before == '\u{fe0f}') && matches!(after, '\u{2600}'..='\u{27bf}' | '\u{1f000}'..='\u{1faff}'),
+        '\u{200d}' => {
+            (symbol(before) || before == '\u{fe0f}')
+                && matches!(after, '\u{2600}'..='\u{27bf}' | '\u{1f000}'..='\u{1faff}')
+        }
         _ => false,
     }
 }
@@ -112,7 +114,8 @@ impl Names {
             group.sort_by(|a, b| (&a.upstream, &a.name).cmp(&(&b.upstream, &b.name)));
         }
         groups.sort_by(|a, b| {
-            let key = |group: &[Owned]| group.first().map(|owned| (owned.upstream.clone(), owned.name.clone()));
+            let key =
+                |group: &[Owned]| group.first().map(|owned| (owned.upstream.clone(), owned.name.clone()));
             key(a).cmp(&key(b))
         });
         groups

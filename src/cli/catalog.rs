@@ -168,12 +168,17 @@ impl Bench {
                 draft::of_lists(&self.lists(name, &kinds).await?)
             }
             (From::Openapi, UpstreamKind::Http) => {
-                let path = file.openapi.as_ref().ok_or("this upstream has no `openapi` in the configuration")?;
+                let path =
+                    file.openapi.as_ref().ok_or("this upstream has no `openapi` in the configuration")?;
                 let base = self.upstreams.named(name).map_or("/", |upstream| upstream.path.path());
                 openapi::drafted(path, base, upstream.config().inside)?
             }
-            (From::Traffic, UpstreamKind::Http) => traffic::drafted(&self.audit, name, upstream.config().inside)?,
-            (From::List, UpstreamKind::Http) => return Err("an HTTP API has no list: use openapi or traffic".to_owned()),
+            (From::Traffic, UpstreamKind::Http) => {
+                traffic::drafted(&self.audit, name, upstream.config().inside)?
+            }
+            (From::List, UpstreamKind::Http) => {
+                return Err("an HTTP API has no list: use openapi or traffic".to_owned());
+            }
             (_, UpstreamKind::Mcp) => return Err("an MCP server is drafted from its lists".to_owned()),
         };
         let count = drafted.len();
@@ -192,7 +197,10 @@ impl Bench {
         }
         let mut written = false;
         if then == Then::Write && !missing.is_empty() {
-            let path = file.catalog.as_ref().ok_or("this upstream has no `catalog` in the configuration to write to")?;
+            let path = file
+                .catalog
+                .as_ref()
+                .ok_or("this upstream has no `catalog` in the configuration to write to")?;
             added.check(upstream.config())?;
             file::replace(path, &added.text)?;
             written = true;
@@ -302,7 +310,13 @@ impl Bench {
             )),
             (count, Then::Show) => text.push_str(&format!("{count} would be pinned; nothing was written.\n")),
         }
-        let code = if unable { UNABLE } else if left.is_empty() { DONE } else { WANTING };
+        let code = if unable {
+            UNABLE
+        } else if left.is_empty() {
+            DONE
+        } else {
+            WANTING
+        };
         let json = json!({"ok": code == DONE, "pinned": pins, "left": left, "written": then == Then::Write});
         Ok(Said { code, text, json })
     }
@@ -329,7 +343,10 @@ impl Bench {
         let mut names: Vec<&str> = upstream.entries().map(|entry| &*entry.profile.name).collect();
         names.sort_unstable();
         if let Some(tool) = tool.filter(|tool| !names.contains(tool)) {
-            return Err(format!("the catalogue of `{name}` has no entry `{}`: draft it with `catalog discover`", visible(tool)));
+            return Err(format!(
+                "the catalogue of `{name}` has no entry `{}`: draft it with `catalog discover`",
+                visible(tool)
+            ));
         }
         for key in names.into_iter().filter(|key| tool.is_none_or(|tool| tool == *key)) {
             let Some(entry) = upstream.tool(key) else { continue };
@@ -398,7 +415,10 @@ fn missing(upstream: &Upstream, drafted: Vec<Drafted>, notes: &mut Vec<String>) 
                 }
             };
             if let Some((other, _)) = templates.iter().find(|(_, other)| template.is_ambiguous_with(other)) {
-                notes.push(format!("left out: some path fits `{}` and `{other}`, and neither is more specific", entry.key));
+                notes.push(format!(
+                    "left out: some path fits `{}` and `{other}`, and neither is more specific",
+                    entry.key
+                ));
                 continue;
             }
             templates.push((entry.key.clone(), template));

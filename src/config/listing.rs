@@ -125,7 +125,8 @@ pub fn warnings(loaded: &Loaded) -> Vec<String> {
 
 fn unpinned(catalog: &Catalog, name: &str) -> Vec<String> {
     let Some(upstream) = catalog.upstream(name) else { return Vec::new() };
-    let tools = upstream.entries().filter(|entry| entry.profile.kind == ResourceKind::Tool && entry.pin.is_none());
+    let tools =
+        upstream.entries().filter(|entry| entry.profile.kind == ResourceKind::Tool && entry.pin.is_none());
     let mut names: Vec<String> = tools.map(|entry| format!("`{}`", visible(&entry.profile.name))).collect();
     names.sort();
     names

@@ -20,8 +20,8 @@ use crate::identify::svid::{DomainSource, Role, Trust};
 use crate::json::Limits;
 use crate::{accept, flow, forward, limit, record, telemetry};
 
-use super::raw::{File, OneOrMany};
 use super::listing::CatalogFile;
+use super::raw::{File, OneOrMany};
 use super::{catalog, registry, upstream};
 use crate::units;
 use crate::yaml::{self, Mistake};

@@ -11,8 +11,8 @@ use time::format_description::well_known::Rfc3339;
 
 use super::cedar::view;
 use crate::call::{
-    AgentId, AgentProfile, Approval, Auth, Autonomy, BreakGlass, Class, Consequence, Drift, Effect, Integrity,
-    Lifted, PolicyAction, PolicyInput, ResourceKind, ResourceProfile, Task, Word,
+    AgentId, AgentProfile, Approval, Auth, Autonomy, BreakGlass, Class, Consequence, Drift, Effect,
+    Integrity, Lifted, PolicyAction, PolicyInput, ResourceKind, ResourceProfile, Task, Word,
 };
 use crate::json::Members;
 use crate::units;

@@ -202,14 +202,17 @@ impl Client<'_> {
                 return Err(Problem::Endless(format!("{LIST_BYTES_MAX} bytes")));
             }
             let result = result(&text).ok_or(Problem::Unreadable(method))?;
-            let page = result.get(list.array()).and_then(|page| serde_json::from_str::<Items>(page.get()).ok());
+            let page =
+                result.get(list.array()).and_then(|page| serde_json::from_str::<Items>(page.get()).ok());
             items.extend(page.ok_or(Problem::Unreadable(method))?);
             if items.len() > ITEMS_MAX {
                 return Err(Problem::Endless(format!("{ITEMS_MAX} items")));
             }
             match result.text("nextCursor") {
                 None => return Ok(items),
-                next if next == cursor => return Err(Problem::Endless("one page that follows itself".to_owned())),
+                next if next == cursor => {
+                    return Err(Problem::Endless("one page that follows itself".to_owned()));
+                }
                 next => cursor = next,
             }
         }
@@ -217,7 +220,11 @@ impl Client<'_> {
     }
 
     /// Asks, and gives the whole response, which has a result.
-    async fn ask(&mut self, method: &'static str, mut params: Value) -> Result<(Vec<u8>, HeaderMap), Problem> {
+    async fn ask(
+        &mut self,
+        method: &'static str,
+        mut params: Value,
+    ) -> Result<(Vec<u8>, HeaderMap), Problem> {
         let id = self.next_id;
         self.next_id += 1;
         if self.modern {
@@ -236,7 +243,10 @@ impl Client<'_> {
         let text = answer(body, &head.headers, lent, &Id::Number(id), method).await;
         if !head.status.is_success() {
             // A modern server refuses with a status and says in the body what it refused.
-            return Err(text.ok().and_then(|text| error(&text, method)).unwrap_or(Problem::Status { method, status: head.status }));
+            return Err(text
+                .ok()
+                .and_then(|text| error(&text, method))
+                .unwrap_or(Problem::Status { method, status: head.status }));
         }
         let text = text?;
         match error(&text, method) {

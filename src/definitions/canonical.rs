@@ -103,7 +103,9 @@ fn write_value(value: &Value<'_>, into: &mut String) {
             }
             into.push(']');
         }
-        Kind::String => into.push_str(&serde_json::Value::from(&*value.string().unwrap_or_default()).to_string()),
+        Kind::String => {
+            into.push_str(&serde_json::Value::from(&*value.string().unwrap_or_default()).to_string())
+        }
         Kind::Bool | Kind::Null | Kind::Number => into.push_str(&String::from_utf8_lossy(value.raw())),
     }
 }
@@ -176,7 +178,9 @@ mod tests {
 
     #[test]
     fn what_can_be_read_in_two_ways_is_no_definition() {
-        for text in [r#"{"name":"a","name":"b"}"#, r#"{"name":"a","description":"x","Description":"y"}"#, "[]", "{}"] {
+        for text in
+            [r#"{"name":"a","name":"b"}"#, r#"{"name":"a","description":"x","Description":"y"}"#, "[]", "{}"]
+        {
             assert!(read(text.as_bytes()).is_err(), "{text}");
         }
         let deep = format!("{{\"name\":\"a\",\"inputSchema\":{}{}}}", "[".repeat(200), "]".repeat(200));

@@ -42,7 +42,9 @@ impl Sights for Remembered {
             let first = match known.get(&key) {
                 Some(digest) => First::Before(Arc::clone(digest)),
                 None if known.len() >= SIGHTS_MAX => {
-                    return Box::pin(std::future::ready(Err("there is no room for more first sights".to_owned())));
+                    return Box::pin(std::future::ready(Err(
+                        "there is no room for more first sights".to_owned()
+                    )));
                 }
                 None => {
                     known.insert(key, Arc::clone(&definition.digest));

@@ -127,9 +127,9 @@ impl Read {
             match canonical::read(item.get().as_bytes()) {
                 Ok(definition) => read.definitions.push(definition),
                 // A lax reader may know its name, and then that tool is not to be believed.
-                Err(_) => read.unreadable.extend(
-                    Told::read(item.get()).and_then(|item| item.text("name")).map(Arc::<str>::from),
-                ),
+                Err(_) => read
+                    .unreadable
+                    .extend(Told::read(item.get()).and_then(|item| item.text("name")).map(Arc::<str>::from)),
             }
         }
         read
@@ -154,7 +154,8 @@ impl Read {
             tools.insert(Arc::clone(&definition.name), Tool { digest, first, suspicion });
         }
         for name in &self.unreadable {
-            let tool = Tool { digest: Arc::from(""), first: Arc::from(""), suspicion: Some(Drift::Unreadable) };
+            let tool =
+                Tool { digest: Arc::from(""), first: Arc::from(""), suspicion: Some(Drift::Unreadable) };
             tools.insert(Arc::clone(name), tool);
         }
         // One `Arc` for each digest that the catalogue has too.
@@ -187,7 +188,8 @@ fn suspect_looks(gateway: &Gateway, upstream: &Upstream, served: &mut Served) {
 /// Puts on the record what was seen for the first time and is pinned nowhere.
 fn first_sights(gateway: &Gateway, name: &Arc<str>, read: &Read, firsts: &[First]) {
     let pinned = |definition: &Definition| {
-        let entry = gateway.catalog.upstream(name).and_then(|upstream| upstream.tool(&definition.name).cloned());
+        let entry =
+            gateway.catalog.upstream(name).and_then(|upstream| upstream.tool(&definition.name).cloned());
         entry.is_some_and(|entry| entry.pin.is_some())
     };
     let new = read.definitions.iter().zip(firsts).filter(|(_, first)| **first == First::Now);
@@ -196,8 +198,10 @@ fn first_sights(gateway: &Gateway, name: &Arc<str>, read: &Read, firsts: &[First
         let mut members = Members::default();
         members.text("event", "first-sight");
         members.text("upstream", name);
-        let shown: Vec<String> =
-            some.iter().map(|definition| format!("{} {}", definition.digest, cut(&definition.name))).collect();
+        let shown: Vec<String> = some
+            .iter()
+            .map(|definition| format!("{} {}", definition.digest, cut(&definition.name)))
+            .collect();
         members.texts("definitions", shown.iter().map(String::as_str));
         gateway.evidence.ledger.append_detached(Entry::new(Kind::Trust, None, members));
     }
@@ -213,7 +217,8 @@ fn findings(gateway: &Gateway, upstream: &Upstream, before: &Served, after: &Ser
         if upstream.tool(tool).is_none() {
             continue;
         }
-        let Standing::Drifted(drift, digest) = gateway.definitions.standing(name, tool, entry.pin.as_deref()) else {
+        let Standing::Drifted(drift, digest) = gateway.definitions.standing(name, tool, entry.pin.as_deref())
+        else {
             continue;
         };
         if drift == Drift::Unpinned {

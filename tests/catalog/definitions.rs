@@ -7,7 +7,10 @@ use crate::server::{Manner, Server, tool};
 use crate::world::{World, pin, read};
 
 fn upstream(name: &str, server: &Server, more: &str) -> String {
-    format!("  - {{name: {name}, kind: mcp, url: \"http://{}/mcp\", catalog: {name}.yaml{more}}}\n", server.address)
+    format!(
+        "  - {{name: {name}, kind: mcp, url: \"http://{}/mcp\", catalog: {name}.yaml{more}}}\n",
+        server.address
+    )
 }
 
 fn names(list: &Value) -> Vec<&str> {
@@ -18,8 +21,8 @@ fn names(list: &Value) -> Vec<&str> {
 async fn a_definition_that_changes_after_it_was_pinned_stops_its_tool_and_no_other() {
     let (find, show) = (tool("find", "Finds customers."), tool("show", "Shows one."));
     let server = Server::with(vec![find.clone(), show.clone()]).await;
-    let entries =
-        read("find", &format!(", pin: \"{}\"", pin(&find))) + &read("show", &format!(", pin: \"{}\"", pin(&show)));
+    let entries = read("find", &format!(", pin: \"{}\"", pin(&find)))
+        + &read("show", &format!(", pin: \"{}\"", pin(&show)));
     let upstreams = upstream("usual", &server, "") + &upstream("strict", &server, ", strict: true");
     let world = World::with(&upstreams, &[("usual.yaml", entries.clone()), ("strict.yaml", entries)]);
     let world = world.listed(&["usual", "strict"]).await;
@@ -45,7 +48,8 @@ async fn a_definition_that_changes_after_it_was_pinned_stops_its_tool_and_no_oth
     let held = agent.tool("usual", "find", json!({})).await.unwrap();
     assert_eq!(held.outcome(), "pending");
     let record = world.record(&held, "held");
-    assert_eq!(record["decision"]["rule"], "unlisted");
+    let policies = record["decision"]["policies"].as_array().unwrap();
+    assert!(policies.contains(&json!("hold-unlisted")), "{policies:?}");
     assert_eq!((&record["class"], &record["consequence"]), (&json!("external"), &json!(3)));
     assert_eq!((&record["tool"], &record["input"]["resource"]["drift"]), (&json!("find"), &json!("changed")));
     let denied = agent.tool("strict", "find", json!({})).await.unwrap();
@@ -106,7 +110,8 @@ async fn pins_can_be_required_where_nothing_else_is_strict() {
 #[tokio::test]
 async fn a_list_loses_what_changed_hides_text_or_poses_as_another() {
     let find = tool("find", "Finds customers.");
-    let (mail, other) = (Server::with(vec![find.clone()]).await, Server::with(vec![tool("pay", "Pays.")]).await);
+    let (mail, other) =
+        (Server::with(vec![find.clone()]).await, Server::with(vec![tool("pay", "Pays.")]).await);
     let upstreams = upstream("mail", &mail, "") + &upstream("other", &other, "");
     let entries = read("find", &format!(", pin: \"{}\"", pin(&find))) + &read("hides", "");
     let world = World::with(&upstreams, &[("mail.yaml", entries), ("other.yaml", read("pay", ""))]);
@@ -126,8 +131,16 @@ async fn a_list_loses_what_changed_hides_text_or_poses_as_another() {
     let answer = world.agent().rpc("mail", "tools/list", json!({})).await.unwrap();
     assert_eq!(names(&answer.json()), ["plain"]);
     let withheld = world.record(&answer, "outcome")["withheld"].clone();
-    let withheld: Vec<&str> = withheld.as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
-    for word in ["changed: find", "hidden-text: hides", "looks-alike: Find", "looks-alike: pay", "hidden-text: escapes", "hidden-text: bidi"] {
+    let withheld: Vec<&str> =
+        withheld.as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
+    for word in [
+        "changed: find",
+        "hidden-text: hides",
+        "looks-alike: Find",
+        "looks-alike: pay",
+        "hidden-text: escapes",
+        "hidden-text: bidi",
+    ] {
         assert!(withheld.contains(&word), "{word} in {withheld:?}");
     }
     assert_eq!(withheld.len(), 8);
@@ -147,7 +160,8 @@ async fn hidden_text_and_names_of_the_same_looks_are_found_by_the_gateways_own_l
     ])
     .await;
     let entries = ["hides", "twice", "odd"].map(|name| read(name, "")).concat();
-    let world = World::with(&upstream("mail", &server, ""), &[("mail.yaml", entries)]).listed(&["mail"]).await;
+    let world =
+        World::with(&upstream("mail", &server, ""), &[("mail.yaml", entries)]).listed(&["mail"]).await;
     for (name, reason) in [
         ("hides", "hidden-text"),
         ("twice", "repeated"),
@@ -164,7 +178,8 @@ async fn hidden_text_and_names_of_the_same_looks_are_found_by_the_gateways_own_l
 
     // A pin is an operator's word for exactly this text.
     let entries = read("hides", &format!(", pin: \"{}\"", pin(&hides)));
-    let world = World::with(&upstream("mail", &server, ""), &[("mail.yaml", entries)]).listed(&["mail"]).await;
+    let world =
+        World::with(&upstream("mail", &server, ""), &[("mail.yaml", entries)]).listed(&["mail"]).await;
     assert_eq!(world.agent().tool("mail", "hides", json!({})).await.unwrap().outcome(), "allowed");
     world.join().await;
 }
@@ -188,7 +203,8 @@ async fn a_list_without_an_end_is_no_list() {
     let find = tool("find", "Finds customers.");
     let server = Server::with(vec![find.clone()]).await.manner(Manner::Endless);
     let pinned = read("find", &format!(", pin: \"{}\"", pin(&find)));
-    let upstreams = upstream("usual", &server, ", list_every: never") + &upstream("strict", &server, ", strict: true");
+    let upstreams =
+        upstream("usual", &server, ", list_every: never") + &upstream("strict", &server, ", strict: true");
     let mut world = World::with(&upstreams, &[("usual.yaml", pinned.clone()), ("strict.yaml", pinned)]);
     world.up().await;
     world.until(|_| server.state.lock().unwrap().listed >= ask::PAGES_MAX).await;
@@ -228,33 +244,13 @@ async fn ten_thousand_tools_are_listed_and_far_more_are_not() {
     let gateway = world.running().gateway();
     assert_eq!(gateway.definitions.served("mail").unwrap().tools.len(), 10_000);
     assert_eq!(world.agent().tool("mail", "tool-number9999", json!({})).await.unwrap().outcome(), "allowed");
-    let sights = |world: &World| world.records().iter().filter(|record| record["event"] == "first-sight").count();
+    let sights =
+        |world: &World| world.records().iter().filter(|record| record["event"] == "first-sight").count();
     world.until(|world| sights(world) == 9_999_usize.div_ceil(64)).await;
 
     server.serve((0..=ask::ITEMS_MAX).map(|at| json!({"name": format!("t{at}")})).collect());
     let problem = holdpoint::pipeline::listing::take(gateway, &"mail".into()).await.unwrap_err();
     assert!(problem.contains("16384 items"), "{problem}");
     assert_eq!(gateway.definitions.served("mail").unwrap().tools.len(), 10_000, "the last list stays");
-    world.join().await;
-}
-
-#[tokio::test]
-async fn a_program_is_listed_like_any_other_server() {
-    let script = r#"while read -r line; do case "$line" in
-        *'"initialize"'*) echo '{"jsonrpc":"2.0","id":1,"result":{"protocolVersion":"2025-11-25","capabilities":{"tools":{}},"serverInfo":{"name":"s","version":"1"}}}';;
-        *'"tools/list"'*) echo '{"jsonrpc":"2.0","id":2,"result":{"tools":[{"name":"find","inputSchema":{"type":"object"}}]}}';;
-        esac; done"#;
-    let mut world = World::with("", &[("files.yaml", read("find", ""))]);
-    std::fs::write(world.dir.join("server.sh"), script).unwrap();
-    let user = if rustix::process::getuid().is_root() { ", user: nobody" } else { "" };
-    let upstreams = format!(
-        "upstreams:\n  - {{name: files, kind: mcp, stdio: {{command: [sh, {}]{user}}}, catalog: files.yaml}}\n",
-        world.dir.join("server.sh").display()
-    );
-    let yaml = world.file("holdpoint.yaml").replace("upstreams:\n", &upstreams);
-    std::fs::write(world.dir.join("holdpoint.yaml"), yaml).unwrap();
-    world = world.listed(&["files"]).await;
-    let served = world.running().gateway().definitions.served("files").unwrap();
-    assert_eq!(served.tools["find"].digest, pin(&json!({"name": "find", "inputSchema": {"type": "object"}})).into());
     world.join().await;
 }

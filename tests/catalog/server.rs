@@ -100,19 +100,25 @@ async fn answer(
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let (head, body) = request.into_parts();
     let reply = |status: u16, kind: &str, text: String| {
-        Ok(Response::builder().status(status).header("content-type", kind).body(Full::new(text.into())).unwrap())
+        Ok(Response::builder()
+            .status(status)
+            .header("content-type", kind)
+            .body(Full::new(text.into()))
+            .unwrap())
     };
     if head.method != Method::POST {
         return reply(200, "text/plain", String::new());
     }
     let body = Limited::new(body, 16 << 20).collect().await.unwrap().to_bytes();
     let message: Value = serde_json::from_slice(&body).unwrap();
-    let own = head.headers.get("user-agent").is_some_and(|agent| agent.to_str().unwrap().starts_with("holdpoint/"));
+    let own =
+        head.headers.get("user-agent").is_some_and(|agent| agent.to_str().unwrap().starts_with("holdpoint/"));
     let Some(id) = message.get("id") else { return reply(202, "text/plain", String::new()) };
     let modern = message.pointer("/params/_meta/io.modelcontextprotocol~1protocolVersion").is_some();
     let mut state = state.lock().unwrap();
     let manner = state.manner.unwrap_or(Manner::Usual);
-    let error = |code: i64| json!({"jsonrpc": "2.0", "id": id, "error": {"code": code, "message": "no"}}).to_string();
+    let error =
+        |code: i64| json!({"jsonrpc": "2.0", "id": id, "error": {"code": code, "message": "no"}}).to_string();
     let method = message["method"].as_str().unwrap_or_default();
     if manner == Manner::Modern && !modern && own {
         return reply(404, "application/json", error(-32601));
@@ -129,8 +135,10 @@ async fn answer(
             if own {
                 state.listed += 1;
             }
-            let from: usize =
-                message.pointer("/params/cursor").and_then(Value::as_str).map_or(0, |text| text.parse().unwrap());
+            let from: usize = message
+                .pointer("/params/cursor")
+                .and_then(Value::as_str)
+                .map_or(0, |text| text.parse().unwrap());
             let mut result = match manner {
                 Manner::Endless => json!({"tools": [], "nextCursor": (from + 1).to_string()}),
                 Manner::Pages => {

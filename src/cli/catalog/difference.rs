@@ -81,10 +81,15 @@ pub(super) fn tools(
             let detail = format!("it could be taken for {}/{}", other.upstream, visible(&other.name));
             found.push(Found::new(name, "looks-alike", detail));
         } else if entry.is_none() && alike.get(&looks(name)).is_some_and(|count| *count > 1) {
-            found.push(Found::new(name, "looks-alike", "another tool of the same list looks like it".to_owned()));
+            found.push(Found::new(
+                name,
+                "looks-alike",
+                "another tool of the same list looks like it".to_owned(),
+            ));
         }
         if let Some(hidden) = definition.hidden {
-            let detail = format!("it has {} in its text:\n{}", hidden.escape_unicode(), told(&definition.canonical));
+            let detail =
+                format!("it has {} in its text:\n{}", hidden.escape_unicode(), told(&definition.canonical));
             found.push(Found::new(name, "hidden-text", detail));
         }
         match (entry, pin) {

@@ -61,7 +61,9 @@ fn resources(listed: &Items, templates: &Items) -> Vec<Drafted> {
     let mut patterns = BTreeSet::new();
     for uri in listed.iter().filter_map(|item| uri(item.get(), "uri")) {
         patterns.insert(match uri.split_once("://") {
-            Some((scheme, rest)) => format!("{scheme}://{}*", rest.split_inclusive('/').next().unwrap_or_default()),
+            Some((scheme, rest)) => {
+                format!("{scheme}://{}*", rest.split_inclusive('/').next().unwrap_or_default())
+            }
             None => uri,
         });
     }
@@ -76,7 +78,9 @@ fn resources(listed: &Items, templates: &Items) -> Vec<Drafted> {
         }
         patterns.insert(pattern);
     }
-    let plain = |pattern: &String| !pattern.contains(|each: char| each.is_control() || each == '*') || pattern.len() > 1;
+    let plain = |pattern: &String| {
+        !pattern.contains(|each: char| each.is_control() || each == '*') || pattern.len() > 1
+    };
     let entry = |pattern: String| {
         unknown(&format!("resources/read {pattern}"), "From resources/list: `*` stands for any text.")
     };
@@ -86,7 +90,10 @@ fn resources(listed: &Items, templates: &Items) -> Vec<Drafted> {
 fn unknown(key: &str, why: &str) -> Drafted {
     Drafted {
         key: key.to_owned(),
-        comments: vec![why.to_owned(), "external, consequence 3: nothing is known of what it does.".to_owned()],
+        comments: vec![
+            why.to_owned(),
+            "external, consequence 3: nothing is known of what it does.".to_owned(),
+        ],
         lines: vec!["class: external".to_owned(), "consequence: 3".to_owned()],
     }
 }
@@ -98,7 +105,9 @@ fn of_tool(tool: &Value) -> Option<Drafted> {
     if let Some(words) = words {
         comments.push(format!("Its own words: {}", quoted(words)));
     }
-    comments.push("external, consequence 3: an upstream's word lowers nothing. Say less if you know better.".to_owned());
+    comments.push(
+        "external, consequence 3: an upstream's word lowers nothing. Say less if you know better.".to_owned(),
+    );
     let hint = |name: &str| tool.pointer(&format!("/annotations/{name}")).and_then(Value::as_bool);
     let mut effects = effects(&key);
     if !effects.is_empty() {
@@ -135,10 +144,20 @@ pub(super) fn effects(name: &str) -> Vec<&'static str> {
         ("deploy", &["apply", "deploy", "install", "release", "restart", "rollout"]),
         ("grant", &["authorize", "grant", "invite", "permission", "permissions", "role", "share"]),
         ("secret", &["credential", "credentials", "password", "secret", "secrets", "token"]),
-        ("spend", &["buy", "charge", "order", "pay", "payment", "payments", "purchase", "refund", "refunds", "transfer"]),
+        (
+            "spend",
+            &[
+                "buy", "charge", "order", "pay", "payment", "payments", "purchase", "refund", "refunds",
+                "transfer",
+            ],
+        ),
     ];
     let said = words(name);
-    WORDS.iter().filter(|(_, words)| words.iter().any(|word| said.iter().any(|each| each == word))).map(|(effect, _)| *effect).collect()
+    WORDS
+        .iter()
+        .filter(|(_, words)| words.iter().any(|word| said.iter().any(|each| each == word)))
+        .map(|(effect, _)| *effect)
+        .collect()
 }
 
 /// The words of a name, in lower case: `sendEmail`, `send_email` and `send-email` have the same.
@@ -173,10 +192,12 @@ fn sink(schema: Option<&Value>) -> Option<(String, String)> {
         let array = properties.get(name)?.get("type").is_some_and(|kind| kind == "array");
         Some(if array { format!("/{name}/*") } else { format!("/{name}") })
     };
-    let (kind, names) = KINDS.iter().find(|(_, names)| names.iter().any(|name| properties.contains_key(*name)))?;
+    let (kind, names) =
+        KINDS.iter().find(|(_, names)| names.iter().any(|name| properties.contains_key(*name)))?;
     let destinations: Vec<String> = names.iter().filter_map(|name| pointer(name)).collect();
     let payload: Vec<String> = PAYLOAD.iter().filter_map(|name| pointer(name)).collect();
-    let given = if payload.is_empty() { String::new() } else { format!(", payload: [{}]", payload.join(", ")) };
+    let given =
+        if payload.is_empty() { String::new() } else { format!(", payload: [{}]", payload.join(", ")) };
     let to = destinations.join(", ");
     let why = format!("sink: {kind}, by the names of its parameters ({to}).");
     Some((format!("sink: {{kind: {kind}, destinations: [{to}]{given}}}"), why))

@@ -86,9 +86,11 @@ impl CatalogText {
                 text.lines().filter(|line| line.starts_with('#')).map(|line| format!("{line}\n")).collect();
             return Ok((format!("{comments}tools:\n"), "  ".to_owned()));
         };
-        let rest = text.lines().nth(at).and_then(|line| line.strip_prefix("tools:")).unwrap_or_default().trim();
+        let rest =
+            text.lines().nth(at).and_then(|line| line.strip_prefix("tools:")).unwrap_or_default().trim();
         if rest == "{}" {
-            let lines: Vec<&str> = text.lines().enumerate().map(|(n, line)| if n == at { "tools:" } else { line }).collect();
+            let lines: Vec<&str> =
+                text.lines().enumerate().map(|(n, line)| if n == at { "tools:" } else { line }).collect();
             return Ok((format!("{}\n", lines.join("\n")), "  ".to_owned()));
         }
         if !rest.is_empty() && !rest.starts_with('#') {
@@ -127,7 +129,8 @@ impl Appended {
 
 /// The entries of a catalogue as plain values.
 fn tools(text: &str) -> Result<BTreeMap<String, Value>, String> {
-    let tree: Value = serde_saphyr::from_str(text).map_err(|error| format!("the catalogue is no YAML: {error}"))?;
+    let tree: Value =
+        serde_saphyr::from_str(text).map_err(|error| format!("the catalogue is no YAML: {error}"))?;
     let tools = tree.get("tools").and_then(Value::as_object);
     Ok(tools.into_iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect())
 }
@@ -175,7 +178,8 @@ fn ascii(json: &str) -> String {
 
 /// The text with the pin of one entry set.
 pub(super) fn pinned(text: &str, key: &str, digest: &str) -> Result<String, String> {
-    let by_hand = || format!("the entry `{}` must be pinned by hand: `pin: {digest}`", crate::names::visible(key));
+    let by_hand =
+        || format!("the entry `{}` must be pinned by hand: `pin: {digest}`", crate::names::visible(key));
     let lines: Vec<&str> = text.split_inclusive('\n').collect();
     let (at, rest) = entry_line(&lines, key).ok_or_else(by_hand)?;
     let after = match rest.trim().chars().next() {
@@ -233,7 +237,8 @@ fn in_block(lines: &[&str], at: usize, digest: &str) -> Option<String> {
         children.take_while(|(_, line)| !is_content(line) || indent_of(line) > own).collect();
     let child = block.iter().find(|(_, line)| is_content(line)).map(|(_, line)| indent_of(line))?;
     let pin = format!("{}pin: {digest}\n", " ".repeat(child));
-    let old = block.iter().find(|(_, line)| indent_of(line) == child && line.trim_start().starts_with("pin:"));
+    let old =
+        block.iter().find(|(_, line)| indent_of(line) == child && line.trim_start().starts_with("pin:"));
     let mut text = String::new();
     for (number, line) in lines.iter().enumerate() {
         match old {
@@ -305,7 +310,9 @@ fn kept_path(catalog: &Path) -> PathBuf {
 /// The canonical forms that are kept beside a catalogue, by digest. What is not what its digest says is left out.
 pub(super) fn kept(catalog: &Path) -> BTreeMap<String, String> {
     let text = bounded(&kept_path(catalog)).unwrap_or_default();
-    let Ok(all) = serde_json::from_str::<BTreeMap<String, Box<RawValue>>>(&text) else { return BTreeMap::new() };
+    let Ok(all) = serde_json::from_str::<BTreeMap<String, Box<RawValue>>>(&text) else {
+        return BTreeMap::new();
+    };
     let sound = |(digest, raw): (String, Box<RawValue>)| {
         let read = canonical::read(raw.get().as_bytes()).ok()?;
         (*read.digest == *digest).then_some((digest, read.canonical))
@@ -390,7 +397,9 @@ mod tests {
                 Err(problem) => assert!(before.contains("# } no") && problem.contains("by hand"), "{problem}"),
             }
         }
-        for text in ["tools: {a: {class: read, consequence: 0}}\n", "tools:\n  b: &x {class: read}\n  a: *x\n"] {
+        for text in
+            ["tools: {a: {class: read, consequence: 0}}\n", "tools:\n  b: &x {class: read}\n  a: *x\n"]
+        {
             assert!(pinned(text, "a", PIN).unwrap_err().contains("by hand"), "{text}");
         }
     }
@@ -406,17 +415,25 @@ mod tests {
             CatalogText { text: text.to_owned() }.appended(&[entry(key)]).map(|appended| appended.text)
         };
         let block = |indent: &str, key: &str| {
-            format!("{indent}# why\n{indent}{key}:\n{indent}{indent}class: external\n{indent}{indent}consequence: 3\n")
+            format!(
+                "{indent}# why\n{indent}{key}:\n{indent}{indent}class: external\n{indent}{indent}consequence: 3\n"
+            )
         };
         let text = "# mine\ntools:\n   a: {class: read}   # keep\n";
         assert_eq!(append(text, "b.c").unwrap(), format!("{text}{}", block("   ", "b.c")));
-        assert_eq!(append("# mine\ntools: {}", "b").unwrap(), format!("# mine\ntools:\n{}", block("  ", "b")));
+        assert_eq!(
+            append("# mine\ntools: {}", "b").unwrap(),
+            format!("# mine\ntools:\n{}", block("  ", "b"))
+        );
         assert_eq!(append("", "no").unwrap(), format!("tools:\n{}", block("  ", "\"no\"")));
         assert_eq!(
             append("tools:\n", "GET /v1/{id}").unwrap(),
             format!("tools:\n{}", block("  ", "\"GET /v1/{id}\""))
         );
-        assert_eq!(append("tools:\n", "a\u{200b}").unwrap(), format!("tools:\n{}", block("  ", "\"a\\u200b\"")));
+        assert_eq!(
+            append("tools:\n", "a\u{200b}").unwrap(),
+            format!("tools:\n{}", block("  ", "\"a\\u200b\""))
+        );
         assert!(append("tools: {a: {class: read}}\n", "b").is_err());
         assert!(append("tools:\n  a: {class: read}\n", "a").is_err(), "what is there is never written again");
     }

@@ -96,7 +96,8 @@ fn parameters(path: &str) -> String {
     let segment = |text: &str| {
         let inner = text.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
         let Some(inner) = inner.filter(|inner| !inner.contains(['{', '}'])) else { return text.to_owned() };
-        let plain: String = inner.chars().map(|each| if each.is_ascii_alphanumeric() { each } else { '_' }).collect();
+        let plain: String =
+            inner.chars().map(|each| if each.is_ascii_alphanumeric() { each } else { '_' }).collect();
         let mut name = plain.clone();
         let mut count = 1;
         while !seen.insert(name.clone()) {
@@ -139,7 +140,10 @@ fn content(document: &Value, operation: &Value) -> Vec<String> {
             && kind.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/+-._".contains(&byte))
     };
     let types = types.into_iter().flat_map(|types| types.keys());
-    types.map(|kind| kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()).filter(plain).collect()
+    types
+        .map(|kind| kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
+        .filter(plain)
+        .collect()
 }
 
 /// An entry by what its method says [RFC 9110 §9.2.1], and by where it leads.
@@ -160,7 +164,9 @@ pub(super) fn by_method(method: &str, template: &str, name: &str, inside: bool) 
     let mut comments = vec![match (inside, reads) {
         (true, true) => format!("read: {method} is safe by HTTP. Check that it changes nothing."),
         (true, false) => format!("write: {method} is not safe by HTTP."),
-        (false, _) => "external: this upstream is not `boundary: inside`, so whatever is sent leaves.".to_owned(),
+        (false, _) => {
+            "external: this upstream is not `boundary: inside`, so whatever is sent leaves.".to_owned()
+        }
     }];
     let mut lines = vec![format!("class: {class}"), format!("consequence: {consequence}")];
     if high {

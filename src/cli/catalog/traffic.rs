@@ -17,7 +17,11 @@ const PATH_CHARS_MAX: usize = 250;
 const VARIETY_MAX: usize = 20;
 
 /// Drafts from the audit in this directory, for this upstream.
-pub(super) fn drafted(audit: &Path, upstream: &str, inside: bool) -> Result<(Vec<Drafted>, Vec<String>), String> {
+pub(super) fn drafted(
+    audit: &Path,
+    upstream: &str,
+    inside: bool,
+) -> Result<(Vec<Drafted>, Vec<String>), String> {
     let mut met: BTreeMap<(String, String), Met> = BTreeMap::new();
     let mut notes = Vec::new();
     let wrong = |error: std::io::Error| format!("{}: {error}", audit.display());
@@ -165,13 +169,21 @@ mod tests {
 
     #[test]
     fn ids_are_folded_and_words_are_not() {
-        for id in ["1", "0192", "C-1007", "550e8400-e29b-41d4-a716-446655440000", "a@b.test", "01J9ZK3V8N5Q2T7W4X6Y0ABCDE"] {
+        for id in [
+            "1",
+            "0192",
+            "C-1007",
+            "550e8400-e29b-41d4-a716-446655440000",
+            "a@b.test",
+            "01J9ZK3V8N5Q2T7W4X6Y0ABCDE",
+        ] {
             assert!(is_id(id), "{id}");
         }
         for word in ["v1", "customers", "", "oauth2", "s3", "line-items", "search-index"] {
             assert!(!is_id(word), "{word}");
         }
-        let met = |path: &str| (("GET".to_owned(), path.to_owned()), Met { times: 1, agents: BTreeSet::new() });
+        let met =
+            |path: &str| (("GET".to_owned(), path.to_owned()), Met { times: 1, agents: BTreeSet::new() });
         let mut all: BTreeMap<_, _> = ["/v1/c/1", "/v1/c/2", "/v1/c/2/m/77", "/v1/c/search"].map(met).into();
         all.extend((0..30).map(|at| {
             let name: String = (0..=at).map(|_| 'x').collect();

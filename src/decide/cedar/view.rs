@@ -16,8 +16,8 @@ use super::kept::Kept;
 use super::load::RuleInfo;
 use super::looks::Looks;
 use crate::call::{
-    AgentProfile, Approval, Class, Consequence, Drift, Integrity, Lifted, PolicyAction, PolicyInput, ResourceKind,
-    ResourceProfile,
+    AgentProfile, Approval, Class, Consequence, Drift, Integrity, Lifted, PolicyAction, PolicyInput,
+    ResourceKind, ResourceProfile,
 };
 use crate::units;
 
