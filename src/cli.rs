@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 refused or found wanting, 2 could not run, 64 bad usage or configuration.
 
 pub mod audit;
+mod catalog;
 mod connect;
 mod launch;
 pub mod policy;
@@ -68,6 +69,13 @@ enum Command {
         policies: Option<PathBuf>,
         #[command(subcommand)]
         command: PolicyCommand,
+    },
+    /// Draft catalogues, compare definitions with their pins, and pin them.
+    Catalog {
+        #[command(flatten)]
+        config: ConfigFile,
+        #[command(subcommand)]
+        command: catalog::Command,
     },
     /// Verify and read the audit.
     Audit {
@@ -172,6 +180,7 @@ fn run(arguments: Arguments) -> u8 {
     match arguments.command {
         Command::Serve(file) => serve::serve(&file.config, format),
         Command::Check(file) => check(&file.config, format, out),
+        Command::Catalog { config, command } => tell(catalog::run(&config.config, command), format, out),
         Command::Connect(arguments) => connect::connect(*arguments, format),
         Command::Launch(arguments) => launch::launch(&arguments),
         Command::Demo { once } => demo::run(once, format),

@@ -131,12 +131,12 @@ mod tests {
 
     #[test]
     fn the_form_is_what_is_said_of_it() {
-        let read = read(br#" {"name":"a","title":"T","inputSchema":{"type":"object","properties":{"\u20ac":{},"\r":1,"b":1.0}},
+        let read = read(br#" {"name":"a","title":"T","inputSchema":{"type":"object","properties":{"\u20ac":{},"\ud83d\ude00":1,"\ufb33":2,"b":1.0}},
             "_meta":{"x":1},"icons":[{"src":"y"}],"description":"\u0041\/\n"} "#)
         .unwrap();
         assert_eq!(
             read.canonical,
-            "{\"description\":\"A/\\n\",\"inputSchema\":{\"properties\":{\"\\r\":1,\"b\":1.0,\"\u{20ac}\":{}},\"type\":\"object\"},\
+            "{\"description\":\"A/\\n\",\"inputSchema\":{\"properties\":{\"b\":1.0,\"\u{20ac}\":{},\"\u{1f600}\":1,\"\u{fb33}\":2},\"type\":\"object\"},\
              \"name\":\"a\",\"title\":\"T\"}"
         );
         assert_eq!(read.digest, digest_of(&read.canonical));

@@ -66,6 +66,19 @@ pub fn last(dir: &Path, count: usize, format: Format, out: &mut dyn Write) -> io
     Ok(position)
 }
 
+/// Shows every whole record's line, in order.
+pub fn each(dir: &Path, mut see: impl FnMut(&[u8])) -> io::Result<()> {
+    for segment in segment::list(dir)? {
+        let mut lines = Lines::open(&segment.path, 0)?;
+        while let Some(line) = lines.read()? {
+            if line.end == End::Newline {
+                see(line.bytes);
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Writes what is appended after a position, as long as it is wanted.
 pub fn follow(
     dir: &Path,
