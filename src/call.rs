@@ -1,12 +1,14 @@
 //! The vocabulary of a call: plain values that every stage understands. No I/O, no async, no serde.
 
 mod input;
+mod person;
 mod stop;
 
 pub use input::{
     AgentProfile, Approval, Auth, BreakGlass, FactType, Lifted, PolicyAction, PolicyInput, ResourceKind,
     ResourceProfile, Task, Word,
 };
+pub use person::{Person, PersonAction};
 pub use stop::{Limited, Stage, Stop, StopKind};
 
 use std::fmt;

@@ -1,7 +1,9 @@
 //! Configuration: YAML becomes each stage's own typed `Config` once, and every mistake is reported together.
 
 pub mod catalog;
+mod listeners;
 mod load;
+pub mod people;
 pub mod raw;
 pub mod registry;
 mod stdio;

@@ -1,6 +1,7 @@
 //! Who calls: from a verified SPIFFE ID and the registry to an [`Agent`] with the autonomy in force today.
 
 pub mod directory;
+pub mod people;
 pub mod svid;
 
 use std::sync::Arc;

@@ -4,6 +4,7 @@ mod kept;
 mod load;
 mod looks;
 mod memo;
+mod person;
 mod terms;
 pub(super) mod view;
 
@@ -18,16 +19,18 @@ use crate::decide::schema::Facts;
 use crate::yaml::Mistake;
 use load::RuleInfo;
 use memo::Memo;
+pub use person::{Object, PersonInput};
 pub use terms::HoldTerms;
 use view::{Names, PairView, Views};
 
 /// The policies that are shipped, by file name.
-pub const SHIPPED: [(&str, &str); 6] = [
+pub const SHIPPED: [(&str, &str); 7] = [
     ("autonomy.cedar", include_str!("../../policies/autonomy.cedar")),
     ("consequence.cedar", include_str!("../../policies/consequence.cedar")),
     ("effects.cedar", include_str!("../../policies/effects.cedar")),
     ("environments.cedar", include_str!("../../policies/environments.cedar")),
     ("flow.cedar", include_str!("../../policies/flow.cedar")),
+    ("people.cedar", include_str!("../../policies/people.cedar")),
     ("unlisted.cedar", include_str!("../../policies/unlisted.cedar")),
 ];
 
@@ -77,6 +80,8 @@ pub struct Decision {
 pub struct Policy {
     schema: Schema,
     all: PolicySet,
+    /// What is asked about people alone, with its schema.
+    people: (Schema, PolicySet),
     rules: HashMap<PolicyId, RuleInfo>,
     facts: Facts,
     revision: Arc<str>,
@@ -116,6 +121,7 @@ impl Policy {
         Ok(Policy {
             schema: loaded.schema,
             all: loaded.set,
+            people: loaded.people,
             rules: loaded.rules,
             facts: facts.clone(),
             revision: Arc::from(loaded.revision),
