@@ -27,6 +27,7 @@ pub mod pki;
 pub mod record;
 pub mod secret;
 pub mod stdio;
+pub mod store;
 pub mod telemetry;
 pub mod units;
 pub mod yaml;

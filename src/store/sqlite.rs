@@ -1,0 +1,179 @@
+//! The store in one file on this machine: SQLite with a write-ahead log, one writer, and readers beside it.
+
+mod index;
+mod state;
+
+pub use index::Index;
+
+use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use sqlx::SqlSafeStr;
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+
+use super::StoreError;
+
+/// The format that this version writes: the number of the last migration.
+const FORMAT: i64 = 1;
+/// How long a statement waits for another program that has the file locked.
+const BUSY_TIME_MAX: Duration = Duration::from_secs(5);
+/// How long somebody waits for a connection.
+const ACQUIRE_TIME_MAX: Duration = Duration::from_secs(10);
+/// Connections that only read.
+const READERS_MAX: u32 = 4;
+
+/// The store, open for this process alone.
+pub struct Sqlite {
+    path: PathBuf,
+    writer: SqlitePool,
+    readers: SqlitePool,
+    /// Held until the store is closed.
+    _lock: File,
+}
+
+/// What a loss of power may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sync {
+    /// Nothing that was answered.
+    Full,
+    /// The last changes, never the file's order: for what can be made again.
+    Normal,
+}
+
+impl Sqlite {
+    /// Opens the store at a path, or makes it; only its owner may read it. A second process is refused.
+    ///
+    /// Errors: [`StoreError::Locked`], [`StoreError::Newer`], [`StoreError::Corrupt`], [`StoreError::Io`] and
+    /// [`StoreError::Failed`], each with the file's name.
+    pub async fn open(path: &Path) -> Result<Sqlite, StoreError> {
+        let lock = lock(path)?;
+        private(path)?;
+        let (writer, readers) = pools(path, Sync::Full).await.map_err(within(path))?;
+        let opened = Sqlite { path: path.to_owned(), writer, readers, _lock: lock };
+        opened.check().await?;
+        let migrated = migrations().run(&opened.writer).await;
+        migrated.map_err(|error| opened.unmigrated(error))?;
+        Ok(opened)
+    }
+
+    /// A database that is damaged is found before it is relied on.
+    async fn check(&self) -> Result<(), StoreError> {
+        let told: String = sqlx::query_scalar("PRAGMA quick_check(1)")
+            .fetch_one(&self.writer)
+            .await
+            .map_err(within(&self.path))?;
+        if told == "ok" {
+            return Ok(());
+        }
+        Err(StoreError::Corrupt { path: self.path.clone(), detail: told })
+    }
+
+    fn unmigrated(&self, error: MigrateError) -> StoreError {
+        match error {
+            MigrateError::VersionMissing(found) => {
+                StoreError::Newer { path: self.path.clone(), found, known: FORMAT }
+            }
+            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
+                within(&self.path)(error)
+            }
+            other => StoreError::Failed(format!("{}: {other}", self.path.display())),
+        }
+    }
+}
+
+fn migrations() -> Migrator {
+    let state = include_str!("sqlite/0001_state.sql").into_sql_str();
+    Migrator::with_migrations(vec![Migration::new(1, "state".into(), MigrationType::Simple, state, false)])
+}
+
+/// One connection that writes, and some that read.
+async fn pools(path: &Path, sync: Sync) -> Result<(SqlitePool, SqlitePool), sqlx::Error> {
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(match sync {
+            Sync::Full => SqliteSynchronous::Full,
+            Sync::Normal => SqliteSynchronous::Normal,
+        })
+        .busy_timeout(BUSY_TIME_MAX)
+        .foreign_keys(true)
+        .pragma("trusted_schema", "OFF");
+    let writer = SqlitePoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(ACQUIRE_TIME_MAX)
+        .connect_with(options.clone())
+        .await?;
+    let readers = SqlitePoolOptions::new()
+        .max_connections(READERS_MAX)
+        .acquire_timeout(ACQUIRE_TIME_MAX)
+        .connect_lazy_with(options.read_only(true));
+    Ok((writer, readers))
+}
+
+/// Takes a store for this process alone. The lock is a file of its own: SQLite loses its own locks when another handle
+/// of the database's file is closed within the process.
+fn lock(path: &Path) -> Result<File, StoreError> {
+    let dir = match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    };
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io(dir))?;
+    let name = path.with_added_extension("lock");
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let file = options.open(&name).map_err(io(&name))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Locked(path.to_owned())),
+        Err(TryLockError::Error(source)) => Err(StoreError::Io { path: name, source }),
+    }
+}
+
+/// Makes the file when there is none. Only its owner may read it, and what SQLite makes beside it is as private.
+fn private(path: &Path) -> Result<(), StoreError> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let file = options.open(path).map_err(io(path))?;
+    file.set_permissions(Permissions::from_mode(0o600)).map_err(io(path))
+}
+
+fn io(path: &Path) -> impl FnOnce(std::io::Error) -> StoreError {
+    let path = path.to_owned();
+    move |source| StoreError::Io { path, source }
+}
+
+/// SQLite's code for a damaged file, and for a file that is no database.
+const CORRUPT: [u32; 2] = [11, 26];
+
+/// The error of a statement on a database.
+fn within(path: &Path) -> impl FnOnce(sqlx::Error) -> StoreError {
+    let path = path.to_owned();
+    move |error| {
+        let code = error.as_database_error().and_then(|error| error.code()?.parse::<u32>().ok());
+        // The lower byte is the primary code.
+        if code.is_some_and(|code| CORRUPT.contains(&(code & 0xff))) {
+            return StoreError::Corrupt { path, detail: error.to_string() };
+        }
+        StoreError::Failed(format!("{}: {error}", path.display()))
+    }
+}
+
+/// A moment as the database keeps it, in microseconds since 1970. What lies before is 1970.
+fn micros(at: SystemTime) -> i64 {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
+fn moment(micros: i64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_micros(micros.unsigned_abs())
+}
+
+/// A number of the log as SQLite keeps it; it has no unsigned ones, and no log is that long.
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
