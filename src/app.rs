@@ -1,5 +1,9 @@
 //! Wiring: from what configuration gives to a running gateway, and its orderly end.
 
+mod state;
+
+pub use state::State;
+
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -22,6 +26,7 @@ use crate::decode::{Decoder, Inbound, Room, Route, Routes};
 use crate::flow::Runs;
 use crate::forward::Upstreams;
 use crate::health;
+use crate::identify::suspended::Suspensions;
 use crate::identify::svid::Role;
 use crate::json::Members;
 use crate::limit::Meters;
@@ -51,6 +56,9 @@ pub enum StartError {
     /// The keys.
     #[error("keys: {0}")]
     Keys(String),
+    /// The store, or the index of records beside it.
+    #[error("store: {0}")]
+    Store(#[from] crate::store::StoreError),
     /// Traces.
     #[error(transparent)]
     Telemetry(#[from] crate::telemetry::StartError),
@@ -66,6 +74,7 @@ pub struct Running {
     /// What was found in the audit at the start.
     pub recovered: Recovered,
     gateway: Arc<Gateway>,
+    state: State,
     tasks: JoinSet<()>,
     drain: watch::Sender<bool>,
 }
@@ -74,12 +83,13 @@ pub struct Running {
 pub async fn start(loaded: Loaded) -> Result<Running, StartError> {
     let settings = loaded.settings.clone();
     let bound = bind(&settings.listeners).await?;
-    let (gateway, identity, trust, recovered) = gateway(loaded)?;
+    let Wired { gateway, identity, trust, recovered, state } = gateway(loaded).await?;
     let gateway = Arc::new(gateway);
     let server = tls::server_config(trust, Role::Agents, Arc::clone(&identity)).map_err(StartError::Tls)?;
     let (drain, draining) = watch::channel(false);
     let mut tasks = JoinSet::new();
     tasks.spawn(ageing(Arc::clone(&gateway), identity, draining.clone()));
+    tasks.spawn(state::keeping(Arc::clone(&gateway), Arc::clone(&state.store), draining.clone()));
     let mut listeners = Vec::new();
     for (listener, socket) in bound {
         let address = socket.local_addr().unwrap_or(listener.address);
@@ -102,7 +112,7 @@ pub async fn start(loaded: Loaded) -> Result<Running, StartError> {
             }
         }
     }
-    Ok(Running { listeners, recovered, gateway, tasks, drain })
+    Ok(Running { listeners, recovered, gateway, state, tasks, drain })
 }
 
 /// Tells the metrics what ages: the gateway's certificate, and reviews of agents.
@@ -143,9 +153,16 @@ async fn bind(listeners: &[Listener]) -> Result<Vec<(Listener, TcpListener)>, St
     Ok(bound)
 }
 
-type Wired = (Gateway, Arc<tls::Identity>, Arc<ArcSwap<crate::identify::svid::Trust>>, Recovered);
+/// What is ready to serve.
+struct Wired {
+    gateway: Gateway,
+    identity: Arc<tls::Identity>,
+    trust: Arc<ArcSwap<crate::identify::svid::Trust>>,
+    recovered: Recovered,
+    state: State,
+}
 
-fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
+async fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
     let settings: Settings = loaded.settings;
     let pseudonyms = PseudonymKey::new(&key(&settings.keys_dir, "pseudonym")?);
     let telemetry = Arc::new(Telemetry::start(&settings.telemetry)?);
@@ -153,9 +170,12 @@ fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
     let audit = settings.audit.dir.clone();
     let watched = Arc::clone(&telemetry);
     let on_commit: OnCommit = Arc::new(move |bytes, waited| watched.metrics().audit_committed(bytes, waited));
+    let store = state::open(&settings.store).await?;
     let (ledger, recovered) =
         Ledger::open(crate::record::Config { on_commit: Some(on_commit), ..settings.audit })?;
-    restore(&runs, &audit)?;
+    state::restore(&runs, &*store, &audit, (ledger.end())()).await?;
+    let index = state::index(&settings.store, &audit, &ledger, &telemetry).await?;
+    let suspensions = Suspensions::read(Arc::clone(&store)).await?;
     let evidence = Evidence {
         ledger,
         telemetry,
@@ -166,6 +186,7 @@ fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
     };
     let gateway = Gateway {
         directory: loaded.directory,
+        suspensions,
         decoder: Decoder {
             room: Room::new(&settings.decode),
             bounds: settings.decode,
@@ -183,7 +204,13 @@ fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
         parked: Arc::default(),
         errands: Errands::default(),
     };
-    Ok((gateway, Arc::new(loaded.identity), Arc::new(ArcSwap::from_pointee(loaded.trust)), recovered))
+    Ok(Wired {
+        gateway,
+        identity: Arc::new(loaded.identity),
+        trust: Arc::new(ArcSwap::from_pointee(loaded.trust)),
+        recovered,
+        state: State { store, index },
+    })
 }
 
 /// The names by which agents may address the gateway, where its listeners name any.
@@ -194,14 +221,6 @@ fn hosts(listeners: &[Listener], routes: &[Route]) -> HashSet<String> {
         return named;
     }
     routes.iter().filter_map(|route| route.host.clone()).chain(named).collect()
-}
-
-/// Brings back the labels that the intents of the last day carry: a restart cleans no run, and a gateway that cannot
-/// tell what its runs have read does not start.
-fn restore(runs: &Runs, audit: &Path) -> Result<(), StartError> {
-    let bring = |agent: &crate::call::AgentId, label, at| crate::flow::sent(runs, agent, &[label], at);
-    crate::record::restore::labels(audit, bring)
-        .map_err(|source| crate::record::LedgerError::Io { path: audit.to_owned(), source }.into())
 }
 
 /// A key of 32 bytes, made when there is none.
@@ -236,6 +255,11 @@ impl Running {
         &self.gateway
     }
 
+    /// The store and the index of records.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
     /// Stops accepting, lets calls end, writes what is queued.
     pub async fn drain(mut self) {
         // Receivers that are gone have ended already.
@@ -250,6 +274,7 @@ impl Running {
             self.tasks.shutdown().await;
         }
         self.gateway.upstreams.end().await;
+        self.state.end(&self.gateway).await;
         self.gateway.evidence.telemetry.shutdown().await;
     }
 }

@@ -71,6 +71,8 @@ pub fn brings(returns: Returns) -> Vec<Label> {
 
 /// How long a `secret` label stands at least.
 const SECRET_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
+/// How far a clock may be ahead for a while without a label being taken for ended that is not.
+const CLOCK_ERROR_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// How many runs of one agent are counted; beyond it the oldest are forgotten (their labels are the agent's and stay).
 const RUNS_MAX: usize = 1024;
 /// How many are forgotten together, so that who makes up a run for each call does not pay for the search each time.
@@ -154,6 +156,25 @@ impl Runs {
     /// No runs yet.
     pub fn new(config: Config) -> Runs {
         Runs { window: config.window, agents: Arc::default() }
+    }
+
+    /// How long any label stands.
+    pub fn longest(&self) -> Duration {
+        self.window.max(SECRET_WINDOW)
+    }
+
+    /// Every label of every agent, and when it was brought last, without those that ended long ago.
+    pub fn labels(&self, now: SystemTime) -> Vec<(AgentId, Label, SystemTime)> {
+        let mut labels = Vec::new();
+        for entry in self.agents.iter() {
+            for (label, at) in Label::ALL.into_iter().zip(entry.labelled) {
+                let ended = |at| now.duration_since(at).unwrap_or_default() > self.longest() + CLOCK_ERROR_MAX;
+                if let Some(at) = at.filter(|at| !ended(*at)) {
+                    labels.push((entry.key().clone(), label, at));
+                }
+            }
+        }
+        labels
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod directory;
 pub mod people;
+pub mod suspended;
 pub mod svid;
 
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use time::Date;
 use crate::accept::Conn;
 use crate::call::{AgentId, AgentProfile, Stage, Stop, StopKind};
 use directory::{Directory, Known, Owners, Standing};
+use suspended::Suspensions;
 
 /// An agent that is known and may call. Only [`agent`] makes one.
 #[derive(Clone, Debug)]
@@ -48,8 +50,18 @@ impl Agent {
 }
 
 /// Finds out who is at the other end of a connection, and with what autonomy it may call today.
-pub fn agent(directory: &Directory, conn: &Conn, today: Date) -> Result<Agent, Box<Stop>> {
-    identified(directory, conn.agent_id(), conn.serial(), today)
+pub fn agent(
+    directory: &Directory,
+    suspensions: &Suspensions,
+    conn: &Conn,
+    today: Date,
+) -> Result<Agent, Box<Stop>> {
+    let id = conn.agent_id();
+    let agent = identified(directory, id, conn.serial(), today)?;
+    if suspensions.includes(id) {
+        return Err(suspended(id));
+    }
+    Ok(agent)
 }
 
 fn identified(
@@ -68,9 +80,7 @@ fn identified(
     let profile = match known.entry().standing(today) {
         Standing::InForce => known.profile().clone(),
         Standing::Reduced => known.reduced().clone(),
-        Standing::Suspended => {
-            return unidentified("suspended", "this agent is suspended", format!("{id} is suspended"));
-        }
+        Standing::Suspended => return Err(suspended(id)),
         Standing::Retired => {
             return unidentified("retired", "this agent is retired", format!("{id} is retired"));
         }
@@ -80,6 +90,11 @@ fn identified(
         }
     };
     Ok(Agent { known, profile, instance: serial.clone() })
+}
+
+fn suspended(id: &AgentId) -> Box<Stop> {
+    Stop::new(Stage::Identify, StopKind::Unidentified, "suspended", "this agent is suspended")
+        .operator(format!("{id} is suspended"))
 }
 
 #[cfg(test)]

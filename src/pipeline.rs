@@ -22,6 +22,7 @@ use crate::decode::{Decoded, Decoder, Inbound};
 use crate::flow::Runs;
 use crate::forward::{HopHeaders, Reply, Upstreams};
 use crate::identify::directory::Directory;
+use crate::identify::suspended::Suspensions;
 use crate::limit::{Meters, Slot};
 use crate::observe::{Body, Parked};
 use crate::record::{Evidence, Record};
@@ -36,6 +37,8 @@ use crate::{
 pub struct Gateway {
     /// Who may call.
     pub directory: Directory,
+    /// Who may not, by an order that no registry lifts.
+    pub suspensions: Suspensions,
     /// What requests may be, and where they may go.
     pub decoder: Decoder,
     /// What calls do.
@@ -136,7 +139,7 @@ async fn run(
     limit::admit(&gw.meters, &conn.fingerprint())?;
     accept::sound(conn, &request)?;
     record.enter(Stage::Identify);
-    let agent = identify::agent(&gw.directory, conn, OffsetDateTime::now_utc().date())?;
+    let agent = identify::agent(&gw.directory, &gw.suspensions, conn, OffsetDateTime::now_utc().date())?;
     record.identified(&agent);
     record.enter(Stage::Decode);
     let call = match decode::call(&gw.decoder, agent, request, &mut record.shape).await? {

@@ -6,10 +6,12 @@
 pub mod chain;
 mod evidence;
 pub mod fold;
+pub mod index;
 pub mod ledger;
 mod recover;
 pub mod restore;
 mod segment;
+mod stretch;
 pub mod tail;
 pub mod verify;
 mod writer;

@@ -30,6 +30,7 @@ use holdpoint::decode::jsonrpc::Message;
 use holdpoint::flow::{self, Label, Runs};
 use holdpoint::json::{Limits, Members};
 use holdpoint::limit::{self, Dimension, Meters, Rate, Rule};
+use holdpoint::store::Place;
 use holdpoint::record::verify::{Status, verify};
 use holdpoint::record::{Config, Durability, Entry, Kind, Ledger, restore};
 use serde_json::json;
@@ -366,9 +367,10 @@ fn milliseconds(mut what: impl FnMut()) -> f64 {
     start.elapsed().as_secs_f64() * 1e3
 }
 
-fn restored(dir: &Path) {
+fn restored(dir: &Dir, end: Place) {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
     let mut labels = 0;
-    restore::labels(dir, |_, _, _| labels += 1).unwrap();
+    restore::labels(&dir.0, None, end, DAY, |_, _, _| labels += 1).unwrap();
     black_box(labels);
 }
 
@@ -391,7 +393,8 @@ async fn records() {
         let rounds = if x > 1_000_000 { 3 } else { 5 };
         let opened = (0..rounds).map(|_| milliseconds(|| drop(dir.open())));
         point("reopen", "reopening the audit", x, &opened.collect::<Vec<_>>());
-        let labels = (0..rounds).map(|_| milliseconds(|| restored(&dir.0)));
+        let end = (dir.open().0.end())();
+        let labels = (0..rounds).map(|_| milliseconds(|| restored(&dir, end)));
         point("reopen", "labels", x, &labels.collect::<Vec<_>>());
         let checked = (0..rounds.min(3)).map(|_| {
             let start = Instant::now();

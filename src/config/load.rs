@@ -66,6 +66,8 @@ pub struct Settings {
     pub flow: flow::Config,
     /// The audit.
     pub audit: record::Config,
+    /// The store's file.
+    pub store: PathBuf,
     /// The gateway's keys.
     pub keys_dir: PathBuf,
     /// Traces and metrics.
@@ -166,7 +168,7 @@ impl Reader {
 
     fn reserved(&mut self, raw: &File) {
         let sections = [
-            ("store", &raw.store),
+            ("store.postgres", &raw.store.postgres),
             ("holds", &raw.holds),
             ("oidc", &raw.oidc),
             ("notify", &raw.notify),
@@ -256,16 +258,22 @@ impl Reader {
             self.mistake("keys", "is required: {dir: …}");
         }
         let (accept, decode) = self.bounds(raw);
+        let (audit, limits, telemetry) = (self.audit(raw), self.limits(raw), self.telemetry(raw));
+        let audit = audit?;
         Some(Settings {
             listeners,
             sockets,
             accept,
             decode,
-            limits: self.limits(raw),
+            limits,
             flow: flow::Config { window },
-            audit: self.audit(raw)?,
+            store: match &raw.store.sqlite {
+                Some(path) => self.path(path),
+                None => audit.dir.with_file_name("holdpoint.db"),
+            },
+            audit,
             keys_dir: keys_dir?,
-            telemetry: self.telemetry(raw),
+            telemetry,
         })
     }
 

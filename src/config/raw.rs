@@ -42,8 +42,9 @@ pub struct File {
     pub telemetry: Telemetry,
     /// Who looks after agents: a file.
     pub people: Option<String>,
-    /// Not supported yet.
-    pub store: Option<Value>,
+    /// Where the gateway keeps what must outlive it beside the audit.
+    #[serde(default)]
+    pub store: Store,
     /// Not supported yet.
     pub holds: Option<Value>,
     /// Not supported yet.
@@ -315,6 +316,17 @@ pub struct Audit {
     pub free_bytes_min: Option<Value>,
     /// Not supported yet.
     pub checkpoints: Option<Value>,
+}
+
+/// What must outlive the gateway beside the audit: suspensions, first sights of tools, labels; and the index of records.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Store {
+    /// The database's file, made when absent; `holdpoint.db` beside the audit's directory by default. The index of
+    /// records is in a file beside it.
+    pub sqlite: Option<String>,
+    /// Not supported yet.
+    pub postgres: Option<Value>,
 }
 
 /// The gateway's own keys.

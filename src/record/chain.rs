@@ -197,6 +197,11 @@ impl Header<'_> {
         uuid::Uuid::try_parse(self.id).ok().map(|id| id.as_u128())
     }
 
+    /// The hash of the record before it, in hexadecimal.
+    pub(super) fn prev(&self) -> &str {
+        self.prev
+    }
+
     /// The id of the intent that an outcome closes.
     pub(super) fn closes(&self) -> Option<u128> {
         self.intent.and_then(|raw| quoted_id(raw.get()))

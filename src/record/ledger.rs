@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -17,6 +17,7 @@ use super::writer;
 use crate::bench::{self, Control};
 use crate::call::RecordId;
 use crate::json::Members;
+use crate::store::Place;
 
 /// What the entries in the queue may weigh together.
 const QUEUE_BYTES_MAX: u64 = 64 << 20;
@@ -181,7 +182,7 @@ pub struct Ledger {
 struct Inner {
     queue: Option<SyncSender<Pending>>,
     shared: Arc<Shared>,
-    done: std::sync::Mutex<Receiver<()>>,
+    done: Mutex<Receiver<()>>,
     wait: Duration,
 }
 
@@ -191,11 +192,12 @@ impl Ledger {
         let lock = recover::lock(&config.dir)?;
         let (pen, recovered) = recover::recover(&config)?;
         let shared = Arc::new(Shared::new(config.on_commit.clone()));
+        shared.come_to(pen.place());
         let (queue, entries) = std::sync::mpsc::sync_channel(config.queue_max);
         let done = writer::start(pen, lock, entries, shared.clone(), &config)
             .map_err(|source| LedgerError::Io { path: config.dir.clone(), source })?;
         let inner =
-            Inner { queue: Some(queue), shared, done: std::sync::Mutex::new(done), wait: config.wait };
+            Inner { queue: Some(queue), shared, done: Mutex::new(done), wait: config.wait };
         Ok((Ledger { inner: Arc::new(inner) }, recovered))
     }
 
@@ -232,6 +234,13 @@ impl Ledger {
     /// What was written since the ledger was opened.
     pub fn stats(&self) -> Stats {
         self.inner.shared.stats()
+    }
+
+    /// Where the log ends: everything before is written, and whoever wrote it was told, or will be. It can be asked for
+    /// as long as the asker likes, and keeps no ledger open.
+    pub fn end(&self) -> impl Fn() -> Place + Send + Sync + use<> {
+        let shared = Arc::clone(&self.inner.shared);
+        move || shared.place()
     }
 
     fn push(
@@ -303,6 +312,8 @@ pub(super) struct Shared {
     write_hung_until: AtomicU64,
     sync_hung_until: AtomicU64,
     on_commit: Option<OnCommit>,
+    /// Where the log ends. Held for a copy alone.
+    end: Mutex<Place>,
 }
 
 impl Shared {
@@ -318,7 +329,17 @@ impl Shared {
             write_hung_until: AtomicU64::new(0),
             sync_hung_until: AtomicU64::new(0),
             on_commit,
+            end: Mutex::new(Place::BEGIN),
         }
+    }
+
+    fn place(&self) -> Place {
+        *self.end.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// The log ends here now.
+    pub(super) fn come_to(&self, place: Place) {
+        *self.end.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = place;
     }
 
     fn stats(&self) -> Stats {

@@ -1,6 +1,7 @@
 //! What a restart takes from the audit: the labels that recent intents brought to their agents.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -8,46 +9,61 @@ use memchr::memmem::Finder;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::segment::{self, Lines};
+use super::stretch;
 use crate::call::AgentId;
 use crate::flow::Label;
+use crate::store::Place;
 
-/// How far back is looked: a `secret` label stands this long.
-const BACK: Duration = Duration::from_secs(24 * 60 * 60);
+/// From where the audit is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// The first record that any label could still stand by.
+    Oldest,
+    /// The place of a snapshot that has all before it.
+    Snapshot,
+}
 
-/// Calls `restored` for each label that an intent of the last day brought, with its agent and its time.
+/// Calls `restored` for each label that an intent brought after the place of a snapshot, with its agent and its time.
+/// Without a snapshot, or when the log that ends at `end` does not have its place, everything is read that was written
+/// so long ago that a label could still stand: then labels come that the snapshot has too.
 ///
-/// A day can hold millions of records, so a line is not parsed but searched: a quote inside a JSON string is escaped,
+/// The log can hold millions of records, so a line is not parsed but searched: a quote inside a JSON string is escaped,
 /// so what is looked for stands only where it is a member.
-pub fn labels(dir: &Path, mut restored: impl FnMut(&AgentId, Label, SystemTime)) -> io::Result<()> {
-    if !dir.is_dir() {
-        return Ok(());
-    }
-    let since = SystemTime::now() - BACK;
+pub fn labels(
+    dir: &Path,
+    snapshot: Option<Place>,
+    end: Place,
+    back: Duration,
+    mut restored: impl FnMut(&AgentId, Label, SystemTime),
+) -> io::Result<Since> {
+    let known = match snapshot {
+        Some(place) if stretch::contains(dir, place, end)? => Some(place),
+        _ => None,
+    };
+    let since = SystemTime::now().checked_sub(back).unwrap_or(SystemTime::UNIX_EPOCH);
     let finders = Finders::new();
-    for segment in segment::list(dir)? {
-        if std::fs::metadata(&segment.path)?.modified()? < since {
+    for stretch in stretch::between(dir, known.unwrap_or(Place::BEGIN), end)? {
+        if known.is_none() && std::fs::metadata(&stretch.path)?.modified()? < since {
             continue;
         }
-        let mut lines = Lines::open(&segment.path, 0)?;
-        while let Some(line) = lines.read()? {
+        let mut unreadable = None;
+        stretch.lines(|line| {
             if !finders.concerns(line.bytes) {
-                continue;
+                return ControlFlow::Continue(());
             }
-            let found = finders.read(line.bytes).ok_or_else(|| {
-                let at = format!(
-                    "{}:{}: the labels of this intent cannot be read",
-                    segment.path.display(),
-                    line.number
-                );
-                io::Error::new(io::ErrorKind::InvalidData, at)
-            })?;
-            for label in found.labels {
-                restored(&found.agent, label, found.at);
+            match finders.read(line.bytes) {
+                Some(found) => found.labels.iter().for_each(|label| restored(&found.agent, *label, found.at)),
+                None => unreadable = Some(line.number),
             }
+            if unreadable.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        if let Some(number) = unreadable {
+            let path = stretch.path.display();
+            let at = format!("{path}: line {number} from where reading began: the labels of this intent cannot be read");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, at));
         }
     }
-    Ok(())
+    Ok(if known.is_some() { Since::Snapshot } else { Since::Oldest })
 }
 
 /// What an intent says of labels.

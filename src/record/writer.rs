@@ -13,6 +13,7 @@ use super::chain::{self, HEAD_BYTES_MAX, Kind, Leaf};
 use super::ledger::{Config, Durability, Entry, Pending, Shared};
 use super::segment;
 use crate::call::RecordId;
+use crate::store::Place;
 
 /// What one `write` may weigh, unless one record alone weighs more.
 const GROUP_BYTES_MAX: usize = 1 << 20;
@@ -91,6 +92,12 @@ impl Pen {
             self.note(entry, first);
         }
         Ok(file)
+    }
+
+    /// Where the log ends.
+    pub(super) fn place(&self) -> Place {
+        let segment = self.file.as_ref().map_or(0, |(_, first)| *first);
+        Place { segment, bytes: self.len, seq: self.seq.saturating_sub(1), leaf: *self.prev.as_bytes() }
     }
 
     /// Whether the intent of every outcome among these was written, as far as can be known; else which was not.
@@ -247,6 +254,7 @@ fn commit(pen: &mut Pen, mut group: Vec<Pending>, syncs: &SyncSender<Written>, s
     };
     match put {
         Ok(file) => {
+            shared.come_to(pen.place());
             shared.wrote(group.len() as u64, pen.buffer.len() as u64);
             for ((mut pending, seq), bytes) in group.into_iter().zip(first..).zip(&pen.lines) {
                 pending.bytes = *bytes;

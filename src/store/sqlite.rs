@@ -8,6 +8,7 @@ pub use index::Index;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sqlx::SqlSafeStr;
@@ -33,7 +34,7 @@ pub struct Sqlite {
     writer: SqlitePool,
     readers: SqlitePool,
     /// Held until the store is closed.
-    _lock: File,
+    lock: Mutex<Option<File>>,
 }
 
 /// What a loss of power may take.
@@ -54,7 +55,7 @@ impl Sqlite {
         let lock = lock(path)?;
         private(path)?;
         let (writer, readers) = pools(path, Sync::Full).await.map_err(within(path))?;
-        let opened = Sqlite { path: path.to_owned(), writer, readers, _lock: lock };
+        let opened = Sqlite { path: path.to_owned(), writer, readers, lock: Mutex::new(Some(lock)) };
         opened.check().await?;
         let migrated = migrations().run(&opened.writer).await;
         migrated.map_err(|error| opened.unmigrated(error))?;
@@ -71,6 +72,10 @@ impl Sqlite {
             return Ok(());
         }
         Err(StoreError::Corrupt { path: self.path.clone(), detail: told })
+    }
+
+    fn unlock(&self) {
+        drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     fn unmigrated(&self, error: MigrateError) -> StoreError {

@@ -132,6 +132,8 @@ pub struct Metrics {
     trust_expiry: Family<Named, Float>,
     reviews_due: Gauge,
     catalog_drift: Family<Named, Gauge>,
+    index_lag: Gauge,
+    store_failures: Counter,
 }
 
 impl Default for Metrics {
@@ -161,6 +163,8 @@ impl Metrics {
             trust_expiry: Family::default(),
             reviews_due: Gauge::default(),
             catalog_drift: Family::default(),
+            index_lag: Gauge::default(),
+            store_failures: Counter::default(),
         };
         metrics.registered()
     }
@@ -225,6 +229,11 @@ impl Metrics {
         let mut add = |name: &str, help: &str, counter| registry.register(name, help, counter);
         add("holdpoint_audit_bytes", "Bytes written to the audit", self.audit_bytes.clone());
         add("holdpoint_reload_failures", "Reloads refused because of mistakes", self.reload_failures.clone());
+        add(
+            "holdpoint_store_failures",
+            "Labels that the store did not keep in time",
+            self.store_failures.clone(),
+        );
         add("holdpoint_telemetry_exported", "Spans that the collector confirmed", self.exported.clone());
         let mut add = |name: &str, help: &str, by_reason| registry.register(name, help, by_reason);
         add(
@@ -240,6 +249,7 @@ impl Metrics {
         let mut add = |name: &str, help: &str, gauge| registry.register(name, help, gauge);
         add("holdpoint_holds_pending", "Holds that wait for people", self.holds_pending.clone());
         add("holdpoint_reviews_due", "Agents whose review is due", self.reviews_due.clone());
+        add("holdpoint_index_lag", "Records of the audit that are not in the index yet", self.index_lag.clone());
     }
 
     /// Counts a call that ended.
@@ -339,6 +349,16 @@ impl Metrics {
     /// So many tools of this upstream differ from their pins.
     pub fn catalog_drift(&self, upstream: &Arc<str>, tools: usize) {
         self.catalog_drift.get_or_create(&Named { name: Arc::clone(upstream) }).set(whole(tools));
+    }
+
+    /// So many records of the audit are not in the index yet.
+    pub fn index_lag(&self, records: u64) {
+        self.index_lag.set(i64::try_from(records).unwrap_or(i64::MAX));
+    }
+
+    /// The store did not keep the labels; a restart reads more of the audit instead.
+    pub fn store_failed(&self) {
+        self.store_failures.inc();
     }
 
     /// Everything as OpenMetrics text, `application/openmetrics-text; version=1.0.0`.

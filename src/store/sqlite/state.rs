@@ -119,6 +119,7 @@ impl Store for Sqlite {
         Box::pin(async move {
             self.readers.close().await;
             self.writer.close().await;
+            self.unlock();
             Ok(())
         })
     }

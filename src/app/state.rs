@@ -1,0 +1,119 @@
+//! What outlives the process beside the audit: opened before agents are served, kept up to date, and closed last.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::watch;
+
+use super::StartError;
+use crate::flow::{self, Label, Runs};
+use crate::pipeline::Gateway;
+use crate::record::index::Index;
+use crate::record::restore::{self, Since};
+use crate::record::{Ledger, LedgerError};
+use crate::store::sqlite::{self, Sqlite};
+use crate::store::{Labelled, Place, Snapshot, Store, StoreError};
+use crate::telemetry::Telemetry;
+
+/// How often the labels of runs are kept: a restart reads what the audit got since.
+const KEEP_LABELS_EVERY: Duration = Duration::from_secs(30);
+
+/// The store, and the index of the audit's records.
+pub struct State {
+    /// Suspensions, first sights of definitions, labels.
+    pub store: Arc<dyn Store>,
+    /// By which records are found.
+    pub index: Index,
+}
+
+/// Opens the store; the error names its file.
+pub(super) async fn open(path: &Path) -> Result<Arc<dyn Store>, StoreError> {
+    Ok(Arc::new(Sqlite::open(path).await?))
+}
+
+/// Starts to follow the audit.
+pub(super) async fn index(
+    store: &Path,
+    audit: &Path,
+    ledger: &Ledger,
+    telemetry: &Arc<Telemetry>,
+) -> Result<Index, StartError> {
+    let records = Arc::new(sqlite::Index::open(&store.with_extension("index.db")).await?);
+    let telemetry = Arc::clone(telemetry);
+    let on_lag = Box::new(move |records| telemetry.metrics().index_lag(records));
+    Index::start(audit, records, Box::new(ledger.end()), on_lag)
+        .map_err(|source| StoreError::Io { path: audit.to_owned(), source }.into())
+}
+
+/// Brings back the labels that stood when the process ended: those of the last snapshot, and those that the audit got
+/// since. A restart cleans no run, and a gateway that cannot tell what its runs have read does not start.
+pub(super) async fn restore(
+    runs: &Runs,
+    store: &dyn Store,
+    audit: &Path,
+    end: Place,
+) -> Result<(), StartError> {
+    let snapshot = store.labels().await?;
+    let place = snapshot.as_ref().map(|snapshot| snapshot.place);
+    for Labelled { agent, label, at, .. } in snapshot.into_iter().flat_map(|snapshot| snapshot.labels) {
+        let known = Label::parse(&label);
+        let unknown = || StoreError::Failed(format!("it has the label `{label}`, which this version does not know"));
+        flow::sent(runs, &agent, &[known.ok_or_else(unknown)?], at);
+    }
+    let bring = |agent: &crate::call::AgentId, label, at| flow::sent(runs, agent, &[label], at);
+    let since = restore::labels(audit, place, end, runs.longest(), bring)
+        .map_err(|source| LedgerError::Io { path: audit.to_owned(), source })?;
+    if place.is_some() && since == Since::Oldest {
+        tracing::warn!("the audit is not the one that the labels were kept by: all of it was read");
+    }
+    Ok(())
+}
+
+/// Keeps the labels from time to time, as long as the gateway serves.
+pub(super) async fn keeping(gateway: Arc<Gateway>, store: Arc<dyn Store>, mut drain: watch::Receiver<bool>) {
+    let mut kept = None;
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(KEEP_LABELS_EVERY) => {}
+            _ = drain.wait_for(|drain| *drain) => return,
+        }
+        kept = keep(&gateway, &*store, kept).await;
+    }
+}
+
+/// Keeps the labels if the audit has gone on since, and gives the place that they were kept by.
+async fn keep(gateway: &Gateway, store: &dyn Store, kept: Option<Place>) -> Option<Place> {
+    // Invariant: a label is in memory before its intent is written, so what is read after the place was taken has all
+    // labels that came before it.
+    let place = (gateway.evidence.ledger.end())();
+    if kept == Some(place) {
+        return kept;
+    }
+    let labelled = |(agent, label, at): (_, Label, _)| Labelled {
+        agent,
+        run: String::new(),
+        label: label.as_str().to_owned(),
+        at,
+    };
+    let labels = gateway.runs.labels(SystemTime::now()).into_iter().map(labelled).collect();
+    match store.keep_labels(Snapshot { place, labels }).await {
+        Ok(()) => Some(place),
+        Err(error) => {
+            gateway.evidence.telemetry.metrics().store_failed();
+            tracing::warn!(%error, "the labels of runs were not kept: a restart reads more of the audit");
+            kept
+        }
+    }
+}
+
+impl State {
+    /// Keeps the labels a last time and closes everything. Nothing may be asked of it afterwards.
+    pub(super) async fn end(self, gateway: &Gateway) {
+        keep(gateway, &*self.store, None).await;
+        self.index.end().await;
+        if let Err(error) = self.store.close().await {
+            tracing::warn!(%error, "the store was not closed");
+        }
+    }
+}
