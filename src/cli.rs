@@ -2,7 +2,9 @@
 //!
 //! Exit codes: 0 done, 1 refused or found wanting, 2 could not run, 64 bad usage or configuration.
 
+mod agents;
 pub mod audit;
+mod client;
 mod connect;
 mod launch;
 pub mod policy;
@@ -68,6 +70,13 @@ enum Command {
         policies: Option<PathBuf>,
         #[command(subcommand)]
         command: PolicyCommand,
+    },
+    /// Show agents, stop them, and let them go on, by a running gateway's admin listener.
+    Agents {
+        #[command(flatten)]
+        gateway: client::Gateway,
+        #[command(subcommand)]
+        command: agents::Command,
     },
     /// Verify and read the audit.
     Audit {
@@ -179,6 +188,7 @@ fn run(arguments: Arguments) -> u8 {
         Command::Policy { config, policies, command } => {
             policy_command(&config.config, policies.as_deref(), command, format, out)
         }
+        Command::Agents { gateway, command } => tell(agents::agents(&gateway, &command), format, out),
         Command::Audit { command: AuditCommand::Verify { dir } } => audit::verify(&dir, format, out),
         Command::Audit { command: AuditCommand::Tail { dir, count, follow } } => {
             audit::tail(&dir, count, if follow { Then::Follow } else { Then::Stop }, format, out)

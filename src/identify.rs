@@ -64,6 +64,11 @@ pub fn agent(
     Ok(agent)
 }
 
+/// Refuses a call of an agent that was suspended while the call was on its way.
+pub fn still(suspensions: &Suspensions, agent: &AgentId) -> Result<(), Box<Stop>> {
+    if suspensions.includes(agent) { Err(suspended(agent)) } else { Ok(()) }
+}
+
 fn identified(
     directory: &Directory,
     id: &AgentId,

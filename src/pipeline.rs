@@ -180,7 +180,10 @@ async fn run(
     known.extend_from_slice(&brings);
     let steady = Box::new(flow::steady(&gw.runs, &agent, known));
     judging.see(gw, permitted.call(), &judged.input)?;
+    identify::still(&gw.suspensions, &agent)?;
     let committed = record.commit(permitted, &brings).await?;
+    // Once more: whoever was suspended while the disk was waited for sends nothing.
+    identify::still(&gw.suspensions, &agent)?;
     answer.given();
     record.enter(Stage::Credential);
     let lease = credential::lease(&gw.broker, &committed, &gw.evidence.pseudonyms)?;

@@ -152,6 +152,14 @@ impl Caller {
         admin.policy().permits(&PersonInput { person, action, object, owns, now: SystemTime::now() })
     }
 
+    /// Whether the caller is still somebody here: people change while a stream lasts.
+    pub(super) fn stands(&self, admin: &Admin) -> bool {
+        match self {
+            Caller::Local { .. } => true,
+            Caller::Person { person, .. } => admin.people.load().find(&person.id).is_some_and(|now| now == *person),
+        }
+    }
+
     /// Whether policy lets this caller see something.
     pub(super) fn sees(&self, admin: &Admin, target: Target<'_>) -> bool {
         self.asks(admin, PersonAction::View, target).outcome == Outcome::Allow
