@@ -16,7 +16,8 @@ mod records;
 pub use api::openapi;
 pub use listen::{People as PeopleListener, local};
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::ops::Deref;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -76,12 +77,14 @@ impl Admin {
         events::follow(&self).await;
     }
 
-    fn directory(&self) -> &Directory {
+    /// The registry in force.
+    fn directory(&self) -> impl Deref<Target = Directory> + '_ {
         &self.gateway.directory
     }
 
-    fn policy(&self) -> &Arc<Policy> {
-        &self.gateway.policy
+    /// The policies in force.
+    fn policy(&self) -> Arc<Policy> {
+        Arc::clone(&self.gateway.policy)
     }
 
     fn suspensions(&self) -> &Suspensions {
@@ -94,12 +97,16 @@ impl Admin {
 
     /// The agent that a SPIFFE ID or its path names, concretely.
     fn agent(&self, name: &str) -> Result<(AgentId, Arc<Known>), Problem> {
-        let named = |name: &str| svid::parse_id(name).ok().and_then(|id| Some((id.clone(), self.directory().find(&id)?)));
+        let directory = self.directory();
+        let named = |name: &str| {
+            let id = svid::parse_id(name).ok()?;
+            let known = directory.find(&id)?;
+            Some((id, known))
+        };
         if name.starts_with("spiffe://") {
             return named(name).ok_or_else(|| Problem::no_agent(name));
         }
-        let domains: std::collections::BTreeSet<&str> =
-            self.directory().entries().map(|entry| entry.id.trust_domain()).collect();
+        let domains: BTreeSet<&str> = directory.entries().map(|entry| entry.id.trust_domain()).collect();
         let path = name.trim_start_matches('/');
         let mut found = domains.iter().filter_map(|domain| named(&format!("spiffe://{domain}/{path}")));
         match (found.next(), found.next()) {
@@ -114,9 +121,9 @@ impl Admin {
     /// Every agent that is known by a concrete id, by id: those of the registry, and those below a wildcard that are
     /// suspended or have called.
     async fn agents(&self) -> Result<Vec<(AgentId, Arc<Known>)>, Problem> {
+        let suspended = self.suspensions().all().await?.into_iter().map(|one| one.suspended.agent);
         let directory = self.directory();
         let exact = directory.entries().filter(|entry| !entry.wildcard).map(|entry| entry.id.clone());
-        let suspended = self.suspensions().all().await?.into_iter().map(|one| one.suspended.agent);
         let mut agents: HashMap<AgentId, Arc<Known>> = HashMap::new();
         for id in exact.chain(suspended).chain(directory.seen_below()) {
             if let Some(known) = directory.find(&id) {

@@ -309,11 +309,34 @@ fn explain(loaded: &Loaded, needle: &str, audit: Option<&Path>) -> Said {
             None if records.is_empty() => {
                 wanting(1, format!("no record or trace `{needle}` in {}", dir.display()))
             }
-            None => wanting(
-                1,
-                format!("`{needle}` was stopped before policy was asked; `holdpoint audit tail` shows why"),
-            ),
+            None => stopped(loaded, &records),
         },
+    }
+}
+
+/// Says what stopped a call before policy was asked, and who answers for its agent.
+fn stopped(loaded: &Loaded, records: &[serde_json::Value]) -> Said {
+    let record = records.iter().find(|record| record.get("stage").is_some()).or(records.first());
+    let text = |pointer: &str| {
+        let found = record.and_then(|record| record.pointer(pointer)).and_then(serde_json::Value::as_str);
+        crate::admin::literal::plain(found.unwrap_or("-"))
+    };
+    let agent = svid::parse_id(&text("/agent/id")).ok();
+    let known = agent.and_then(|agent| loaded.directory.find(&agent));
+    let today = known.as_ref().and_then(|known| known.entry().owners.business.clone());
+    let owner = Some(text("/owner")).filter(|owner| owner.len() > 1).or_else(|| today.map(|name| name.to_string()));
+    let owner = owner.unwrap_or_else(|| "-".to_owned());
+    let (stage, reason, detail) = (text("/stage"), text("/reason"), text("/detail"));
+    Said {
+        code: 0,
+        text: format!(
+            "It was stopped at {stage}, before policy was asked.\n  why       {reason}: {detail}\n  agent     {}\n  \
+             owner     {owner}\n  record    {}\n",
+            text("/agent/id"),
+            text("/id"),
+        ),
+        json: serde_json::json!({"outcome": text("/decision/outcome"), "rule": text("/decision/rule"), "stage": stage,
+            "reason": reason, "detail": detail, "owner": owner, "agent": text("/agent/id"), "record": text("/id")}),
     }
 }
 

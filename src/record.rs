@@ -28,7 +28,7 @@ use std::time::{Duration, Instant, SystemTime};
 use aws_lc_rs::digest;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use crate::call::{Class, PolicyAction, Protocol, RecordId, Shape, Stage, Stop, StopKind, TraceContext, hex};
+use crate::call::{AgentId, Class, PolicyAction, Protocol, RecordId, Shape, Stage, Stop, StopKind, TraceContext, hex};
 use crate::classify::Facts;
 use crate::decide::{Decision, Judged, Outcome, Permitted, wire};
 use crate::decode::mcp::McpAction;
@@ -148,6 +148,14 @@ impl Record {
         if let Some(hop) = &mut self.hop {
             hop.caller.agent = Some(profile.id.clone());
         }
+    }
+
+    /// Notes whose certificate it is that may not call.
+    pub fn unidentified(&mut self, id: &AgentId, instance: &str) {
+        self.noted.object("agent", |members| {
+            members.text("id", id.as_str());
+            members.text("instance", instance);
+        });
     }
 
     /// Notes what is called, before anything is known of what it does.

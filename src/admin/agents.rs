@@ -323,7 +323,8 @@ async fn ordered_many(
 }
 
 fn wildcards(admin: &Admin, meant: impl Fn(&directory::Entry) -> bool) -> Vec<String> {
-    let entries = admin.directory().entries().filter(|entry| entry.wildcard && meant(entry));
+    let directory = admin.directory();
+    let entries = directory.entries().filter(|entry| entry.wildcard && meant(entry));
     let mut wildcards: Vec<String> = entries.map(|entry| format!("{}*", entry.id)).collect();
     wildcards.sort();
     wildcards

@@ -52,6 +52,11 @@ async fn a_suspended_agent_is_refused_at_its_next_call_until_it_is_resumed() {
     assert_eq!(world.calls(&world.agent("support")).await.status, 403);
     assert_eq!(world.mail.seen().len(), sent);
 
+    // Each refusal says whose it was.
+    let refused: Vec<_> = world.records().into_iter().filter(|record| record["type"] == "refused").collect();
+    assert_eq!(refused.len(), 2);
+    assert!(refused.iter().all(|record| record["agent"]["id"] == "spiffe://example.org/agent/support"));
+
     // It outlives the gateway.
     world.down().await;
     world.up().await;
