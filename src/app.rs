@@ -3,7 +3,7 @@
 mod people;
 mod state;
 
-pub use state::State;
+pub use state::{State, keep_labels, restore_labels};
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -196,7 +196,7 @@ async fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
     let store = state::open(&settings.store).await?;
     let (ledger, recovered) =
         Ledger::open(crate::record::Config { on_commit: Some(on_commit), ..settings.audit })?;
-    state::restore(&runs, &*store, &audit, (ledger.end())()).await?;
+    restore_labels(&runs, &*store, &audit, (ledger.end())()).await?;
     let index = state::index(&settings.store, &audit, &ledger, &telemetry).await?;
     let suspensions = Suspensions::read(Arc::clone(&store)).await?;
     let evidence = Evidence {

@@ -168,7 +168,8 @@ impl Runs {
         let mut labels = Vec::new();
         for entry in self.agents.iter() {
             for (label, at) in Label::ALL.into_iter().zip(entry.labelled) {
-                let ended = |at| now.duration_since(at).unwrap_or_default() > self.longest() + CLOCK_ERROR_MAX;
+                let ended =
+                    |at| now.duration_since(at).unwrap_or_default() > self.longest() + CLOCK_ERROR_MAX;
                 if let Some(at) = at.filter(|at| !ended(*at)) {
                     labels.push((entry.key().clone(), label, at));
                 }

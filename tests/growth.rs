@@ -30,9 +30,9 @@ use holdpoint::decode::jsonrpc::Message;
 use holdpoint::flow::{self, Label, Runs};
 use holdpoint::json::{Limits, Members};
 use holdpoint::limit::{self, Dimension, Meters, Rate, Rule};
-use holdpoint::store::Place;
 use holdpoint::record::verify::{Status, verify};
 use holdpoint::record::{Config, Durability, Entry, Kind, Ledger, restore};
+use holdpoint::store::Place;
 use serde_json::json;
 
 /// The allocator of the program: memory is measured as there.

@@ -128,6 +128,17 @@ async fn a_log_is_chained_over_its_segments_and_read_by_people() {
 }
 
 #[tokio::test]
+async fn a_crash_between_a_new_segment_and_its_first_record_does_not_break_the_chain() {
+    let dir = Dir::new();
+    log_of(&dir, 10, 4000).await;
+    fs::write(dir.0.join("audit-00000000000000000021.jsonl"), "").unwrap();
+    fs::write(dir.0.join("floor"), "21\n").unwrap();
+    log_of(&dir, 10, 4000).await;
+    let report = dir.verify();
+    assert_eq!((report.status, report.records), (Status::Ok, 40), "{report:?}");
+}
+
+#[tokio::test]
 async fn a_followed_log_shows_what_is_appended() {
     let dir = Dir::new();
     log_of(&dir, 2, 600).await;

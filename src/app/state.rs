@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 
 use super::StartError;
+use crate::call::AgentId;
 use crate::flow::{self, Label, Runs};
 use crate::pipeline::Gateway;
 use crate::record::index::Index;
@@ -46,28 +47,48 @@ pub(super) async fn index(
         .map_err(|source| StoreError::Io { path: audit.to_owned(), source }.into())
 }
 
-/// Brings back the labels that stood when the process ended: those of the last snapshot, and those that the audit got
-/// since. A restart cleans no run, and a gateway that cannot tell what its runs have read does not start.
-pub(super) async fn restore(
+/// Brings back the labels that stood when the process ended: those of the last snapshot, and those that the audit in
+/// this directory got since. A restart cleans no run, and a gateway that cannot tell what its runs have read does not
+/// start. `end` is where the audit ends. Says how much of the audit was read.
+pub async fn restore_labels(
     runs: &Runs,
     store: &dyn Store,
     audit: &Path,
     end: Place,
-) -> Result<(), StartError> {
+) -> Result<Since, StartError> {
     let snapshot = store.labels().await?;
     let place = snapshot.as_ref().map(|snapshot| snapshot.place);
     for Labelled { agent, label, at, .. } in snapshot.into_iter().flat_map(|snapshot| snapshot.labels) {
-        let known = Label::parse(&label);
-        let unknown = || StoreError::Failed(format!("it has the label `{label}`, which this version does not know"));
-        flow::sent(runs, &agent, &[known.ok_or_else(unknown)?], at);
+        let unknown =
+            || StoreError::Failed(format!("it has the label `{label}`, which this version does not know"));
+        flow::sent(runs, &agent, &[Label::parse(&label).ok_or_else(unknown)?], at);
     }
-    let bring = |agent: &crate::call::AgentId, label, at| flow::sent(runs, agent, &[label], at);
+    let bring = |agent: &AgentId, label, at| flow::sent(runs, agent, &[label], at);
     let since = restore::labels(audit, place, end, runs.longest(), bring)
         .map_err(|source| LedgerError::Io { path: audit.to_owned(), source })?;
     if place.is_some() && since == Since::Oldest {
-        tracing::warn!("the audit is not the one that the labels were kept by: all of it was read");
+        tracing::warn!("the audit is not the one by which labels were kept: all of its last day was read");
     }
-    Ok(())
+    Ok(since)
+}
+
+/// Keeps the labels of all runs, by the place where the audit ends at this moment, which it gives.
+pub async fn keep_labels(
+    runs: &Runs,
+    store: &dyn Store,
+    end: impl Fn() -> Place,
+) -> Result<Place, StoreError> {
+    // Invariant: a label is in memory before its intent is written, so what is read after the place was taken has all
+    // labels that came before it.
+    let place = end();
+    let labelled = |(agent, label, at): (_, Label, _)| Labelled {
+        agent,
+        run: String::new(),
+        label: label.as_str().to_owned(),
+        at,
+    };
+    let labels = runs.labels(SystemTime::now()).into_iter().map(labelled).collect();
+    store.keep_labels(Snapshot { place, labels }).await.map(|()| place)
 }
 
 /// Keeps the labels from time to time, as long as the gateway serves.
@@ -78,31 +99,19 @@ pub(super) async fn keeping(gateway: Arc<Gateway>, store: Arc<dyn Store>, mut dr
             () = tokio::time::sleep(KEEP_LABELS_EVERY) => {}
             _ = drain.wait_for(|drain| *drain) => return,
         }
-        kept = keep(&gateway, &*store, kept).await;
+        if kept != Some((gateway.evidence.ledger.end())()) {
+            kept = keep(&gateway, &*store).await.or(kept);
+        }
     }
 }
 
-/// Keeps the labels if the audit has gone on since, and gives the place that they were kept by.
-async fn keep(gateway: &Gateway, store: &dyn Store, kept: Option<Place>) -> Option<Place> {
-    // Invariant: a label is in memory before its intent is written, so what is read after the place was taken has all
-    // labels that came before it.
-    let place = (gateway.evidence.ledger.end())();
-    if kept == Some(place) {
-        return kept;
-    }
-    let labelled = |(agent, label, at): (_, Label, _)| Labelled {
-        agent,
-        run: String::new(),
-        label: label.as_str().to_owned(),
-        at,
-    };
-    let labels = gateway.runs.labels(SystemTime::now()).into_iter().map(labelled).collect();
-    match store.keep_labels(Snapshot { place, labels }).await {
-        Ok(()) => Some(place),
+async fn keep(gateway: &Gateway, store: &dyn Store) -> Option<Place> {
+    match keep_labels(&gateway.runs, store, gateway.evidence.ledger.end()).await {
+        Ok(place) => Some(place),
         Err(error) => {
             gateway.evidence.telemetry.metrics().store_failed();
             tracing::warn!(%error, "the labels of runs were not kept: a restart reads more of the audit");
-            kept
+            None
         }
     }
 }
@@ -110,7 +119,7 @@ async fn keep(gateway: &Gateway, store: &dyn Store, kept: Option<Place>) -> Opti
 impl State {
     /// Keeps the labels a last time and closes everything. Nothing may be asked of it afterwards.
     pub(super) async fn end(self, gateway: &Gateway) {
-        keep(gateway, &*self.store, None).await;
+        keep(gateway, &*self.store).await;
         // Whoever still reads an event ends it with the last use of it.
         if let Some(index) = Arc::into_inner(self.index) {
             index.end().await;

@@ -26,7 +26,9 @@ pub struct Suspensions {
 #[derive(Debug, thiserror::Error)]
 pub enum OrderError {
     /// The agent is suspended now, but a restart would forget it.
-    #[error("the agent is suspended until the gateway restarts, and no longer, because it could not be kept: {0}")]
+    #[error(
+        "the agent is suspended until the gateway restarts, and no longer, because it could not be kept: {0}"
+    )]
     Forgettable(#[source] StoreError),
     /// Nothing was changed.
     #[error(transparent)]

@@ -75,12 +75,7 @@ pub enum NoLine {
 impl Index {
     /// Starts the thread that follows the audit in `dir`. The index is filled from wherever it is; one that does not
     /// belong to this log, or is ahead of it, is filled anew.
-    pub fn start(
-        dir: &Path,
-        records: Arc<dyn Records>,
-        end: AuditEnd,
-        on_lag: OnLag,
-    ) -> io::Result<Index> {
+    pub fn start(dir: &Path, records: Arc<dyn Records>, end: AuditEnd, on_lag: OnLag) -> io::Result<Index> {
         let (orders, taken) = sync_channel(1);
         let (tell, indexed) = watch::channel(Indexed::default());
         let end = Arc::new(end);

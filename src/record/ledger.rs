@@ -196,8 +196,7 @@ impl Ledger {
         let (queue, entries) = std::sync::mpsc::sync_channel(config.queue_max);
         let done = writer::start(pen, lock, entries, shared.clone(), &config)
             .map_err(|source| LedgerError::Io { path: config.dir.clone(), source })?;
-        let inner =
-            Inner { queue: Some(queue), shared, done: Mutex::new(done), wait: config.wait };
+        let inner = Inner { queue: Some(queue), shared, done: Mutex::new(done), wait: config.wait };
         Ok((Ledger { inner: Arc::new(inner) }, recovered))
     }
 

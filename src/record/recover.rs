@@ -132,6 +132,10 @@ struct Scan {
 fn scan(dir: &Path, segments: &[Segment]) -> Result<Scan, LedgerError> {
     let hint = std::fs::read_to_string(dir.join(FLOOR)).ok().and_then(|text| text.trim().parse::<u64>().ok());
     let from = segments.iter().rposition(|segment| Some(segment.first) == hint).unwrap_or(0);
+    // A crash may leave a segment that nothing was written to. It does not tell the record before it, so the chain could
+    // not go on from there.
+    let empty = |segment: &Segment| std::fs::metadata(&segment.path).is_ok_and(|file| file.len() == 0);
+    let from = if segments.get(from).is_some_and(empty) { from.saturating_sub(1) } else { from };
     let segments = segments.get(from..).unwrap_or_default();
     let first = segments.first().map_or(1, |segment| segment.first);
     let mut scan = Scan { walker: Walker::from(first), scanned: 0, open: HashMap::new(), torn: None };

@@ -59,7 +59,9 @@ pub fn labels(
         })?;
         if let Some(number) = unreadable {
             let path = stretch.path.display();
-            let at = format!("{path}: line {number} from where reading began: the labels of this intent cannot be read");
+            let at = format!(
+                "{path}: line {number} from where reading began: the labels of this intent cannot be read"
+            );
             return Err(io::Error::new(io::ErrorKind::InvalidData, at));
         }
     }

@@ -63,9 +63,10 @@ pub(super) fn contains(dir: &Path, place: Place, end: Place) -> io::Result<bool>
     let mut follows = None;
     for stretch in between(dir, place, end)? {
         stretch.lines(|line| {
-            follows = Some(serde_json::from_slice::<Header>(line.bytes).is_ok_and(|header| {
-                header.seq == place.seq + 1 && header.prev() == hex(&place.leaf)
-            }));
+            follows = Some(
+                serde_json::from_slice::<Header>(line.bytes)
+                    .is_ok_and(|header| header.seq == place.seq + 1 && header.prev() == hex(&place.leaf)),
+            );
             ControlFlow::Break(())
         })?;
         if follows.is_some() {

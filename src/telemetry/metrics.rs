@@ -249,7 +249,11 @@ impl Metrics {
         let mut add = |name: &str, help: &str, gauge| registry.register(name, help, gauge);
         add("holdpoint_holds_pending", "Holds that wait for people", self.holds_pending.clone());
         add("holdpoint_reviews_due", "Agents whose review is due", self.reviews_due.clone());
-        add("holdpoint_index_lag", "Records of the audit that are not in the index yet", self.index_lag.clone());
+        add(
+            "holdpoint_index_lag",
+            "Records of the audit that are not in the index yet",
+            self.index_lag.clone(),
+        );
     }
 
     /// Counts a call that ended.

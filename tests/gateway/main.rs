@@ -14,5 +14,6 @@ mod http;
 mod identity;
 mod mcp;
 mod overload;
+mod store;
 mod trace;
 mod wire;

@@ -145,7 +145,11 @@ impl Follower {
             None => return Ok(Place::BEGIN),
             Some(place) if stretch::contains(&self.dir, place, end)? => return Ok(place),
             Some(place) => {
-                tracing::info!(indexed = place.seq, audit = end.seq, "the index of records is of another log: it is filled anew");
+                tracing::info!(
+                    indexed = place.seq,
+                    audit = end.seq,
+                    "the index of records is of another log: it is filled anew"
+                );
             }
         }
         runtime.block_on(self.records.clear())?;
@@ -186,7 +190,9 @@ impl Follower {
 
     /// Drops the rows of segments that are not here any more.
     fn forget(&self, runtime: &Runtime) -> Result<(), Problem> {
-        let Some(oldest) = segment::list(&self.dir)?.first().map(|segment| segment.first) else { return Ok(()) };
+        let Some(oldest) = segment::list(&self.dir)?.first().map(|segment| segment.first) else {
+            return Ok(());
+        };
         while runtime.block_on(self.records.forget(oldest))? > 0 {}
         Ok(())
     }

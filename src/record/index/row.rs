@@ -100,7 +100,8 @@ pub(super) fn row(bytes: &[u8], segment: u64, offset: u64) -> Option<Row> {
 fn read(bytes: &[u8]) -> Option<Line> {
     serde_json::from_slice(bytes).ok().or_else(|| {
         let record: Value = serde_json::from_slice(bytes).ok()?;
-        let at = |pointer: &str| record.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let at =
+            |pointer: &str| record.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
         Some(Line {
             seq: record.get("seq")?.as_u64()?,
             ts: at("/ts"),
@@ -157,7 +158,10 @@ mod tests {
         );
         let row = row(line.as_bytes(), 3, 40).unwrap();
         assert_eq!((row.seq, row.segment, row.offset, row.call), (7, 3, 40, row.id));
-        assert_eq!([&*row.agent, &row.owner, &row.team, &row.tool], ["spiffe://a.example/x", "ana", "care", "send"]);
+        assert_eq!(
+            [&*row.agent, &row.owner, &row.team, &row.tool],
+            ["spiffe://a.example/x", "ana", "care", "send"]
+        );
         assert_eq!([&*row.outcome, &row.rule, &row.run, &row.hold], ["allowed", "act", "r", ""]);
         assert_eq!(row.trace, Some([7; 16]));
     }

@@ -1,0 +1,228 @@
+//! The index as it follows a real audit: what is written is found, with its line, and it can be thrown away at any time.
+
+use std::sync::Arc;
+
+use holdpoint::json::Members;
+use holdpoint::record::index::{Index, NoLine};
+use holdpoint::record::{Config, Durability, Entry, Kind, Ledger};
+use holdpoint::store::sqlite;
+use holdpoint::store::{Filter, Records, Subject};
+
+use super::*;
+
+/// Longer than anything here takes, even on a busy machine.
+const SOON: Duration = Duration::from_secs(30);
+
+/// An audit and the index that follows it.
+struct Followed {
+    ledger: Ledger,
+    index: Index,
+}
+
+impl Followed {
+    async fn open(dir: &Dir) -> Followed {
+        Followed::with(dir, 4000).await
+    }
+
+    async fn with(dir: &Dir, segment_bytes_max: u64) -> Followed {
+        let config = Config { segment_bytes_max, queue_max: 1 << 16, ..Config::new(dir.file("audit")) };
+        let (ledger, _) = Ledger::open(config).unwrap();
+        let records = Arc::new(sqlite::Index::open(&dir.file("index.db")).await.unwrap());
+        let end = Box::new(ledger.end());
+        let index = Index::start(&dir.file("audit"), records, end, Box::new(|_| ())).unwrap();
+        Followed { ledger, index }
+    }
+
+    /// Calls of an agent, each an intent and its outcome; gives the ids of the intents.
+    async fn calls(&self, who: &str, count: usize) -> Vec<RecordId> {
+        let mut ids = Vec::new();
+        for _ in 0..count {
+            let intent = intent(who);
+            let id = intent.id();
+            self.ledger.append(intent, Durability::Written).await.unwrap();
+            let mut members = Members::default();
+            members.text("status", "executed");
+            self.ledger
+                .append(Entry::outcome(id, Some([9; 16]), members), Durability::Written)
+                .await
+                .unwrap();
+            ids.push(id);
+        }
+        assert!(self.index.caught_up(SOON).await);
+        ids
+    }
+
+    async fn found(&self, filter: Filter) -> Vec<u64> {
+        let filter = Filter { limit: Some(1000), ..filter };
+        self.index.records(filter).await.unwrap().rows.iter().map(|row| row.seq).collect()
+    }
+
+    async fn end(self) {
+        self.index.end().await;
+    }
+}
+
+fn intent(who: &str) -> Entry {
+    let mut members = Members::default();
+    members.object("agent", |members| members.text("id", agent(who).as_str()));
+    members.text("owner", "ana@example.org");
+    members.text("upstream", "mail");
+    members.text("tool", "send");
+    members.text("class", "write");
+    members.object("decision", |members| {
+        members.text("outcome", "allowed");
+        members.text("rule", "act");
+    });
+    Entry::new(Kind::Intent, Some([9; 16]), members)
+}
+
+fn of(who: &str) -> Filter {
+    Filter { agent: Some(agent(who).as_str().to_owned()), ..Filter::default() }
+}
+
+#[tokio::test]
+async fn what_the_audit_gets_is_found_with_its_line() {
+    let dir = Dir::new();
+    let audit = Followed::open(&dir).await;
+    audit.calls("a", 20).await;
+    let ids = audit.calls("b", 20).await;
+    assert_eq!(audit.found(of("b")).await, (41..=80).step_by(2).rev().collect::<Vec<_>>());
+    assert_eq!(audit.found(Filter::default()).await.len(), 80);
+    assert_eq!((audit.index.behind(), audit.index.indexed().unreadable), (0, 0));
+
+    let story = audit.index.story(Subject::Call(ids[7])).await.unwrap();
+    let told: Vec<_> = story.iter().map(|one| (&*one.row.kind, &*one.row.outcome)).collect();
+    assert_eq!(told, [("intent", "allowed"), ("outcome", "executed")]);
+    let line: serde_json::Value = serde_json::from_str(story[1].line.as_ref().unwrap()).unwrap();
+    assert_eq!(line["intent"], ids[7].to_string());
+    assert_eq!(audit.index.story(Subject::Trace([9; 16])).await.unwrap().len(), 80);
+    let one = audit.index.record(ids[3]).await.unwrap().unwrap();
+    assert!(one.line.unwrap().contains(&ids[3].to_string()));
+    assert!(audit.index.record(RecordId::new()).await.unwrap().is_none());
+    audit.end().await;
+}
+
+#[tokio::test]
+async fn an_index_goes_on_where_it_was_and_one_that_is_lost_is_filled_anew() {
+    let dir = Dir::new();
+    let audit = Followed::open(&dir).await;
+    audit.calls("a", 30).await;
+    let before = audit.index.records(Filter::default()).await.unwrap();
+    audit.end().await;
+
+    // The audit goes on while nobody indexes it.
+    let audit = Followed::open(&dir).await;
+    audit.calls("a", 30).await;
+    assert_eq!(audit.found(of("a")).await.len(), 60);
+    audit.end().await;
+    std::fs::remove_file(dir.file("index.db")).unwrap();
+    let audit = Followed::open(&dir).await;
+    assert!(audit.index.caught_up(SOON).await);
+    assert_eq!(audit.found(Filter::default()).await, (1..=120).rev().collect::<Vec<_>>());
+    let page = audit.index.records(Filter { cursor: Some(61), ..Filter::default() }).await.unwrap();
+    assert_eq!(page.rows, before.rows, "the same rows as the first time");
+
+    audit.index.rebuild();
+    audit.calls("b", 1).await;
+    // It may be empty for a moment, and is whole again.
+    let end = tokio::time::Instant::now() + SOON;
+    while audit.found(Filter::default()).await.len() < 122 {
+        assert!(tokio::time::Instant::now() < end, "it was never filled");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    audit.end().await;
+}
+
+#[tokio::test]
+async fn an_index_of_another_audit_is_not_believed() {
+    let dir = Dir::new();
+    let audit = Followed::open(&dir).await;
+    audit.calls("a", 30).await;
+    audit.end().await;
+    // Another audit with more records, and then one with fewer.
+    for calls in [40, 5] {
+        std::fs::remove_dir_all(dir.file("audit")).unwrap();
+        let audit = Followed::open(&dir).await;
+        let ids = audit.calls("b", calls).await;
+        assert_eq!(audit.found(of("a")).await, [0; 0]);
+        assert_eq!(audit.found(Filter::default()).await.len(), calls * 2);
+        assert!(audit.index.record(ids[0]).await.unwrap().unwrap().line.is_ok());
+        audit.end().await;
+    }
+}
+
+#[tokio::test]
+async fn a_line_that_was_changed_or_archived_is_never_told_as_if_it_were_there() {
+    let dir = Dir::new();
+    let audit = Followed::open(&dir).await;
+    let ids = audit.calls("a", 30).await;
+    let mut segments: Vec<_> =
+        std::fs::read_dir(dir.file("audit")).unwrap().map(|file| file.unwrap().path()).collect();
+    segments.retain(|path| path.extension().is_some_and(|end| end == "jsonl"));
+    segments.sort();
+    assert!(segments.len() > 3);
+    let mut text = std::fs::read_to_string(&segments[1]).unwrap();
+    let first: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    let changed = uuid::Uuid::parse_str(first["id"].as_str().unwrap()).unwrap();
+    text.replace_range(..1, " ");
+    let text = text.replacen(&changed.to_string(), &RecordId::new().to_string(), 1);
+    std::fs::write(&segments[1], text).unwrap();
+    let line = async |id| audit.index.record(id).await.unwrap().unwrap().line;
+    assert_eq!(line(RecordId::from_u128(changed.as_u128())).await, Err(NoLine::Changed));
+    std::fs::remove_file(&segments[0]).unwrap();
+    assert_eq!(line(ids[0]).await, Err(NoLine::Archived));
+    assert!(line(ids[29]).await.is_ok());
+    audit.end().await;
+}
+
+#[tokio::test]
+async fn rows_of_archived_segments_go_with_the_next_start() {
+    let dir = Dir::new();
+    let audit = Followed::open(&dir).await;
+    audit.calls("a", 30).await;
+    audit.end().await;
+    let records = sqlite::Index::open(&dir.file("index.db")).await.unwrap();
+    let oldest = records.page(Filter { limit: Some(1000), ..Filter::default() }).await.unwrap();
+    let segments = oldest.rows.iter().map(|row| row.segment).collect::<std::collections::BTreeSet<_>>();
+    let second = *segments.iter().nth(1).unwrap();
+    while records.forget(second).await.unwrap() > 0 {}
+    let left = records.page(Filter { limit: Some(1000), ..Filter::default() }).await.unwrap();
+    assert!(left.rows.iter().all(|row| row.seq >= second && row.segment >= second));
+    assert_eq!(left.rows.len() as u64, 60 - (second - 1));
+}
+
+/// `cargo test --release --test store index::rate -- --exact --ignored --nocapture`
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "prints figures and asserts nothing"]
+async fn rate() {
+    const RECORDS: u64 = 200_000;
+    let dir = Dir::new();
+    let audit = Followed::with(&dir, 64 << 20).await;
+    let start = std::time::Instant::now();
+    for number in 0..RECORDS / 2 {
+        let mut intent = intent(&format!("agent-{}", number % 200));
+        if number % 1000 == 0 {
+            audit.ledger.append(intent, Durability::Written).await.unwrap();
+            intent = self::intent("other");
+        }
+        let id = intent.id();
+        audit.ledger.append_detached(intent);
+        audit.ledger.append_detached(Entry::outcome(id, Some([9; 16]), Members::default()));
+    }
+    println!("written_seconds: {:.1}", start.elapsed().as_secs_f64());
+    println!("behind_when_written_records: {}", audit.index.behind());
+    while !audit.index.caught_up(SOON).await {}
+    println!("indexed_seconds: {:.1}", start.elapsed().as_secs_f64());
+    let start = std::time::Instant::now();
+    audit.index.rebuild();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    while !audit.index.caught_up(SOON).await {}
+    println!("rebuilt_records_per_second: {:.0}", RECORDS as f64 / start.elapsed().as_secs_f64());
+    println!("index_bytes_per_record: {}", std::fs::metadata(dir.file("index.db")).unwrap().len() / RECORDS);
+    for (name, filter) in [("newest", Filter::default()), ("agent", of("agent-7"))] {
+        let start = std::time::Instant::now();
+        audit.index.records(filter).await.unwrap();
+        println!("page_{name}_milliseconds: {:.2}", start.elapsed().as_secs_f64() * 1e3);
+    }
+    audit.end().await;
+}
