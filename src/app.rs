@@ -99,7 +99,8 @@ pub async fn start(loaded: Loaded) -> Result<Running, StartError> {
     let gateway = Arc::new(gateway);
     let server = tls::server_config(Arc::clone(&trust), Role::Agents, Arc::clone(&identity));
     let server = server.map_err(StartError::Tls)?;
-    let of_people = tls::server_config(trust, Role::People, Arc::clone(&identity)).map_err(StartError::Tls)?;
+    let of_people =
+        tls::server_config(trust, Role::People, Arc::clone(&identity)).map_err(StartError::Tls)?;
     let (drain, draining) = watch::channel(false);
     let admin = people::admin(&gateway, people, &state, draining.clone())?;
     let admin = people::admin(&gateway, people, &state, draining.clone())?;

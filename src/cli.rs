@@ -324,7 +324,8 @@ fn stopped(loaded: &Loaded, records: &[serde_json::Value]) -> Said {
     let agent = svid::parse_id(&text("/agent/id")).ok();
     let known = agent.and_then(|agent| loaded.directory.find(&agent));
     let today = known.as_ref().and_then(|known| known.entry().owners.business.clone());
-    let owner = Some(text("/owner")).filter(|owner| owner.len() > 1).or_else(|| today.map(|name| name.to_string()));
+    let owner =
+        Some(text("/owner")).filter(|owner| owner.len() > 1).or_else(|| today.map(|name| name.to_string()));
     let owner = owner.unwrap_or_else(|| "-".to_owned());
     let (stage, reason, detail) = (text("/stage"), text("/reason"), text("/detail"));
     Said {

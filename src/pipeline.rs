@@ -140,7 +140,7 @@ async fn run(
     accept::sound(conn, &request)?;
     record.enter(Stage::Identify);
     let agent = identify::agent(&gw.directory, &gw.suspensions, conn, OffsetDateTime::now_utc().date())
-        .inspect_err(|_| record.unidentified(conn.agent_id(), conn.serial()))?;
+        .inspect_err(|_| record.certified(conn.agent_id(), conn.serial()))?;
     record.identified(&agent);
     record.enter(Stage::Decode);
     let call = match decode::call(&gw.decoder, agent, request, &mut record.shape).await? {

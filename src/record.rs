@@ -28,7 +28,9 @@ use std::time::{Duration, Instant, SystemTime};
 use aws_lc_rs::digest;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use crate::call::{AgentId, Class, PolicyAction, Protocol, RecordId, Shape, Stage, Stop, StopKind, TraceContext, hex};
+use crate::call::{
+    AgentId, Class, PolicyAction, Protocol, RecordId, Shape, Stage, Stop, StopKind, TraceContext, hex,
+};
 use crate::classify::Facts;
 use crate::decide::{Decision, Judged, Outcome, Permitted, wire};
 use crate::decode::mcp::McpAction;
@@ -139,10 +141,7 @@ impl Record {
     /// Notes who calls.
     pub fn identified(&mut self, agent: &Agent) {
         let profile = agent.profile();
-        self.noted.object("agent", |members| {
-            members.text("id", profile.id.as_str());
-            members.text("instance", agent.instance());
-        });
+        self.certified(&profile.id, agent.instance());
         self.said.object("agent", |members| members.text("id", profile.id.as_str()));
         self.noted.text("owner", &profile.owner);
         if let Some(hop) = &mut self.hop {
@@ -150,8 +149,8 @@ impl Record {
         }
     }
 
-    /// Notes whose certificate it is that may not call.
-    pub fn unidentified(&mut self, id: &AgentId, instance: &str) {
+    /// Notes whose certificate the call came with.
+    pub fn certified(&mut self, id: &AgentId, instance: &str) {
         self.noted.object("agent", |members| {
             members.text("id", id.as_str());
             members.text("instance", instance);

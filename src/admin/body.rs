@@ -21,7 +21,7 @@ const BODY_TIME_MAX: Duration = Duration::from_secs(10);
 /// A query of which every key is known.
 pub(super) struct Asked<T>(pub(super) T);
 
-impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Asked<T> {
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Asked<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Asked<T>, Problem> {
@@ -38,11 +38,12 @@ impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Asked<T> {
 /// here answers such a question.
 pub(super) struct Told<T>(pub(super) T);
 
-impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Told<T> {
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Told<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Told<T>, Problem> {
-        let kind = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let kind =
+            request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let kind = kind.split(';').next().unwrap_or_default().trim();
         if !kind.eq_ignore_ascii_case("application/json") {
             return Err(Problem::Type("the body must be application/json"));
@@ -94,7 +95,8 @@ pub(super) fn own_origin<B>(request: &http::Request<B>) -> Result<(), Problem> {
     let site = headers.get("sec-fetch-site").map(|site| site.as_bytes());
     let foreign_site = site.is_some_and(|site| site != b"same-origin" && site != b"none");
     let authority = request.uri().authority().map(|authority| authority.as_str());
-    let host = authority.or_else(|| headers.get(HOST).and_then(|host| host.to_str().ok())).unwrap_or_default();
+    let host =
+        authority.or_else(|| headers.get(HOST).and_then(|host| host.to_str().ok())).unwrap_or_default();
     let own = format!("https://{host}");
     let foreign_origin = headers.get_all(ORIGIN).iter().any(|origin| origin.as_bytes() != own.as_bytes());
     if foreign_site || foreign_origin {

@@ -156,7 +156,9 @@ impl Caller {
     pub(super) fn stands(&self, admin: &Admin) -> bool {
         match self {
             Caller::Local { .. } => true,
-            Caller::Person { person, .. } => admin.people.load().find(&person.id).is_some_and(|now| now == *person),
+            Caller::Person { person, .. } => {
+                admin.people.load().find(&person.id).is_some_and(|now| now == *person)
+            }
         }
     }
 

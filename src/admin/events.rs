@@ -56,7 +56,10 @@ pub(super) async fn follow(admin: &Admin) {
         match look(admin, last).await {
             Ok(seq) => last = Some(seq),
             Err(problem) => {
-                tracing::warn!(detail = problem.detail(), "the index was not read for events; it is tried again");
+                tracing::warn!(
+                    detail = problem.detail(),
+                    "the index was not read for events; it is tried again"
+                );
             }
         }
     }

@@ -12,7 +12,7 @@ use axum::body::Body;
 use axum::response::IntoResponse;
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -75,7 +75,7 @@ impl Handler for People {
     }
 
     fn refused(&self, peer: SocketAddr, reason: &'static str, detail: String) {
-        let evidence = &self.admin.evidence();
+        let evidence = self.admin.evidence();
         evidence.telemetry.metrics().connection_refused(reason);
         let Some(folded) = evidence.folds.admit() else { return };
         let mut members = Members::default();

@@ -79,7 +79,8 @@ pub(super) async fn one(
     let target = Target::Agent(id, known);
     let decision = caller.may(admin, what.action(), target, reason).await?;
     sensible(admin, what, id, known)?;
-    let order = Order { agent: id.clone(), by: caller.who(), reason: reason.to_owned(), at: SystemTime::now() };
+    let order =
+        Order { agent: id.clone(), by: caller.who(), reason: reason.to_owned(), at: SystemTime::now() };
     match what {
         What::Suspend => {
             // In force first: an agent that must be stopped is stopped, whatever the disk does. What cannot be kept is

@@ -214,7 +214,9 @@ pub(super) async fn page(admin: &Admin, caller: &Caller, wanted: &Wanted) -> Res
 
 /// What the index is asked, and for how many.
 fn filter(admin: &Admin, wanted: &Wanted) -> Result<(Filter, usize), Problem> {
-    let said = |text: &Option<String>| text.as_deref().map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned);
+    let said = |text: &Option<String>| {
+        text.as_deref().map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned)
+    };
     let invalid = |text: String| Err(Problem::Invalid(text));
     let limit = wanted.limit.unwrap_or(PAGE_RECORDS_USUAL);
     if !(1..=PAGE_RECORDS_MAX).contains(&limit) {
@@ -316,9 +318,10 @@ pub(super) async fn told(admin: &Admin, caller: &Caller, id: &str) -> Result<Sto
     let mut story =
         Story { calls: Vec::new(), records: Vec::new(), missing: Vec::new(), withheld: count - told.len() };
     for Told { row, line } in told {
-        match line.map_err(|why| why.to_string()).and_then(|line| {
-            serde_json::from_str::<Value>(&line).map_err(|error| error.to_string())
-        }) {
+        match line
+            .map_err(|why| why.to_string())
+            .and_then(|line| serde_json::from_str::<Value>(&line).map_err(|error| error.to_string()))
+        {
             Ok(value) => {
                 add(&mut story.calls, record(admin, row), &value);
                 story.records.push(value);

@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 use time::macros::format_description;
 use time::{Date, Duration, OffsetDateTime};
 
+use super::USAGE;
 use super::client::{Failure, Gateway, Reply};
 use super::policy::{Said, table};
-use super::USAGE;
 use crate::admin::literal;
 
 /// Reviews are due this long ahead: owners are warned then.
@@ -117,7 +117,10 @@ fn list(body: &Value) -> String {
     }));
     let mut text = table(&rows);
     for wildcard in items(body, "wildcards").iter().filter_map(Value::as_str) {
-        text.push_str(&format!("{}: agents below it are shown once they have called\n", literal::plain(wildcard)));
+        text.push_str(&format!(
+            "{}: agents below it are shown once they have called\n",
+            literal::plain(wildcard)
+        ));
     }
     text
 }
@@ -142,7 +145,12 @@ fn show(body: &Value) -> String {
     let mut text: String =
         rows.iter().map(|(name, at)| format!("{name:<11} {}\n", word(agent, at))).collect();
     for one in items(body, "history") {
-        text.push_str(&format!("suspended   {} by {}: {}\n", word(one, "/at"), word(one, "/by"), word(one, "/reason")));
+        text.push_str(&format!(
+            "suspended   {} by {}: {}\n",
+            word(one, "/at"),
+            word(one, "/by"),
+            word(one, "/reason")
+        ));
         if let Some(resumed) = one.get("resumed").filter(|resumed| !resumed.is_null()) {
             text.push_str(&format!(
                 "  resumed   {} by {}: {}\n",
@@ -187,7 +195,9 @@ fn due(agent: &Value) -> Option<Date> {
 
 fn ordered(gateway: &Gateway, verb: &str, order: &Order) -> Result<Said, Failure> {
     if order.reason.trim().is_empty() {
-        return Err(Failure::Usage("--reason must say something: it is what the record says later".to_owned()));
+        return Err(Failure::Usage(
+            "--reason must say something: it is what the record says later".to_owned(),
+        ));
     }
     let Some(id) = &order.id else { return many(gateway, verb, order) };
     if order.dry_run {
@@ -202,7 +212,8 @@ fn ordered(gateway: &Gateway, verb: &str, order: &Order) -> Result<Said, Failure
     Ok(said(reply, |body| {
         let cut = body.get("connections_cut").and_then(Value::as_u64).unwrap_or(0);
         let was = if body.get("changed") == Some(&Value::Bool(true)) { "is now" } else { "was already" };
-        let (id, state, record) = (word(body, "/agent/id"), word(body, "/agent/state"), word(body, "/record"));
+        let (id, state, record) =
+            (word(body, "/agent/id"), word(body, "/agent/state"), word(body, "/record"));
         format!("{id} {was} {state}; {cut} connections cut; record {record}\n")
     }))
 }

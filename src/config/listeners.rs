@@ -37,7 +37,8 @@ impl Reader {
             if admin && listener.address.starts_with("unix://") {
                 continue;
             }
-            let address = listener.address.parse().map_err(|_| self.mistake(&format!("{path}.address"), ADDRESS));
+            let address =
+                listener.address.parse().map_err(|_| self.mistake(&format!("{path}.address"), ADDRESS));
             if let (Some(kind), Ok(address)) = (kind, address) {
                 let hosts = listener.hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
                 listeners.push(Listener { name: listener.name.clone(), kind, address, hosts });
@@ -60,7 +61,10 @@ impl Reader {
             // A path without a root would depend on where the gateway was started.
             let socket = std::path::absolute(&socket).unwrap_or(socket);
             if socket.as_os_str().len() > SOCKET_BYTES_MAX {
-                self.mistake(&format!("{path}.{key}"), format!("must be a path of at most {SOCKET_BYTES_MAX} bytes"));
+                self.mistake(
+                    &format!("{path}.{key}"),
+                    format!("must be a path of at most {SOCKET_BYTES_MAX} bytes"),
+                );
             }
             if sockets.contains(&socket) {
                 self.mistake(&format!("{path}.{key}"), "this socket is given twice");
@@ -71,20 +75,27 @@ impl Reader {
 
     /// People must be of a trust domain that holds people, and an admin listener needs such a domain.
     pub(super) fn of_people(&mut self, raw: &File, people: Option<&People>, trust: Option<&Trust>) {
-        let admin =
-            raw.listeners.iter().any(|listener| listener.kind == "admin" && !listener.address.starts_with("unix://"));
+        let admin = raw
+            .listeners
+            .iter()
+            .any(|listener| listener.kind == "admin" && !listener.address.starts_with("unix://"));
         let holds_people = |trust: &Trust| trust.has(Role::People);
         if admin && people.is_none() {
             self.mistake("people", "is required with a listener of kind `admin`: a file such as people.yaml");
         }
         if admin && trust.is_some_and(|trust| !holds_people(trust)) {
-            self.mistake("trust.domains", "must have one with roles: [people] for the listener of kind `admin`");
+            self.mistake(
+                "trust.domains",
+                "must have one with roles: [people] for the listener of kind `admin`",
+            );
         }
         let (Some(people), Some(trust)) = (people, trust) else { return };
         let file = self.path(raw.people.as_deref().unwrap_or_default()).display().to_string();
         let mut strangers: Vec<_> = people
             .iter()
-            .filter(|person| trust.domain(person.id.trust_domain()).is_none_or(|it| it.role() != Role::People))
+            .filter(|person| {
+                trust.domain(person.id.trust_domain()).is_none_or(|it| it.role() != Role::People)
+            })
             .map(|person| {
                 let problem = "is of no trust domain with roles: [people]";
                 Mistake::new(&file, person.id.as_str(), problem)

@@ -43,7 +43,8 @@ impl Owners {
 
     /// Whether one of them has this address; the case of letters does not matter.
     pub fn include(&self, email: &str) -> bool {
-        let same = |owner: &Option<Arc<str>>| owner.as_deref().is_some_and(|own| own.eq_ignore_ascii_case(email));
+        let same =
+            |owner: &Option<Arc<str>>| owner.as_deref().is_some_and(|own| own.eq_ignore_ascii_case(email));
         !email.is_empty() && [&self.business, &self.technical, &self.risk].into_iter().any(same)
     }
 }

@@ -38,7 +38,12 @@ async fn a_suspended_agent_is_refused_at_its_next_call_until_it_is_resumed() {
     let sent = world.mail.seen().len();
 
     let stopped = oncall.post(&of("support", "/suspend"), json!({"reason": "it deletes too much"})).await;
-    assert_eq!((stopped.status.as_u16(), &stopped.json()["changed"]), (200, &json!(true)), "{}", text(&stopped));
+    assert_eq!(
+        (stopped.status.as_u16(), &stopped.json()["changed"]),
+        (200, &json!(true)),
+        "{}",
+        text(&stopped)
+    );
     assert_eq!(stopped.json()["agent"]["state"], "suspended");
     // The answer came after the audit had it, with who and why.
     let order = world.orders().pop().unwrap();
@@ -165,7 +170,8 @@ async fn many_are_stopped_at_once_after_a_look_at_who_is_meant() {
     assert!(world.orders().is_empty());
     assert_eq!(world.calls(&world.agent("support")).await.outcome(), "allowed");
 
-    let done = admin.post("/v1/agents/suspend", json!({"owner": "ana@example.org", "reason": "incident 7"})).await;
+    let done =
+        admin.post("/v1/agents/suspend", json!({"owner": "ana@example.org", "reason": "incident 7"})).await;
     assert_eq!((&done.json()["changed"], &done.json()["failed"]), (&json!(3), &json!(0)), "{}", text(&done));
     assert_eq!(world.calls(&world.agent("support")).await.status, 403);
     assert_eq!(world.calls(&world.agent("one")).await.status, 403);
@@ -173,10 +179,12 @@ async fn many_are_stopped_at_once_after_a_look_at_who_is_meant() {
     assert_eq!(world.orders().len(), 3);
 
     // Everyone, for somebody with one team: those of the team.
-    let all = world.person("pia").post("/v1/agents/suspend", json!({"all": true, "reason": "panic"})).await.json();
+    let all =
+        world.person("pia").post("/v1/agents/suspend", json!({"all": true, "reason": "panic"})).await.json();
     assert_eq!(ids(&all), ["agent/payer"]);
     // A team that is not one's own: each is refused.
-    let team = world.person("pia").post("/v1/agents/resume", json!({"team": "care", "reason": "why not"})).await;
+    let team =
+        world.person("pia").post("/v1/agents/resume", json!({"team": "care", "reason": "why not"})).await;
     assert_eq!((&team.json()["changed"], &team.json()["refused"]), (&json!(0), &json!(3)));
     assert_eq!(world.calls(&world.agent("support")).await.status, 403);
     for wrong in [

@@ -40,9 +40,18 @@ async fn run(world: &World, person: &str, arguments: &[&str]) -> Said {
 async fn a_person_stops_an_agent_from_the_command_line() {
     let world = World::start().await;
     let list = run(&world, "oncall", &["list"]).await;
-    assert!(list.code == 0 && list.out.contains("agent/support") && !list.out.contains("payer"), "{}", list.out);
+    assert!(
+        list.code == 0 && list.out.contains("agent/support") && !list.out.contains("payer"),
+        "{}",
+        list.out
+    );
     let foreseen = run(&world, "oncall", &["suspend", "--team", "care", "--dry-run", "--reason", "x"]).await;
-    assert!(foreseen.code == 0 && foreseen.out.contains("Nothing was done"), "{}{}", foreseen.out, foreseen.err);
+    assert!(
+        foreseen.code == 0 && foreseen.out.contains("Nothing was done"),
+        "{}{}",
+        foreseen.out,
+        foreseen.err
+    );
     assert_eq!(world.calls(&world.agent("support")).await.outcome(), "allowed");
     let stopped = run(&world, "oncall", &["suspend", "agent/support", "--reason", "it loops"]).await;
     assert!(stopped.code == 0 && stopped.out.contains("is now suspended"), "{}{}", stopped.out, stopped.err);

@@ -21,11 +21,16 @@ async fn an_agent_is_stopped_by_a_form_with_a_reason() {
     let policy = page.headers["content-security-policy"].to_str().unwrap();
     assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
     assert_eq!(page.headers["cache-control"], "no-store");
-    assert!(!text(&page).contains("<script") && !text(&page).contains("style=\"") && !text(&page).contains("payer"));
+    assert!(
+        !text(&page).contains("<script")
+            && !text(&page).contains("style=\"")
+            && !text(&page).contains("payer")
+    );
     let page = text(&page);
     let own = token(&page);
     let fields = [("token", own), ("reason", "it loops")];
-    let done = oncall.submits("/agents/agent%2Fsupport/suspend", &fields, &[("origin", "https://localhost")]).await;
+    let done =
+        oncall.submits("/agents/agent%2Fsupport/suspend", &fields, &[("origin", "https://localhost")]).await;
     assert_eq!(done.status, 303, "{}", text(&done));
     assert_eq!(world.calls(&world.agent("support")).await.status, 403);
     let page = oncall.get(done.headers["location"].to_str().unwrap()).await;
@@ -57,7 +62,8 @@ async fn a_form_of_another_page_or_of_another_person_does_nothing() {
     }
     // The API takes no body that a page could send without asking.
     for kind in ["text/plain", "application/x-www-form-urlencoded", ""] {
-        let request = Request::post(of("support", "/suspend")).header("host", "localhost").header("content-type", kind);
+        let request =
+            Request::post(of("support", "/suspend")).header("host", "localhost").header("content-type", kind);
         let body = Full::new(Bytes::from(json!({"reason": "x"}).to_string()));
         assert_eq!(oncall.sends(request.body(body).unwrap()).await.status, 415, "{kind}");
     }
@@ -78,11 +84,16 @@ async fn what_an_agent_wrote_is_shown_as_what_it_is() {
     let refused = world.agent("support").tool("mail", hostile, json!({})).await.unwrap();
     let record = refused.record();
     let auditor = world.person("auditor");
-    for path in ["/records", &format!("/records/{record}"), "/records?agent=agent/support", "/agents/agent%2Fsupport"] {
+    for path in
+        ["/records", &format!("/records/{record}"), "/records?agent=agent/support", "/agents/agent%2Fsupport"]
+    {
         let page = text(&auditor.get(path).await);
         assert!(!page.contains("<script"), "{path}: {page}");
         assert!(!page.contains(['\u{202e}', '\u{200b}', '\u{feff}']), "{path}");
-        assert!(page.contains("&lt;script&gt;alert(1)&lt;/script&gt;") && page.contains("U+202E"), "{path}: {page}");
+        assert!(
+            page.contains("&lt;script&gt;alert(1)&lt;/script&gt;") && page.contains("U+202E"),
+            "{path}: {page}"
+        );
         assert!(!page.contains("\" onmouseover"), "{path}");
     }
     // What comes back in a search field is text too.
@@ -103,7 +114,8 @@ async fn two_clicks_lead_from_a_trace_to_rule_evidence_and_owner() {
     assert!(found.contains(&format!("href=\"{link}\"")), "{found}");
     let story = text(&oncall.get(&link).await);
     let rule = record["decision"]["rule"].as_str().unwrap();
-    for told in [rule, "ana@example.org", "Evidence: effects", "delete", "spiffe://example.org/agent/support"] {
+    for told in [rule, "ana@example.org", "Evidence: effects", "delete", "spiffe://example.org/agent/support"]
+    {
         assert!(story.contains(told), "{told}: {story}");
     }
 }

@@ -28,7 +28,16 @@ async fn a_persons_certificate_does_not_open_the_agents_listener() {
 async fn whoever_is_not_among_the_people_sees_no_page_and_is_on_record() {
     let world = World::start().await;
     let nobody = world.person("nobody");
-    for path in ["/", "/v1/agents", "/v1/records", "/v1/health", "/v1/events", "/openapi.json", "/style.css", "/nothing"] {
+    for path in [
+        "/",
+        "/v1/agents",
+        "/v1/records",
+        "/v1/health",
+        "/v1/events",
+        "/openapi.json",
+        "/style.css",
+        "/nothing",
+    ] {
         assert_eq!(nobody.get(path).await.status, 403, "{path}");
     }
     let tried = nobody.post(&of("support", "/suspend"), json!({"reason": "x"})).await;

@@ -232,7 +232,8 @@ impl Person {
     /// Submits a form of the console.
     pub async fn submits(&self, path: &str, fields: &[(&str, &str)], headers: &[(&str, &str)]) -> Answer {
         let encode = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
-        let body: Vec<String> = fields.iter().map(|(name, value)| format!("{name}={}", encode(value))).collect();
+        let body: Vec<String> =
+            fields.iter().map(|(name, value)| format!("{name}={}", encode(value))).collect();
         let mut request = Request::post(path)
             .header("host", "localhost")
             .header("content-type", "application/x-www-form-urlencoded");

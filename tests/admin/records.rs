@@ -57,12 +57,23 @@ async fn records_are_found_by_what_they_say_and_in_pages() {
     assert_eq!(found("to=2020-01-01T00:00:00Z").await, 0);
     let first = auditor.get("/v1/records?agent=agent/support&limit=3").await.json();
     let cursor = &first["cursor"];
-    let second = auditor.get(&format!("/v1/records?agent=agent/support&limit=3&cursor={cursor}")).await.json();
-    assert_eq!((first["records"].as_array().unwrap().len(), second["records"].as_array().unwrap().len()), (3, 1));
-    for wrong in ["limit=0", "limit=1001", "trace=xyz", "from=yesterday", "agent=nobody", "colour=red", "cursor=-1"] {
-        assert_eq!(auditor.get(&format!("/v1/records?{wrong}")).await.status, 400 + 4 * u16::from(wrong == "agent=nobody"), "{wrong}");
+    let second =
+        auditor.get(&format!("/v1/records?agent=agent/support&limit=3&cursor={cursor}")).await.json();
+    assert_eq!(
+        (first["records"].as_array().unwrap().len(), second["records"].as_array().unwrap().len()),
+        (3, 1)
+    );
+    for wrong in
+        ["limit=0", "limit=1001", "trace=xyz", "from=yesterday", "agent=nobody", "colour=red", "cursor=-1"]
+    {
+        assert_eq!(
+            auditor.get(&format!("/v1/records?{wrong}")).await.status,
+            400 + 4 * u16::from(wrong == "agent=nobody"),
+            "{wrong}"
+        );
     }
-    for (path, status) in [("/v1/records/x", 400), ("/v1/records/01890000-0000-7000-8000-000000000000", 404)] {
+    for (path, status) in [("/v1/records/x", 400), ("/v1/records/01890000-0000-7000-8000-000000000000", 404)]
+    {
         assert_eq!(auditor.get(path).await.status, status);
     }
 }

@@ -24,7 +24,10 @@ async fn a_suspended_agent_is_refused_at_once_and_after_a_restart_until_it_is_re
     assert_eq!(agent.http("GET", "/crm/v1/invoices/1001", None).await.unwrap().status, 200);
     let seen = world.crm.seen().len();
     let suspensions = &world.running.as_ref().unwrap().gateway().suspensions;
-    assert_eq!(suspensions.suspend(order("support", "it was seen where it should not be")).await.unwrap(), Changed::Now);
+    assert_eq!(
+        suspensions.suspend(order("support", "it was seen where it should not be")).await.unwrap(),
+        Changed::Now
+    );
 
     // The connection that it has is of no use either.
     for _ in 0..2 {
@@ -104,7 +107,16 @@ async fn an_operator_gets_from_a_trace_to_the_whole_story_of_a_call() {
     let id = RecordId::from_u128(uuid::Uuid::parse_str(&refused.record()).unwrap().as_u128());
     let row = index.record(id).await.unwrap().unwrap().row;
     let marks = [&*row.kind, &row.upstream, &row.tool, &row.class, &row.owner];
-    assert_eq!(marks, [world.record(&refused.record(), &row.kind)["type"].as_str().unwrap(), "mail", "delete_customer", "write", "ana@example.org"]);
+    assert_eq!(
+        marks,
+        [
+            world.record(&refused.record(), &row.kind)["type"].as_str().unwrap(),
+            "mail",
+            "delete_customer",
+            "write",
+            "ana@example.org"
+        ]
+    );
     assert!(!row.outcome.is_empty() && row.outcome != "allowed" && !row.rule.is_empty(), "{row:?}");
 
     let id = RecordId::from_u128(uuid::Uuid::parse_str(&allowed.record()).unwrap().as_u128());
@@ -114,7 +126,8 @@ async fn an_operator_gets_from_a_trace_to_the_whole_story_of_a_call() {
     assert_eq!(kinds, ["intent", "outcome"]);
     let intent: serde_json::Value = serde_json::from_str(story[0].line.as_ref().unwrap()).unwrap();
     assert_eq!(intent, world.record(&allowed.record(), "intent"));
-    let of_agent = Filter { agent: Some(row.agent), outcome: Some("executed".to_owned()), ..Filter::default() };
+    let of_agent =
+        Filter { agent: Some(row.agent), outcome: Some("executed".to_owned()), ..Filter::default() };
     assert_eq!(index.records(of_agent).await.unwrap().rows.len(), 1);
     let metrics = world.page("/metrics").await;
     assert!(metrics.contains("holdpoint_index_lag 0"), "{metrics}");

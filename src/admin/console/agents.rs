@@ -40,7 +40,11 @@ pub(super) struct Ordered {
 }
 
 /// `GET /`
-pub(super) async fn list(State(admin): State<Arc<Admin>>, caller: Caller, Asked(find): Asked<Find>) -> Response {
+pub(super) async fn list(
+    State(admin): State<Arc<Admin>>,
+    caller: Caller,
+    Asked(find): Asked<Find>,
+) -> Response {
     answer(&caller, all(&admin, &caller, &find).await)
 }
 
@@ -92,11 +96,17 @@ async fn last_call(admin: &Admin, caller: &Caller, id: &str) -> Result<Option<Ma
     let wanted = told::Wanted { agent: Some(id.to_owned()), limit: Some(1), ..told::Wanted::default() };
     let page = told::page(admin, caller, &wanted).await?;
     let Some(record) = page.records.first() else { return Ok(None) };
-    Ok(Some(html! { a href={ "/records/" (record.call) } { (time(&record.at)) } " " (badge(&record.outcome)) }))
+    Ok(Some(
+        html! { a href={ "/records/" (record.call) } { (time(&record.at)) } " " (badge(&record.outcome)) },
+    ))
 }
 
 /// `GET /agents/{id}`
-pub(super) async fn show(State(admin): State<Arc<Admin>>, caller: Caller, Path(name): Path<String>) -> Response {
+pub(super) async fn show(
+    State(admin): State<Arc<Admin>>,
+    caller: Caller,
+    Path(name): Path<String>,
+) -> Response {
     answer(&caller, one(&admin, &caller, &name).await)
 }
 
@@ -210,9 +220,8 @@ impl Find {
     fn finds(&self, agent: &Agent) -> bool {
         let words = self.q.to_lowercase();
         let owners = [&agent.owner.business, &agent.owner.technical, &agent.owner.risk];
-        let mut texts = [&agent.id, &agent.team, &agent.purpose]
-            .into_iter()
-            .chain(owners.into_iter().flatten());
+        let mut texts =
+            [&agent.id, &agent.team, &agent.purpose].into_iter().chain(owners.into_iter().flatten());
         (self.state.is_empty() || agent.state == self.state)
             && texts.any(|text| text.to_lowercase().contains(words.trim()))
     }

@@ -95,7 +95,9 @@ pub(super) fn segment(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len() + 8);
     for byte in text.bytes() {
         match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(char::from(byte)),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                encoded.push(char::from(byte))
+            }
             _ => encoded.push_str(&format!("%{byte:02X}")),
         }
     }
@@ -110,6 +112,9 @@ pub(super) fn token(admin: &Admin, caller: &Caller) -> String {
 /// Checks the token of a form.
 pub(super) fn own(admin: &Admin, caller: &Caller, token: &str) -> Result<(), Problem> {
     let tag = URL_SAFE_NO_PAD.decode(token).unwrap_or_default();
-    hmac::verify(&admin.forms, caller.who().as_str().as_bytes(), &tag)
-        .map_err(|_| Problem::Forbidden("the form is not one of this console's, or is too old: load the page again".to_owned()))
+    hmac::verify(&admin.forms, caller.who().as_str().as_bytes(), &tag).map_err(|_| {
+        Problem::Forbidden(
+            "the form is not one of this console's, or is too old: load the page again".to_owned(),
+        )
+    })
 }

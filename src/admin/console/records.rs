@@ -17,11 +17,24 @@ use crate::admin::records::{self as told, Call, Record, Wanted};
 
 /// What a call may have come to, as the search offers it.
 const OUTCOMES: [&str; 10] = [
-    "", "allowed", "denied", "held", "limited", "malformed", "unavailable", "executed", "tool-error", "unknown",
+    "",
+    "allowed",
+    "denied",
+    "held",
+    "limited",
+    "malformed",
+    "unavailable",
+    "executed",
+    "tool-error",
+    "unknown",
 ];
 
 /// `GET /records`
-pub(super) async fn list(State(admin): State<Arc<Admin>>, caller: Caller, Asked(wanted): Asked<Wanted>) -> Response {
+pub(super) async fn list(
+    State(admin): State<Arc<Admin>>,
+    caller: Caller,
+    Asked(wanted): Asked<Wanted>,
+) -> Response {
     answer(&caller, found(&admin, &caller, &wanted).await)
 }
 
@@ -67,7 +80,10 @@ fn query(wanted: &Wanted) -> String {
         ("to", &wanted.to),
     ];
     let given = pairs.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?)));
-    given.filter(|(_, value)| !value.is_empty()).map(|(name, value)| format!("{name}={}&", segment(value))).collect()
+    given
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(name, value)| format!("{name}={}&", segment(value)))
+        .collect()
 }
 
 /// Records, a row each.
@@ -104,7 +120,11 @@ fn called(upstream: &str, tool: &str) -> Markup {
 }
 
 /// `GET /records/{id}`
-pub(super) async fn story(State(admin): State<Arc<Admin>>, caller: Caller, Path(id): Path<String>) -> Response {
+pub(super) async fn story(
+    State(admin): State<Arc<Admin>>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Response {
     answer(&caller, whole(&admin, &caller, &id).await)
 }
 
@@ -130,9 +150,10 @@ async fn whole(admin: &Admin, caller: &Caller, id: &str) -> Result<Markup, Probl
 
 /// What was decided about a call, by which rule and evidence, and who answers for the agent.
 fn verdict(call: &Call) -> Markup {
-    let rows = [
-        ("Rule", call.rule.as_str()),
-        ("Policies", &call.policies.join(", ")),
+    let policies = call.policies.join(", ");
+    let rows: [(&str, &str); 7] = [
+        ("Rule", &call.rule),
+        ("Policies", &policies),
         ("Why", &call.reason),
         ("Stopped at", call.stage.as_deref().unwrap_or_default()),
         ("Ended", call.ended.as_deref().unwrap_or_default()),
@@ -160,7 +181,9 @@ fn verdict(call: &Call) -> Markup {
 fn evidence(value: &Value) -> Markup {
     match value {
         Value::Array(items) if items.is_empty() => html! { "none" },
-        Value::Array(items) => html! { @for (at, item) in items.iter().enumerate() { @if at > 0 { ", " } (evidence(item)) } },
+        Value::Array(items) => {
+            html! { @for (at, item) in items.iter().enumerate() { @if at > 0 { ", " } (evidence(item)) } }
+        }
         Value::String(word) => text(word),
         other => text(&other.to_string()),
     }

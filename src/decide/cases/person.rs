@@ -29,12 +29,15 @@ pub(super) fn ask(policy: &Policy, case: &Case, raw: &RawPerson, problems: &mut 
         teams: arcs(&raw.teams),
     };
     let action = case.act.as_deref().and_then(PersonAction::parse).unwrap_or_else(|| {
-        problems.push("act: must be view, export, suspend, resume, pin, approve, endorse or breakglass".to_owned());
+        problems.push(
+            "act: must be view, export, suspend, resume, pin, approve, endorse or breakglass".to_owned(),
+        );
         PersonAction::View
     });
     let agent = agent(&case.agent, problems);
     let upstream = resource(&case.resource, Class::Read, Consequence::NONE, problems);
-    let owns = case.on.is_none() && !agent.owner.is_empty() && agent.owner.eq_ignore_ascii_case(&person.email);
+    let owns =
+        case.on.is_none() && !agent.owner.is_empty() && agent.owner.eq_ignore_ascii_case(&person.email);
     let object = match case.on.as_deref() {
         None => Object::Agent(&agent),
         Some("gateway") => Object::Gateway,

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use cedar_policy::{
-    Authorizer, Context, Decision as Answered, Entities, Entity, EntityId, EntityTypeName, EntityUid, Request,
-    RestrictedExpression as Value,
+    Authorizer, Context, Decision as Answered, Entities, Entity, EntityId, EntityTypeName, EntityUid,
+    Request, RestrictedExpression as Value,
 };
 
 use super::view;
@@ -63,8 +63,7 @@ impl Policy {
                 return deny(POLICY_ERROR, reason, Vec::new(), vec![error]);
             }
         };
-        let mut rules: Vec<_> =
-            response.diagnostics().reason().filter_map(|id| self.rules.get(id)).collect();
+        let mut rules: Vec<_> = response.diagnostics().reason().filter_map(|id| self.rules.get(id)).collect();
         rules.sort_by(|a, b| a.id.cmp(&b.id));
         let policies: Vec<Arc<str>> = rules.iter().map(|rule| Arc::clone(&rule.id)).collect();
         let mut errors: Vec<String> = response.diagnostics().errors().map(ToString::to_string).collect();
@@ -131,10 +130,7 @@ impl Policy {
     }
 }
 
-fn entity(
-    id: EntityUid,
-    fields: impl IntoIterator<Item = (String, Value)>,
-) -> Result<Entity, String> {
+fn entity(id: EntityUid, fields: impl IntoIterator<Item = (String, Value)>) -> Result<Entity, String> {
     Entity::new(id, fields.into_iter().collect(), Default::default()).map_err(|error| error.to_string())
 }
 
