@@ -318,7 +318,7 @@ impl Record {
                 *to = now;
             }
             hop.decision.outcome = hop::Outcome::of(stop.kind);
-            hop.error = error_type(stop);
+            hop.error = ErrorType::of(stop);
             hop.status = Some(status);
             hop.protocol = self.shape.protocol;
             if !stop.rule.is_empty() {
@@ -540,15 +540,6 @@ fn note_stop(members: &mut Members, stop: &Stop) {
     members.text("stage", stop.stage.as_str());
     members.text("reason", stop.reason);
     members.text("detail", &stop.operator);
-}
-
-fn error_type(stop: &Stop) -> Option<ErrorType> {
-    match (stop.kind, stop.reason) {
-        (_, "client-gone") => Some(ErrorType::Cancelled),
-        (StopKind::UpstreamFailed, "upstream-timeout") => Some(ErrorType::Timeout),
-        (StopKind::UpstreamFailed, _) => Some(ErrorType::Connection),
-        _ => None,
-    }
 }
 
 fn unavailable(detail: &str) -> Box<Stop> {
