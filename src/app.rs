@@ -1,5 +1,6 @@
 //! Wiring: from what configuration gives to a running gateway, and its orderly end.
 
+mod people;
 mod state;
 
 pub use state::{State, keep_labels, restore_labels};
@@ -20,6 +21,7 @@ use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 
 use crate::accept::{self, Conn, Handler, tls};
+use crate::admin;
 use crate::config::{Listener, ListenerKind, Loaded, Settings};
 use crate::credential::Broker;
 use crate::decode::{Decoder, Inbound, Room, Route, Routes};
@@ -59,6 +61,14 @@ pub enum StartError {
     /// The keys.
     #[error("keys: {0}")]
     Keys(String),
+    /// A socket of the admin listener.
+    #[error("admin socket {path}: {why}")]
+    Socket {
+        /// Where it should be.
+        path: std::path::PathBuf,
+        /// Why it is not.
+        why: String,
+    },
     /// The store, or the index of records beside it.
     #[error("store: {0}")]
     Store(#[from] crate::store::StoreError),
@@ -86,10 +96,16 @@ pub struct Running {
 pub async fn start(loaded: Loaded) -> Result<Running, StartError> {
     let settings = loaded.settings.clone();
     let bound = bind(&settings.listeners).await?;
+    let sockets = people::bind(&settings.sockets).await?;
+    let people = loaded.people.clone();
     let Wired { gateway, identity, trust, recovered, state } = gateway(loaded).await?;
     let gateway = Arc::new(gateway);
-    let server = tls::server_config(trust, Role::Agents, Arc::clone(&identity)).map_err(StartError::Tls)?;
+    let server = tls::server_config(Arc::clone(&trust), Role::Agents, Arc::clone(&identity));
+    let server = server.map_err(StartError::Tls)?;
+    let of_people =
+        tls::server_config(trust, Role::People, Arc::clone(&identity)).map_err(StartError::Tls)?;
     let (drain, draining) = watch::channel(false);
+    let admin = people::admin(&gateway, people, &state, draining.clone())?;
     let mut tasks = JoinSet::new();
     tasks.spawn(ageing(Arc::clone(&gateway), identity, draining.clone()));
     tasks.spawn(state::keeping(Arc::clone(&gateway), Arc::clone(&state.store), draining.clone()));
@@ -99,6 +115,12 @@ pub async fn start(loaded: Loaded) -> Result<Running, StartError> {
         let address = socket.local_addr().unwrap_or(listener.address);
         listeners.push(Listener { address, ..listener.clone() });
         match listener.kind {
+            ListenerKind::Admin => {
+                let bounds = admin::PeopleListener::bounds(&settings.accept);
+                let people = admin::PeopleListener::new(Arc::clone(&admin), &listener.name);
+                let server = Arc::clone(&of_people);
+                tasks.spawn(accept::serve(socket, server, bounds, people, draining.clone()));
+            }
             ListenerKind::Agents => {
                 let agents =
                     Arc::new(Agents { gateway: Arc::clone(&gateway), listener: listener.name.clone() });
@@ -116,6 +138,7 @@ pub async fn start(loaded: Loaded) -> Result<Running, StartError> {
             }
         }
     }
+    people::serve(&mut tasks, sockets, &admin, &draining);
     Ok(Running { listeners, recovered, gateway, state, tasks, drain })
 }
 
@@ -228,7 +251,7 @@ async fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
         identity: Arc::new(loaded.identity),
         trust: Arc::new(ArcSwap::from_pointee(loaded.trust)),
         recovered,
-        state: State { store, index },
+        state: State { store, index: Arc::new(index) },
     })
 }
 

@@ -1,6 +1,7 @@
 //! The vocabulary of a call: plain values that every stage understands. No I/O, no async, no serde.
 
 mod input;
+mod person;
 mod shadow;
 mod stop;
 
@@ -8,6 +9,7 @@ pub use input::{
     AgentProfile, Approval, Auth, BreakGlass, Drift, FactType, Lifted, PolicyAction, PolicyInput,
     ResourceKind, ResourceProfile, Task, Word,
 };
+pub use person::{Person, PersonAction};
 pub use shadow::{Shade, Shadow, WouldBe};
 pub use stop::{Limited, Stage, Stop, StopKind};
 

@@ -2,8 +2,10 @@
 //!
 //! Exit codes: 0 done, 1 refused or found wanting, 2 could not run, 64 bad usage or configuration.
 
+mod agents;
 pub mod audit;
 mod catalog;
+mod client;
 mod connect;
 mod launch;
 pub mod policy;
@@ -76,6 +78,13 @@ enum Command {
         config: ConfigFile,
         #[command(subcommand)]
         command: catalog::Command,
+    },
+    /// Show agents, stop them, and let them go on, by a running gateway's admin listener.
+    Agents {
+        #[command(flatten)]
+        gateway: client::Gateway,
+        #[command(subcommand)]
+        command: agents::Command,
     },
     /// Verify and read the audit.
     Audit {
@@ -188,6 +197,7 @@ fn run(arguments: Arguments) -> u8 {
         Command::Policy { config, policies, command } => {
             policy_command(&config.config, policies.as_deref(), command, format, out)
         }
+        Command::Agents { gateway, command } => tell(agents::agents(&gateway, &command), format, out),
         Command::Audit { command: AuditCommand::Verify { dir } } => audit::verify(&dir, format, out),
         Command::Audit { command: AuditCommand::Tail { dir, count, follow } } => {
             audit::tail(&dir, count, if follow { Then::Follow } else { Then::Stop }, format, out)
@@ -310,11 +320,35 @@ fn explain(loaded: &Loaded, needle: &str, audit: Option<&Path>) -> Said {
             None if records.is_empty() => {
                 wanting(1, format!("no record or trace `{needle}` in {}", dir.display()))
             }
-            None => wanting(
-                1,
-                format!("`{needle}` was stopped before policy was asked; `holdpoint audit tail` shows why"),
-            ),
+            None => stopped(loaded, &records),
         },
+    }
+}
+
+/// Says what stopped a call before policy was asked, and who answers for its agent.
+fn stopped(loaded: &Loaded, records: &[serde_json::Value]) -> Said {
+    let record = records.iter().find(|record| record.get("stage").is_some()).or(records.first());
+    let text = |pointer: &str| {
+        let found = record.and_then(|record| record.pointer(pointer)).and_then(serde_json::Value::as_str);
+        crate::admin::literal::plain(found.unwrap_or("-"))
+    };
+    let agent = svid::parse_id(&text("/agent/id")).ok();
+    let known = agent.and_then(|agent| loaded.directory.find(&agent));
+    let today = known.as_ref().and_then(|known| known.entry().owners.business.clone());
+    let owner =
+        Some(text("/owner")).filter(|owner| owner.len() > 1).or_else(|| today.map(|name| name.to_string()));
+    let owner = owner.unwrap_or_else(|| "-".to_owned());
+    let (stage, reason, detail) = (text("/stage"), text("/reason"), text("/detail"));
+    Said {
+        code: 0,
+        text: format!(
+            "It was stopped at {stage}, before policy was asked.\n  why       {reason}: {detail}\n  agent     {}\n  \
+             owner     {owner}\n  record    {}\n",
+            text("/agent/id"),
+            text("/id"),
+        ),
+        json: serde_json::json!({"outcome": text("/decision/outcome"), "rule": text("/decision/rule"), "stage": stage,
+            "reason": reason, "detail": detail, "owner": owner, "agent": text("/agent/id"), "record": text("/id")}),
     }
 }
 

@@ -1,8 +1,10 @@
 //! Configuration: YAML becomes each stage's own typed `Config` once, and every mistake is reported together.
 
 pub mod catalog;
+mod listeners;
 mod listing;
 mod load;
+pub mod people;
 pub mod raw;
 pub mod registry;
 mod shadow;

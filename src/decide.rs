@@ -18,7 +18,7 @@ use crate::classify::catalog::Upstream;
 use crate::decode::Call;
 use crate::flow::Entry;
 
-pub use cedar::{Decision, HoldTerms, Outcome, Policy};
+pub use cedar::{Decision, HoldTerms, Object, Outcome, PersonInput, Policy};
 
 /// A call that policy permits, with everything that the decision went by.
 pub struct Permitted {

@@ -1,6 +1,7 @@
 //! Who calls: from a verified SPIFFE ID and the registry to an [`Agent`] with the autonomy in force today.
 
 pub mod directory;
+pub mod people;
 pub mod suspended;
 pub mod svid;
 
@@ -61,6 +62,11 @@ pub fn agent(
         return Err(suspended(id));
     }
     Ok(agent)
+}
+
+/// Refuses a call of an agent that was suspended while the call was on its way.
+pub fn still(suspensions: &Suspensions, agent: &AgentId) -> Result<(), Box<Stop>> {
+    if suspensions.includes(agent) { Err(suspended(agent)) } else { Ok(()) }
 }
 
 fn identified(

@@ -1,6 +1,7 @@
 //! Holdpoint: a transparent gateway between agents and the tools and APIs they call. Read [`pipeline`] first.
 
 pub mod accept;
+pub mod admin;
 pub mod answer;
 pub mod app;
 pub mod bench;

@@ -1,6 +1,7 @@
 //! The ground that other modules stand on to reach a peer.
 
 pub mod tls;
+pub mod unix;
 
 use std::future::Future;
 use std::pin::Pin;

@@ -135,7 +135,8 @@ async fn run(
     accept::sound(conn, &request)?;
     record.enter(Stage::Identify);
     let today = OffsetDateTime::now_utc().date();
-    let agent = identify::agent(&generation.directory, &gw.suspensions, conn, today)?;
+    let agent = identify::agent(&generation.directory, &gw.suspensions, conn, today)
+        .inspect_err(|_| record.certified(conn.agent_id(), conn.serial()))?;
     record.identified(&agent);
     record.enter(Stage::Decode);
     let call = match decode::call(&generation.decoder, agent, request, &mut record.shape).await? {
@@ -183,7 +184,10 @@ async fn run(
     known.extend_from_slice(&brings);
     let steady = Box::new(flow::steady(&gw.runs, &agent, known));
     judging.see(gw, generation, permitted.call(), &judged.input, &shade)?;
+    identify::still(&gw.suspensions, &agent)?;
     let committed = record.commit(permitted, &brings).await?;
+    // Once more: whoever was suspended while the disk was waited for sends nothing.
+    identify::still(&gw.suspensions, &agent)?;
     answer.given();
     record.enter(Stage::Credential);
     let lease = credential::lease(&generation.broker, &committed, &gw.evidence.pseudonyms)?;

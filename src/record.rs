@@ -30,7 +30,8 @@ use aws_lc_rs::digest;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::call::{
-    Class, PolicyAction, Protocol, RecordId, Shape, Stage, Stop, StopKind, TraceContext, WouldBe, hex,
+    AgentId, Class, PolicyAction, Protocol, RecordId, Shape, Stage, Stop, StopKind, TraceContext, WouldBe,
+    hex,
 };
 use crate::classify::Facts;
 use crate::decide::{Judged, Permitted, Verdict, wire};
@@ -142,15 +143,20 @@ impl Record {
     /// Notes who calls.
     pub fn identified(&mut self, agent: &Agent) {
         let profile = agent.profile();
-        self.noted.object("agent", |members| {
-            members.text("id", profile.id.as_str());
-            members.text("instance", agent.instance());
-        });
+        self.certified(&profile.id, agent.instance());
         self.said.object("agent", |members| members.text("id", profile.id.as_str()));
         self.noted.text("owner", &profile.owner);
         if let Some(hop) = &mut self.hop {
             hop.caller.agent = Some(profile.id.clone());
         }
+    }
+
+    /// Notes whose certificate the call came with.
+    pub fn certified(&mut self, id: &AgentId, instance: &str) {
+        self.noted.object("agent", |members| {
+            members.text("id", id.as_str());
+            members.text("instance", instance);
+        });
     }
 
     /// Notes what is called, before anything is known of what it does.
@@ -321,7 +327,7 @@ impl Record {
                 *to = now;
             }
             hop.decision.outcome = hop::Outcome::of(stop.kind);
-            hop.error = error_type(stop);
+            hop.error = ErrorType::of(stop);
             hop.status = Some(status);
             hop.protocol = self.shape.protocol;
             if !stop.rule.is_empty() {
@@ -518,15 +524,6 @@ fn durability(facts: &Facts) -> Durability {
         Durability::Written
     } else {
         Durability::Synced
-    }
-}
-
-fn error_type(stop: &Stop) -> Option<ErrorType> {
-    match (stop.kind, stop.reason) {
-        (_, "client-gone") => Some(ErrorType::Cancelled),
-        (StopKind::UpstreamFailed, "upstream-timeout") => Some(ErrorType::Timeout),
-        (StopKind::UpstreamFailed, _) => Some(ErrorType::Connection),
-        _ => None,
     }
 }
 

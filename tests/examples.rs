@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use holdpoint::config::{self, catalog, raw, registry};
+use holdpoint::config::{self, catalog, people, raw, registry};
 use holdpoint::pki;
 use holdpoint::yaml::{self, Mistake};
 use serde_json::Value;
@@ -75,6 +75,8 @@ fn every_example_is_read_and_loads_with_its_certificates() {
         let mut mistakes = Vec::new();
         if name.ends_with("agents.yaml") {
             registry::parse(&[(name.to_owned(), text(name))], &mut mistakes);
+        } else if name.ends_with("people.yaml") {
+            assert_eq!(people::parse(name, &text(name), &mut mistakes).len(), 3);
         } else {
             yaml::read::<raw::File>(name, &text(name), &mut mistakes);
             if let Err(found) = copy.load(name) {
@@ -153,7 +155,7 @@ fn properties(schema: &Value, keys: &mut BTreeSet<String>) {
 #[test]
 fn what_is_reserved_is_refused_as_not_supported_yet() {
     let copy = Copy::new();
-    let words = ["people", "store", "holds", "oidc", "notify", "credentials", "tasks", "connect", "egress"];
+    let words = ["holds", "oidc", "notify", "credentials", "tasks", "connect", "egress"];
     let reserved: String = words.iter().map(|word| format!("{word}: {{}}\n")).collect();
     fs::write(copy.0.join("config/minimal.yaml"), text("config/minimal.yaml") + &reserved).unwrap();
     let found = copy.load("config/minimal.yaml").err().unwrap();
@@ -214,6 +216,7 @@ fn the_schemas_are_those_of_the_types() {
     same("docs/schema/holdpoint.schema.json", &config::schema());
     same("docs/schema/catalog.schema.json", &of::<catalog::FileRaw>());
     same("docs/schema/agents.schema.json", &of::<registry::RawFile>());
+    same("docs/schema/people.schema.json", &of::<Vec<people::RawPerson>>());
 }
 
 fn of<T: schemars::JsonSchema>() -> Value {

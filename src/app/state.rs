@@ -25,7 +25,7 @@ pub struct State {
     /// Suspensions, first sights of definitions, labels.
     pub store: Arc<dyn Store>,
     /// By which records are found.
-    pub index: Index,
+    pub index: Arc<Index>,
 }
 
 /// Opens the store; the error names its file.
@@ -120,7 +120,10 @@ impl State {
     /// Keeps the labels a last time and closes everything. Nothing may be asked of it afterwards.
     pub(super) async fn end(self, gateway: &Gateway) {
         keep(gateway, &*self.store).await;
-        self.index.end().await;
+        // Whoever still reads an event ends it with the last use of it.
+        if let Some(index) = Arc::into_inner(self.index) {
+            index.end().await;
+        }
         if let Err(error) = self.store.close().await {
             tracing::warn!(%error, "the store was not closed");
         }

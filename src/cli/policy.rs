@@ -241,7 +241,7 @@ fn plain(agent: &Arc<AgentProfile>, resource: &Catalogued) -> PolicyInput {
 }
 
 /// Columns as wide as their widest cell.
-fn table<const N: usize>(rows: &[[String; N]]) -> String {
+pub(super) fn table<const N: usize>(rows: &[[String; N]]) -> String {
     let mut widths = [0; N];
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {

@@ -16,13 +16,14 @@ use crate::decide::Policy;
 use crate::decode::{self, Route};
 use crate::definitions::Listing;
 use crate::identify::directory::Directory;
+use crate::identify::people::People;
 use crate::identify::svid::{DomainSource, Role, Trust};
 use crate::json::Limits;
 use crate::{accept, flow, forward, limit, record, telemetry};
 
 use super::listing::CatalogFile;
 use super::raw::{File, OneOrMany};
-use super::{catalog, registry, upstream};
+use super::{catalog, people, registry, upstream};
 use crate::units;
 use crate::yaml::{self, Mistake};
 
@@ -36,6 +37,8 @@ pub struct Loaded {
     pub trust: Trust,
     /// Agents.
     pub directory: Directory,
+    /// People.
+    pub people: People,
     /// What calls do.
     pub catalog: Catalog,
     /// Policy.
@@ -57,6 +60,8 @@ pub struct Loaded {
 pub struct Settings {
     /// Where to listen.
     pub listeners: Vec<Listener>,
+    /// Where to listen for who is root on this machine.
+    pub sockets: Vec<PathBuf>,
     /// What connections may be.
     pub accept: accept::Bounds,
     /// What bodies may be.
@@ -91,6 +96,8 @@ pub struct Listener {
 /// What a listener serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ListenerKind {
+    /// People, over mTLS.
+    Admin,
     /// Agents, over mTLS.
     Agents,
     /// Health and metrics, plain.
@@ -122,7 +129,7 @@ pub fn policy_dir(path: &Path) -> Option<PathBuf> {
 
 /// Reads one file's values, collecting mistakes.
 pub(super) struct Reader {
-    file: String,
+    pub(super) file: String,
     base: PathBuf,
     pub(super) mistakes: Vec<Mistake>,
 }
@@ -140,6 +147,8 @@ impl Reader {
                 Directory::new(Vec::new())
             }
         };
+        let people = raw.people.as_deref().map(|path| people::load(&self.path(path), &mut self.mistakes));
+        self.of_people(&raw, people.as_ref(), trust.as_ref());
         let mut parts = upstream::Parts::default();
         for (at, upstream) in raw.upstreams.iter().enumerate() {
             self.upstream(at, upstream, &mut parts);
@@ -154,6 +163,7 @@ impl Reader {
             identity: identity?,
             trust: trust?,
             directory,
+            people: people.unwrap_or_default(),
             catalog,
             policy: policy?,
             routes,
@@ -166,7 +176,6 @@ impl Reader {
 
     fn reserved(&mut self, raw: &File) {
         let sections = [
-            ("people", &raw.people),
             ("store.postgres", &raw.store.postgres),
             ("holds", &raw.holds),
             ("oidc", &raw.oidc),
@@ -247,32 +256,7 @@ impl Reader {
     }
 
     fn settings(&mut self, raw: &File) -> Option<Settings> {
-        let mut listeners = Vec::new();
-        for (at, listener) in raw.listeners.iter().enumerate() {
-            let path = format!("listeners[{at}]");
-            let kind = match listener.kind.as_str() {
-                "agents" => Some(ListenerKind::Agents),
-                "health" => Some(ListenerKind::Health),
-                "admin" | "tasks" => {
-                    self.not_yet(&format!("{path}.kind: {}", listener.kind), true);
-                    None
-                }
-                _ => {
-                    self.mistake(&format!("{path}.kind"), "must be `agents` or `health`");
-                    None
-                }
-            };
-            let address = listener.address.parse().map_err(|_| {
-                self.mistake(
-                    &format!("{path}.address"),
-                    "must be an address and a port, as in 127.0.0.1:8443",
-                );
-            });
-            if let (Some(kind), Ok(address)) = (kind, address) {
-                let hosts = listener.hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
-                listeners.push(Listener { name: listener.name.clone(), kind, address, hosts });
-            }
-        }
+        let (listeners, sockets) = self.listeners(raw);
         if !raw.listeners.iter().any(|listener| listener.kind == "agents") {
             self.mistake("listeners", "must have one of kind `agents`");
         }
@@ -286,6 +270,7 @@ impl Reader {
         let audit = audit?;
         Some(Settings {
             listeners,
+            sockets,
             accept,
             decode,
             limits,

@@ -40,8 +40,8 @@ pub struct File {
     /// Traces.
     #[serde(default)]
     pub telemetry: Telemetry,
-    /// Not supported yet.
-    pub people: Option<Value>,
+    /// Who looks after agents: a file.
+    pub people: Option<String>,
     /// Where the gateway keeps what must outlive it beside the audit.
     #[serde(default)]
     pub store: Store,
@@ -116,10 +116,12 @@ pub struct Domain {
 pub struct Listener {
     /// Its name in records.
     pub name: String,
-    /// `agents` (mTLS) or `health` (plain); `admin` and `tasks` later.
+    /// `agents` and `admin` (mTLS), or `health` (plain); `tasks` later.
     pub kind: String,
-    /// Address and port.
+    /// Address and port; for `admin` also `unix:///PATH`, a socket that root and the gateway's own user alone may use.
     pub address: String,
+    /// For `admin`: such a socket beside the address, by its path.
+    pub socket: Option<String>,
     /// For `agents`: the names by which agents may address it, besides those of its upstreams. By default any.
     #[serde(default)]
     pub hosts: Vec<String>,

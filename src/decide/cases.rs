@@ -1,5 +1,7 @@
 //! Cases beside the policies: small questions with the answer that is expected, so that a changed rule shows itself.
 
+mod person;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -29,6 +31,9 @@ struct Case {
     call: RawCall,
     approval: Option<RawApproval>,
     break_glass: Option<RawGrant>,
+    person: Option<person::RawPerson>,
+    act: Option<String>,
+    on: Option<String>,
     expect: String,
     rule: Option<String>,
     quorum: Option<u32>,
@@ -156,6 +161,15 @@ pub fn run(policy: &Policy, facts: &Facts, files: &[(String, String)]) -> Report
         let cases: Option<Vec<Case>> = yaml::read(file, text, &mut report.mistakes);
         for (at, case) in cases.unwrap_or_default().into_iter().enumerate() {
             let mut problems = Vec::new();
+            if let Some(raw) = &case.person {
+                let decision = person::ask(policy, &case, raw, &mut problems);
+                let path = |problem: String| Mistake::new(file, format!("[{at}] {}", case.name), problem);
+                report.mistakes.extend(problems.into_iter().map(path));
+                let failure = compare(&case, &decision);
+                let (file, name, decision) = (file.clone(), case.name, Arc::new(decision));
+                report.results.push(CaseResult { file, name, failure, decision });
+                continue;
+            }
             let input = input(&case, facts, &mut problems);
             if !["allow", "hold", "deny"].contains(&case.expect.as_str()) {
                 problems.push(format!("expect: {:?} is none of allow, hold, deny", case.expect));

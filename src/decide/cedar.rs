@@ -4,6 +4,7 @@ mod kept;
 mod load;
 mod looks;
 mod memo;
+mod person;
 mod terms;
 pub(super) mod view;
 
@@ -18,17 +19,19 @@ use crate::decide::schema::Facts;
 use crate::yaml::Mistake;
 use load::{Mode, RuleInfo};
 use memo::Memo;
+pub use person::{Object, PersonInput};
 pub use terms::HoldTerms;
 use view::{Names, PairView, Views};
 
 /// The policies that are shipped, by file name.
-pub const SHIPPED: [(&str, &str); 9] = [
+pub const SHIPPED: [(&str, &str); 10] = [
     ("autonomy.cedar", include_str!("../../policies/autonomy.cedar")),
     ("consequence.cedar", include_str!("../../policies/consequence.cedar")),
     ("effects.cedar", include_str!("../../policies/effects.cedar")),
     ("environments.cedar", include_str!("../../policies/environments.cedar")),
     ("flow.cedar", include_str!("../../policies/flow.cedar")),
     ("high-impact.cedar", include_str!("../../policies/high-impact.cedar")),
+    ("people.cedar", include_str!("../../policies/people.cedar")),
     ("residency.cedar", include_str!("../../policies/residency.cedar")),
     ("unlisted.cedar", include_str!("../../policies/unlisted.cedar")),
     ("vendors.cedar", include_str!("../../policies/vendors.cedar")),
@@ -86,6 +89,8 @@ pub struct Policy {
     enforced: PolicySet,
     /// Whether any is in shadow.
     shadow: bool,
+    /// What is asked about people alone, with its schema.
+    people: (Schema, PolicySet),
     rules: HashMap<PolicyId, RuleInfo>,
     facts: Facts,
     revision: Arc<str>,
@@ -135,6 +140,7 @@ impl Policy {
             enforced: loaded.enforced,
             shadow: loaded.rules.values().any(|rule| rule.mode == Mode::Shadow),
             all: loaded.set,
+            people: loaded.people,
             rules: loaded.rules,
             facts: facts.clone(),
             revision: Arc::from(loaded.revision),

@@ -13,6 +13,9 @@ pub const SHIPPED: &str = include_str!("../../policies/schema.cedarschema");
 /// The line of the schema file in whose place the facts of a deployment are written.
 const FACTS_LINE: &str = "type Facts = {};";
 
+/// The line of the schema file with which the part for people begins, which goes to the end of the namespace.
+const PEOPLE_LINE: &str = "  // === People ===\n";
+
 /// The facts of a deployment, by name.
 pub type Facts = BTreeMap<Arc<str>, FactType>;
 
@@ -31,6 +34,11 @@ pub fn text(facts: &Facts) -> String {
     let fields: Vec<String> =
         facts.iter().map(|(name, kind)| format!("{name:?}?: {}", cedar(*kind))).collect();
     SHIPPED.replacen(FACTS_LINE, &format!("type Facts = {{ {} }};", fields.join(", ")), 1)
+}
+
+/// The part of a schema's text that agents are asked by.
+pub(super) fn of_agents(text: &str) -> String {
+    text.split_once(PEOPLE_LINE).map_or_else(|| text.to_owned(), |(agents, _)| format!("{agents}}}\n"))
 }
 
 /// The schema itself; the error is a sentence.
@@ -58,6 +66,9 @@ mod tests {
     #[test]
     fn facts_take_the_place_of_one_line() {
         assert_eq!(SHIPPED.matches(FACTS_LINE).count(), 1);
+        assert_eq!(SHIPPED.matches(PEOPLE_LINE).count(), 1);
+        build(&of_agents(SHIPPED)).unwrap();
+        assert!(!of_agents(SHIPPED).contains("Person"));
         let facts: Facts =
             [(Arc::from("amount"), FactType::Decimal), (Arc::from("a \"b\""), FactType::Text)].into();
         let text = text(&facts);

@@ -40,6 +40,13 @@ impl Owners {
     pub fn complete(&self) -> bool {
         self.business.is_some() && self.technical.is_some() && self.risk.is_some()
     }
+
+    /// Whether one of them has this address; the case of letters does not matter.
+    pub fn include(&self, email: &str) -> bool {
+        let same =
+            |owner: &Option<Arc<str>>| owner.as_deref().is_some_and(|own| own.eq_ignore_ascii_case(email));
+        !email.is_empty() && [&self.business, &self.technical, &self.risk].into_iter().any(same)
+    }
 }
 
 /// One entry of the registry.
@@ -200,6 +207,11 @@ impl Directory {
         }
         // Two first calls at once must end with one profile.
         Some(self.below.entry(id.clone()).or_insert(known).clone())
+    }
+
+    /// The concrete agents below wildcards that were looked for so far, as many as are kept.
+    pub fn seen_below(&self) -> Vec<AgentId> {
+        self.below.iter().map(|known| known.key().clone()).collect()
     }
 
     /// Every entry, in no particular order.

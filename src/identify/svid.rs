@@ -355,6 +355,11 @@ impl Trust {
         self.domains.get(name)
     }
 
+    /// Whether a trust domain holds peers of a role.
+    pub fn has(&self, role: Role) -> bool {
+        self.domains.values().any(|domain| domain.role == role)
+    }
+
     /// Verifies a peer's certificate for a role: its form, its domain, and its chain to that domain's roots only.
     pub fn verify(
         &self,

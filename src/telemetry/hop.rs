@@ -4,7 +4,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::call::{AgentId, Class, Consequence, Protocol, RecordId, Stage, StopKind, TraceContext, Word};
+use crate::call::{
+    AgentId, Class, Consequence, Protocol, RecordId, Stage, Stop, StopKind, TraceContext, Word,
+};
 
 /// One call through the gateway, from its first byte to its last.
 ///
@@ -281,6 +283,16 @@ pub enum ErrorType {
 }
 
 impl ErrorType {
+    /// What a stop says beyond its outcome.
+    pub fn of(stop: &Stop) -> Option<ErrorType> {
+        match (stop.kind, stop.reason) {
+            (_, "client-gone") => Some(ErrorType::Cancelled),
+            (StopKind::UpstreamFailed, "upstream-timeout") => Some(ErrorType::Timeout),
+            (StopKind::UpstreamFailed, _) => Some(ErrorType::Connection),
+            _ => None,
+        }
+    }
+
     /// Whether the upstream's side, not the gateway, is where it went wrong.
     pub fn is_upstream(self) -> bool {
         matches!(

@@ -5,9 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cedar_policy::ffi::DetailedError;
-use cedar_policy::{Effect, Policy as Rule, PolicyId, PolicySet, Schema, ValidationMode, Validator};
+use cedar_policy::{
+    ActionConstraint, Effect, EntityUid, Policy as Rule, PolicyId, PolicySet, PrincipalConstraint, Schema,
+    ValidationMode, Validator,
+};
 
 use super::looks::Looks;
+use super::person;
 use super::terms::{self, HoldTerms};
 use crate::decide::schema::{self, Facts};
 use crate::units;
@@ -48,6 +52,7 @@ pub(super) struct Loaded {
     pub(super) set: PolicySet,
     /// The set without the policies in shadow.
     pub(super) enforced: PolicySet,
+    pub(super) people: (Schema, PolicySet),
     pub(super) rules: HashMap<PolicyId, RuleInfo>,
     pub(super) revision: String,
 }
@@ -67,19 +72,22 @@ pub(super) fn load(files: &[(String, String)], facts: &Facts) -> Result<Loaded, 
     if sources.is_empty() {
         mistakes.push(Mistake::new("policies", "", "no *.cedar file: every call would be denied"));
     }
-    let mut set = PolicySet::new();
+    let (mut set, mut people) = (PolicySet::new(), PolicySet::new());
     let mut rules = HashMap::new();
     for (file, text) in &sources {
         for rule in parse(file, text, &mut mistakes) {
-            admit(file, rule, &mut set, &mut rules, &mut mistakes);
+            let set = if concerns_people(&rule) { &mut people } else { &mut set };
+            admit(file, rule, set, &mut rules, &mut mistakes);
         }
     }
-    let schema = match schema::build(&schema_text) {
-        Ok(schema) => schema,
-        Err(problem) => return Err(vec![Mistake::new("schema.cedarschema", "", problem)]),
+    let build = |text: &str| {
+        schema::build(text).map_err(|problem| vec![Mistake::new("schema.cedarschema", "", problem)])
     };
-    let validator = Validator::new(schema);
+    // A policy that names nobody is for agents, so it is checked against what agents ask alone.
+    let validator = Validator::new(build(&schema::of_agents(&schema_text))?);
     validate(&validator, &set, &rules, &sources, &mut mistakes);
+    let of_people = Validator::new(build(&schema_text)?);
+    validate(&of_people, &people, &rules, &sources, &mut mistakes);
     if !mistakes.is_empty() {
         mistakes.sort();
         mistakes.dedup();
@@ -89,7 +97,24 @@ pub(super) fn load(files: &[(String, String)], facts: &Facts) -> Result<Loaded, 
     let stands = |id: &PolicyId| rules.get(id).is_some_and(|rule| rule.mode == Mode::Enforce);
     let enforced = PolicySet::from_policies(set.policies().filter(|rule| stands(rule.id())).cloned());
     let enforced = enforced.map_err(|error| vec![Mistake::new("policies", "", error.to_string())])?;
-    Ok(Loaded { schema: validator.schema().clone(), set, enforced, rules, revision })
+    let people = (of_people.schema().clone(), people);
+    Ok(Loaded { schema: validator.schema().clone(), set, enforced, people, rules, revision })
+}
+
+/// Whether a policy's scope says that it is for people. What does not say so is for agents, and never about people.
+fn concerns_people(rule: &Rule) -> bool {
+    let acts = |uid: &EntityUid| person::ACTIONS.iter().any(|action| uid.id().unescaped() == action.as_str());
+    match rule.principal_constraint() {
+        PrincipalConstraint::Is(kind) | PrincipalConstraint::IsIn(kind, _) => {
+            kind.to_string() == person::TYPE
+        }
+        PrincipalConstraint::Eq(uid) => uid.type_name().to_string() == person::TYPE,
+        PrincipalConstraint::Any | PrincipalConstraint::In(_) => match rule.action_constraint() {
+            ActionConstraint::Any => false,
+            ActionConstraint::Eq(uid) => acts(&uid),
+            ActionConstraint::In(uids) => !uids.is_empty() && uids.iter().all(acts),
+        },
+    }
 }
 
 /// The digest of what was loaded, 16 hexadecimal digits.
@@ -171,6 +196,9 @@ fn admit(
     };
     let mut problems = Vec::new();
     let terms = annotations(&rule, &mut problems);
+    if terms.is_some() && concerns_people(&rule) {
+        problems.push("@hold belongs on a policy for agents: what people do is not held".to_owned());
+    }
     if let Some(terms) = &terms
         && let Err(problem) = rule
             .to_json()

@@ -230,18 +230,10 @@ fn pair(
     agent: &Arc<AgentProfile>,
     resource: Arc<ResourceView>,
 ) -> Result<PairView, String> {
-    let principal = uid(&names.agent, agent.id.as_str());
-    let domain = uid(&names.domain, agent.id.trust_domain());
-    let groups: Vec<EntityUid> = agent.groups.iter().map(|group| uid(&names.group, group)).collect();
-    let parents = groups.iter().chain([&domain]).cloned().collect();
-    let mut all = vec![Entity::new_no_attrs(domain, Default::default())];
-    for group in groups {
-        if all.iter().all(|entity| entity.uid() != group) {
-            all.push(Entity::new_no_attrs(group, Default::default()));
-        }
-    }
     let wrong = |error: cedar_policy::EntityAttrEvaluationError| error.to_string();
-    all.push(Entity::new(principal.clone(), agent_fields(agent), parents).map_err(wrong)?);
+    let (own, mut all) = self::agent(names, agent)?;
+    let principal = own.uid();
+    all.push(own);
     let profile = &resource.profile;
     let mut upstream = (**profile).clone();
     if resource.uid != resource.upstream {
@@ -255,8 +247,23 @@ fn pair(
     Ok(PairView { agent: Arc::clone(agent), principal, resource, entities })
 }
 
+/// An agent, and what it is in.
+pub(super) fn agent(names: &Names, agent: &AgentProfile) -> Result<(Entity, Vec<Entity>), String> {
+    let domain = uid(&names.domain, agent.id.trust_domain());
+    let groups: Vec<EntityUid> = agent.groups.iter().map(|group| uid(&names.group, group)).collect();
+    let parents = groups.iter().chain([&domain]).cloned().collect();
+    let mut others = vec![Entity::new_no_attrs(domain, Default::default())];
+    for group in groups {
+        if others.iter().all(|entity| entity.uid() != group) {
+            others.push(Entity::new_no_attrs(group, Default::default()));
+        }
+    }
+    let own = Entity::new(uid(&names.agent, agent.id.as_str()), agent_fields(agent), parents);
+    Ok((own.map_err(|error| error.to_string())?, others))
+}
+
 /// The upstream of a tool or operation, as a policy sees it when it names the upstream itself.
-fn itself(mut profile: ResourceProfile) -> ResourceProfile {
+pub(super) fn itself(mut profile: ResourceProfile) -> ResourceProfile {
     profile.kind = ResourceKind::Upstream;
     profile.name = Arc::from("");
     profile.listed = true;
@@ -273,7 +280,7 @@ fn text(value: &str) -> Value {
     Value::new_string(value.to_owned())
 }
 
-fn set<T: std::ops::Deref<Target = str>>(words: &[T]) -> Value {
+pub(super) fn set<T: std::ops::Deref<Target = str>>(words: &[T]) -> Value {
     Value::new_set(words.iter().map(|word| text(word)))
 }
 
@@ -298,7 +305,7 @@ fn agent_fields(agent: &AgentProfile) -> HashMap<String, Value> {
     fields.into_iter().chain(vendor).map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-fn resource_fields(profile: &ResourceProfile) -> HashMap<String, Value> {
+pub(super) fn resource_fields(profile: &ResourceProfile) -> HashMap<String, Value> {
     let fields = [
         ("upstream", text(&profile.upstream)),
         ("name", text(&profile.name)),
@@ -407,6 +414,6 @@ pub(in crate::decide) fn utc(time: SystemTime) -> Result<OffsetDateTime, String>
 }
 
 /// Cedar's `datetime` has milliseconds.
-fn datetime(at: OffsetDateTime) -> String {
+pub(super) fn datetime(at: OffsetDateTime) -> String {
     units::moment(at, 3).to_string()
 }

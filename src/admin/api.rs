@@ -1,0 +1,286 @@
+//! The routes of the admin listener, and their description in OpenAPI 3.1: one table gives both.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::routing::{MethodRouter, get, post};
+use axum::{Json, Router};
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, SchemaGenerator};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::caller::Caller;
+use super::problem::Problem;
+use super::{Admin, agents, console, events, records};
+
+/// One operation of the API.
+struct Route {
+    method: &'static str,
+    path: &'static str,
+    summary: &'static str,
+    handler: fn() -> MethodRouter<Arc<Admin>>,
+    /// The type of the query, of the body and of the answer.
+    query: Option<Shape>,
+    body: Option<Shape>,
+    answer: Option<Shape>,
+    /// What the answer is, when it is no JSON.
+    media: Option<&'static str>,
+}
+
+/// The schema of a type, with what it refers to put among the generator's definitions.
+type Shape = fn(&mut SchemaGenerator) -> Value;
+
+fn shape<T: JsonSchema>(generator: &mut SchemaGenerator) -> Value {
+    generator.subschema_for::<T>().to_value()
+}
+
+impl Route {
+    const fn get(
+        path: &'static str,
+        summary: &'static str,
+        handler: fn() -> MethodRouter<Arc<Admin>>,
+        answer: Shape,
+    ) -> Route {
+        let answer = Some(answer);
+        Route { method: "get", path, summary, handler, query: None, body: None, answer, media: None }
+    }
+
+    const fn post(
+        path: &'static str,
+        summary: &'static str,
+        handler: fn() -> MethodRouter<Arc<Admin>>,
+        body: Shape,
+        answer: Shape,
+    ) -> Route {
+        let (body, answer) = (Some(body), Some(answer));
+        Route { method: "post", path, summary, handler, query: None, body, answer, media: None }
+    }
+}
+
+/// Every operation of the API.
+static ROUTES: [Route; 10] = [
+    Route::get("/v1/agents", "Every agent that you may see", || get(agents::list), shape::<agents::Agents>),
+    Route::post(
+        "/v1/agents/resume",
+        "Let many agents go on",
+        || post(agents::resume_many),
+        shape::<agents::Many>,
+        shape::<agents::OrderedMany>,
+    ),
+    Route::post(
+        "/v1/agents/suspend",
+        "Stop many agents",
+        || post(agents::suspend_many),
+        shape::<agents::Many>,
+        shape::<agents::OrderedMany>,
+    ),
+    Route::get(
+        "/v1/agents/{id}",
+        "One agent, by its SPIFFE ID or the path of it, percent-encoded",
+        || get(agents::show),
+        shape::<agents::Shown>,
+    ),
+    Route::post(
+        "/v1/agents/{id}/resume",
+        "Let an agent go on",
+        || post(agents::resume),
+        shape::<agents::Reason>,
+        shape::<agents::Ordered>,
+    ),
+    Route::post(
+        "/v1/agents/{id}/suspend",
+        "Stop an agent: from its next call on, and its open connections and streams are cut",
+        || post(agents::suspend),
+        shape::<agents::Reason>,
+        shape::<agents::Ordered>,
+    ),
+    Route {
+        media: Some("text/event-stream"),
+        ..Route::get(
+            "/v1/events",
+            "Records as they are written: events `record`, and `dropped` where you were too slow",
+            || get(events::stream),
+            shape::<records::Record>,
+        )
+    },
+    Route::get("/v1/health", "How the gateway is", || get(health), shape::<Health>),
+    Route {
+        query: Some(shape::<records::Wanted>),
+        ..Route::get(
+            "/v1/records",
+            "Records of the audit, the newest first",
+            || get(records::list),
+            shape::<records::Records>,
+        )
+    },
+    Route::get(
+        "/v1/records/{id}",
+        "The whole story of one call, by a record's id, or of one trace",
+        || get(records::story),
+        shape::<records::Story>,
+    ),
+];
+
+/// What people reach: the API and the console.
+pub(super) fn router(admin: &Arc<Admin>) -> Router {
+    finished(operations().merge(console::routes()), admin)
+}
+
+/// What the machine's own socket reaches: the API.
+pub(super) fn local(admin: &Arc<Admin>) -> Router {
+    finished(operations(), admin)
+}
+
+fn operations() -> Router<Arc<Admin>> {
+    let described = Router::new().route("/openapi.json", get(|_caller: Caller| async { Json(openapi()) }));
+    ROUTES.iter().fold(described, |router, route| router.route(route.path, (route.handler)()))
+}
+
+fn finished(routes: Router<Arc<Admin>>, admin: &Arc<Admin>) -> Router {
+    routes
+        .fallback(|_caller: Caller| async { Problem::NotFound("there is no such page".to_owned()) })
+        .method_not_allowed_fallback(|_caller: Caller| async { Problem::Method })
+        .with_state(Arc::clone(admin))
+}
+
+/// The API in OpenAPI 3.1 [OpenAPI 3.1.1], from the types that it reads and writes.
+pub fn openapi() -> Value {
+    let settings = SchemaSettings::draft2020_12().with(|settings| {
+        settings.definitions_path = "/components/schemas".into();
+    });
+    let mut generator = settings.into_generator();
+    let mut paths: Map<String, Value> = Map::new();
+    for route in &ROUTES {
+        let operation = operation(route, &mut generator);
+        let path = paths.entry(route.path).or_insert_with(|| json!({}));
+        if let Some(path) = path.as_object_mut() {
+            path.insert(route.method.to_owned(), operation);
+        }
+    }
+    let schemas = generator.take_definitions(true);
+    json!({
+        "openapi": "3.1.1",
+        "info": {
+            "title": "Holdpoint admin API",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "Over mutual TLS with a certificate of a trust domain of people, or over the machine's own \
+                            socket, which has no records of its own to give away: it sees, suspends and resumes.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "security": [{"mutualTLS": []}],
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {"mutualTLS": {"type": "mutualTLS"}},
+            "responses": {"problem": {
+                "description": "What went wrong [RFC 9457]",
+                "content": {"application/problem+json": {"schema": {
+                    "type": "object",
+                    "required": ["type", "title", "status", "detail"],
+                    "properties": {
+                        "type": {"type": "string"}, "title": {"type": "string"},
+                        "status": {"type": "integer"}, "detail": {"type": "string"},
+                    },
+                }}},
+            }},
+        },
+    })
+}
+
+fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
+    let mut parameters = Vec::new();
+    if route.path.contains("{id}") {
+        parameters.push(json!({"name": "id", "in": "path", "required": true, "schema": {"type": "string"}}));
+    }
+    if let Some(query) = route.query {
+        parameters.extend(queried(&query(generator), generator));
+    }
+    let media = route.media.unwrap_or("application/json");
+    let schema = route.answer.map(|shape| shape(generator)).unwrap_or_default();
+    let words: Vec<&str> = route.path.split(['/', '{', '}']).filter(|word| !word.is_empty()).collect();
+    let mut operation = json!({
+        "operationId": format!("{}-{}", route.method, words.join("-")),
+        "summary": route.summary,
+        "parameters": parameters,
+        "responses": {
+            "200": {"description": "Done", "content": {media: {"schema": schema}}},
+            "default": {"$ref": "#/components/responses/problem"},
+        },
+    });
+    if let (Some(body), Some(operation)) = (route.body, operation.as_object_mut()) {
+        let content = json!({"application/json": {"schema": body(generator)}});
+        operation.insert("requestBody".to_owned(), json!({"required": true, "content": content}));
+    }
+    operation
+}
+
+/// Every property of a query's type as a parameter of its own.
+fn queried(reference: &Value, generator: &SchemaGenerator) -> Vec<Value> {
+    let name = reference.get("$ref").and_then(Value::as_str).and_then(|path| path.rsplit('/').next());
+    let schema = name.and_then(|name| generator.definitions().get(name));
+    let properties = schema.and_then(|schema| schema.get("properties")).and_then(Value::as_object);
+    let parameter = |(name, schema): (&String, &Value)| {
+        let description = schema.get("description").cloned().unwrap_or_default();
+        json!({"name": name, "in": "query", "required": false, "description": description, "schema": schema})
+    };
+    properties.into_iter().flatten().map(parameter).collect()
+}
+
+/// How the gateway is.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Health {
+    /// `ready`, or `degraded`.
+    status: &'static str,
+    /// What is not as it should be.
+    findings: Vec<String>,
+    /// Records that could not be written.
+    audit_lost: u64,
+    /// Records that the index does not have yet.
+    index_behind: u64,
+    /// The revision of the policies in force.
+    policy_revision: String,
+    /// Agents in the registry.
+    agents: usize,
+    /// Agents that are suspended by an order.
+    suspended: usize,
+    /// People.
+    people: usize,
+}
+
+/// Records that the index may be behind by without anybody being told.
+const BEHIND_MAX: u64 = 10_000;
+
+/// `GET /v1/health`. Everybody who is somebody here may ask.
+async fn health(State(admin): State<Arc<Admin>>, _caller: Caller) -> Result<Json<Health>, Problem> {
+    let lost = admin.evidence().ledger.stats().lost;
+    let behind = admin.index.behind();
+    let unreadable = admin.index.indexed().unreadable;
+    let mut findings = Vec::new();
+    let suspended = match admin.suspensions().all().await {
+        Ok(all) => all.len(),
+        Err(error) => {
+            findings.push(format!("store: {error}"));
+            0
+        }
+    };
+    if lost > 0 {
+        findings.push(format!("audit: {lost} records could not be written"));
+    }
+    if behind > BEHIND_MAX {
+        findings.push(format!("index: {behind} records behind the audit"));
+    }
+    if unreadable > 0 {
+        findings.push(format!("audit: {unreadable} records could not be read; run `holdpoint audit verify`"));
+    }
+    Ok(Json(Health {
+        status: if findings.is_empty() { "ready" } else { "degraded" },
+        findings,
+        audit_lost: lost,
+        index_behind: behind,
+        policy_revision: admin.policy().revision().to_string(),
+        agents: admin.directory().entries().count(),
+        suspended,
+        people: admin.people.load().len(),
+    }))
+}

@@ -1,0 +1,249 @@
+//! Who asks: a person, or whoever is root at the machine's own socket; and whether they may.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use axum::extract::FromRequestParts;
+use http::request::Parts;
+
+use super::Admin;
+use super::problem::Problem;
+use crate::call::{AgentId, Person, PersonAction};
+use crate::decide::{Decision, Object, Outcome, PersonInput};
+use crate::identify::directory::Known;
+use crate::json::Members;
+use crate::record::{Durability, Entry, Kind};
+use crate::store::Who;
+
+/// The other end of a connection, as it was verified. It is among the request's extensions.
+#[derive(Clone, Debug)]
+pub(super) enum Peer {
+    /// A certificate of a domain of people.
+    Certificate {
+        /// Its SPIFFE ID.
+        id: AgentId,
+        /// Its serial number.
+        serial: Arc<str>,
+        /// From where.
+        address: SocketAddr,
+    },
+    /// A process of this machine, by its user.
+    Local {
+        /// The user.
+        uid: u32,
+    },
+}
+
+/// Who asks.
+#[derive(Clone, Debug)]
+pub(super) enum Caller {
+    /// Whoever is root on this machine, or the gateway's own user.
+    Local {
+        /// The user.
+        uid: u32,
+    },
+    /// A person.
+    Person {
+        /// Who.
+        person: Arc<Person>,
+        /// The serial number of the certificate.
+        serial: Arc<str>,
+        /// From where.
+        address: SocketAddr,
+    },
+}
+
+/// What a caller would act on.
+#[derive(Clone, Copy)]
+pub(super) enum Target<'a> {
+    /// An agent.
+    Agent(&'a AgentId, &'a Known),
+    /// The gateway itself.
+    Gateway,
+}
+
+impl FromRequestParts<Arc<Admin>> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, admin: &Arc<Admin>) -> Result<Caller, Problem> {
+        match parts.extensions.get::<Peer>() {
+            Some(Peer::Local { uid }) => Ok(Caller::Local { uid: *uid }),
+            Some(Peer::Certificate { id, serial, address }) => match admin.people.load().find(id) {
+                Some(person) => Ok(Caller::Person { person, serial: Arc::clone(serial), address: *address }),
+                None => {
+                    stranger(admin, id, serial, *address);
+                    Err(Problem::Forbidden(format!("{id} is not among the people of this gateway")))
+                }
+            },
+            None => Err(Problem::Forbidden("the other end of this connection is not known".to_owned())),
+        }
+    }
+}
+
+/// Records who came with a certificate and without an entry; a flood of them is folded.
+fn stranger(admin: &Admin, id: &AgentId, serial: &str, address: SocketAddr) {
+    let evidence = admin.evidence();
+    let Some(folded) = evidence.folds.admit() else { return };
+    let mut members = Members::default();
+    members.text("action", "view");
+    members.object("by", |members| {
+        members.text("kind", "unknown");
+        members.text("id", id.as_str());
+        members.text("instance", serial);
+    });
+    members.plain("peer", address);
+    members.text("reason", "unknown-person");
+    members.number("folded", folded);
+    members.object("decision", |members| {
+        members.text("outcome", "denied");
+        members.text("rule", "unknown-person");
+    });
+    evidence.ledger.append_detached(Entry::new(Kind::Admin, None, members));
+}
+
+/// The rule of the machine's own socket, as records name it.
+const LOCAL: &str = "local-socket";
+
+impl Caller {
+    /// Who it is, for the store.
+    pub(super) fn who(&self) -> Who {
+        match self {
+            Caller::Local { .. } => Who::LocalSocket,
+            Caller::Person { person, .. } => Who::Person(person.id.to_string()),
+        }
+    }
+
+    /// Who it is, for a page.
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Caller::Local { .. } => "local socket",
+            Caller::Person { person, .. } if person.email.is_empty() => person.id.as_str(),
+            Caller::Person { person, .. } => &person.email,
+        }
+    }
+
+    /// What policy says. The local socket sees, suspends and resumes, and nothing else.
+    pub(super) fn asks(&self, admin: &Admin, action: PersonAction, target: Target<'_>) -> Decision {
+        let person = match self {
+            Caller::Person { person, .. } => person,
+            Caller::Local { .. } => {
+                let may = matches!(action, PersonAction::Resume | PersonAction::Suspend | PersonAction::View);
+                return Decision {
+                    outcome: if may { Outcome::Allow } else { Outcome::Deny },
+                    policies: Vec::new(),
+                    rule: Arc::from(LOCAL),
+                    reason: "the local socket sees, suspends and resumes, and nothing else".to_owned(),
+                    errors: Vec::new(),
+                    shadow: None,
+                };
+            }
+        };
+        let today = time::OffsetDateTime::now_utc().date();
+        let profile = match target {
+            Target::Agent(_, known) => Some(known.profile_today(today)),
+            Target::Gateway => None,
+        };
+        let owners = match target {
+            Target::Agent(_, known) => Some(&known.entry().owners),
+            Target::Gateway => None,
+        };
+        let owns = owners.is_some_and(|owners| owners.include(&person.email));
+        let object = profile.as_deref().map_or(Object::Gateway, Object::Agent);
+        admin.policy().permits(&PersonInput { person, action, object, owns, now: SystemTime::now() })
+    }
+
+    /// Whether the caller is still somebody here: people change while a stream lasts.
+    pub(super) fn stands(&self, admin: &Admin) -> bool {
+        match self {
+            Caller::Local { .. } => true,
+            Caller::Person { person, .. } => {
+                admin.people.load().find(&person.id).is_some_and(|now| now == *person)
+            }
+        }
+    }
+
+    /// Whether policy lets this caller see something.
+    pub(super) fn sees(&self, admin: &Admin, target: Target<'_>) -> bool {
+        self.asks(admin, PersonAction::View, target).outcome == Outcome::Allow
+    }
+
+    /// The decision when policy permits it; else the refusal, which is on record when this returns.
+    pub(super) async fn may(
+        &self,
+        admin: &Admin,
+        action: PersonAction,
+        target: Target<'_>,
+        reason: &str,
+    ) -> Result<Decision, Problem> {
+        let decision = self.asks(admin, action, target);
+        if decision.outcome == Outcome::Allow {
+            return Ok(decision);
+        }
+        let entry = self.entry(admin, action, target, reason, &decision);
+        if let Some(entry) = entry
+            && let Err(error) = admin.evidence().ledger.append(entry, Durability::Written).await
+        {
+            // It stays refused.
+            tracing::error!(%error, "a refused attempt of a person could not be recorded");
+        }
+        let (who, what) = (self.name(), action.as_str());
+        Err(Problem::Forbidden(match target {
+            Target::Agent(id, _) => format!("{who} may not {what} {id} (rule {})", decision.rule),
+            Target::Gateway => format!("{who} may not {what} this (rule {})", decision.rule),
+        }))
+    }
+
+    /// The record of what was asked and decided; none for a refusal that is folded into a later one.
+    pub(super) fn entry(
+        &self,
+        admin: &Admin,
+        action: PersonAction,
+        target: Target<'_>,
+        reason: &str,
+        decision: &Decision,
+    ) -> Option<Entry> {
+        let allowed = decision.outcome == Outcome::Allow;
+        let folded = if allowed { 0 } else { admin.evidence().folds.admit()? };
+        let mut members = Members::default();
+        members.text("action", action.as_str());
+        if let Target::Agent(id, known) = target {
+            members.object("agent", |members| members.text("id", id.as_str()));
+            members.text("owner", known.entry().owners.business.as_deref().unwrap_or_default());
+            members.text("team", &known.entry().team);
+        }
+        members.object("by", |members| self.describe(members));
+        if let Caller::Person { address, .. } = self {
+            members.plain("peer", address);
+        }
+        members.text("reason", reason);
+        if folded > 0 {
+            members.number("folded", folded);
+        }
+        members.object("decision", |members| {
+            members.text("outcome", if allowed { "allowed" } else { "denied" });
+            members.text("rule", &decision.rule);
+            members.texts("policies", decision.policies.iter().map(|id| &**id));
+            members.text("reason", &decision.reason);
+            members.text("revision", admin.policy().revision());
+        });
+        Some(Entry::new(Kind::Admin, None, members))
+    }
+
+    fn describe(&self, members: &mut Members) {
+        match self {
+            Caller::Local { uid } => {
+                members.text("kind", "local");
+                members.number("uid", *uid);
+            }
+            Caller::Person { person, serial, .. } => {
+                members.text("kind", "person");
+                members.text("id", person.id.as_str());
+                members.text("email", &person.email);
+                members.texts("roles", person.roles.iter().map(|role| &**role));
+                members.texts("teams", person.teams.iter().map(|team| &**team));
+                members.text("instance", serial);
+            }
+        }
+    }
+}

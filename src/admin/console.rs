@@ -1,0 +1,55 @@
+//! The console: pages made on the server, without a script. They show what the API tells, to whom the API tells it.
+
+mod agents;
+mod page;
+mod records;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+
+use super::Admin;
+use super::caller::Caller;
+use super::problem::Problem;
+
+/// The style of every page.
+const STYLE: &str = include_str!("console/style.css");
+/// What a page may load and do: its own style and its own forms.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; \
+                                       base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'";
+
+/// The pages.
+pub(super) fn routes() -> Router<Arc<Admin>> {
+    Router::new()
+        .route("/", get(agents::list))
+        .route("/agents/{id}", get(agents::show))
+        .route("/agents/{id}/suspend", post(agents::suspend))
+        .route("/agents/{id}/resume", post(agents::resume))
+        .route("/records", get(records::list))
+        .route("/records/{id}", get(records::story))
+        .route("/style.css", get(style))
+}
+
+async fn style(_caller: Caller) -> Response {
+    ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], STYLE).into_response()
+}
+
+/// A page, or the page that says what went wrong.
+fn answer(caller: &Caller, made: Result<maud::Markup, Problem>) -> Response {
+    let (status, markup) = match made {
+        Ok(markup) => (None, markup),
+        Err(problem) => (Some(problem.face().0), page::problem(caller, &problem)),
+    };
+    let mut headers = HeaderMap::new();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_SECURITY_POLICY));
+    headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    let mut response = (headers, markup.into_string()).into_response();
+    if let Some(status) = status {
+        *response.status_mut() = status;
+    }
+    response
+}

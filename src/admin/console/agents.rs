@@ -1,0 +1,228 @@
+//! The pages about agents: all of them, and one with what can be done about it.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::response::Response;
+use maud::{Markup, html};
+use serde::Deserialize;
+
+use super::page::{self, Place, badge, segment, text, time};
+use super::{answer, records};
+use crate::admin::agents::{self, Agent, Suspended};
+use crate::admin::body::{Asked, Filled};
+use crate::admin::caller::Caller;
+use crate::admin::order::What;
+use crate::admin::problem::{Problem, see_other};
+use crate::admin::records as told;
+use crate::admin::{Admin, agents::Shown};
+use crate::store::REASON_BYTES_MAX;
+
+/// Records that an agent's page shows.
+const LAST_RECORDS: usize = 20;
+
+/// Which agents are shown.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Find {
+    /// What stands in the id, the owner, the team or the purpose.
+    q: String,
+    /// In this state.
+    state: String,
+}
+
+/// What a form of this page brings.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Ordered {
+    token: String,
+    reason: String,
+}
+
+/// `GET /`
+pub(super) async fn list(
+    State(admin): State<Arc<Admin>>,
+    caller: Caller,
+    Asked(find): Asked<Find>,
+) -> Response {
+    answer(&caller, all(&admin, &caller, &find).await)
+}
+
+async fn all(admin: &Admin, caller: &Caller, find: &Find) -> Result<Markup, Problem> {
+    let agents = agents::seen(admin, caller).await?;
+    let total = agents.len();
+    let shown: Vec<&Agent> = agents.iter().filter(|agent| find.finds(agent)).collect();
+    let mut last = Vec::with_capacity(shown.len());
+    for agent in &shown {
+        last.push(last_call(admin, caller, &agent.id).await?);
+    }
+    let token = page::token(admin, caller);
+    let content = html! {
+        form class="search" method="get" action="/" role="search" {
+            label { "Find" input type="search" name="q" value=(find.q) placeholder="id, owner, team, purpose"; }
+            label { "State"
+                select name="state" {
+                    @for state in ["", "active", "read-only", "suspended", "review-overdue", "retired"] {
+                        option value=(state) selected[find.state == state] { @if state.is_empty() { "any" } @else { (state) } }
+                    }
+                }
+            }
+            button { "Find" }
+        }
+        p class="count" { (shown.len()) " of " (total) " agents that you may see" }
+        table class="cards" {
+            thead { tr { th { "Agent" } th { "State" } th { "Autonomy" } th { "Team" } th { "Owner" } th { "Review due" } th { "Last call" } th { "Order" } } }
+            tbody {
+                @for (agent, last) in shown.iter().zip(&last) {
+                    tr {
+                        th scope="row" { a href={ "/agents/" (segment(&agent.id)) } { (text(path(&agent.id))) } div class="quiet" { (text(&agent.purpose)) } }
+                        td data-label="State" { (badge(&agent.state)) }
+                        td data-label="Autonomy" { (text(&agent.autonomy)) }
+                        td data-label="Team" { (text(or_dash(&agent.team))) }
+                        td data-label="Owner" { (text(agent.owner.business.as_deref().unwrap_or("nobody"))) }
+                        td data-label="Review due" { (text(agent.review_due.as_deref().unwrap_or("–"))) }
+                        td data-label="Last call" { @match last { Some(last) => (last), None => "–" } }
+                        td data-label="Order" { (order(agent, &token)) }
+                    }
+                }
+            }
+        }
+    };
+    Ok(page::page(caller, Place::Agents, "Agents", &content))
+}
+
+/// The last call of an agent, as a link to its story.
+async fn last_call(admin: &Admin, caller: &Caller, id: &str) -> Result<Option<Markup>, Problem> {
+    let wanted = told::Wanted { agent: Some(id.to_owned()), limit: Some(1), ..told::Wanted::default() };
+    let page = told::page(admin, caller, &wanted).await?;
+    let Some(record) = page.records.first() else { return Ok(None) };
+    Ok(Some(
+        html! { a href={ "/records/" (record.call) } { (time(&record.at)) } " " (badge(&record.outcome)) },
+    ))
+}
+
+/// `GET /agents/{id}`
+pub(super) async fn show(
+    State(admin): State<Arc<Admin>>,
+    caller: Caller,
+    Path(name): Path<String>,
+) -> Response {
+    answer(&caller, one(&admin, &caller, &name).await)
+}
+
+async fn one(admin: &Admin, caller: &Caller, name: &str) -> Result<Markup, Problem> {
+    let Shown { agent, history } = agents::shown(admin, caller, name).await?;
+    let wanted =
+        told::Wanted { agent: Some(agent.id.clone()), limit: Some(LAST_RECORDS), ..told::Wanted::default() };
+    let last = told::page(admin, caller, &wanted).await?;
+    let owner = |name: &Option<String>| name.clone().unwrap_or_else(|| "nobody".to_owned());
+    let rows = [
+        ("SPIFFE ID", agent.id.clone()),
+        ("Purpose", agent.purpose.clone()),
+        ("Team", agent.team.clone()),
+        ("Business owner", owner(&agent.owner.business)),
+        ("Technical owner", owner(&agent.owner.technical)),
+        ("Risk owner", owner(&agent.owner.risk)),
+        ("Autonomy today", agent.autonomy.clone()),
+        ("In the registry", agent.registered.clone()),
+        ("Groups", agent.groups.join(", ")),
+        ("Risk", agent.risk.to_string()),
+        ("Region", agent.region.clone()),
+        ("Vendor", agent.vendor.clone().unwrap_or_else(|| "our own".to_owned())),
+        ("Review due", agent.review_due.clone().unwrap_or_default()),
+    ];
+    let content = html! {
+        p class="state" { (badge(&agent.state)) @if let Some(one) = &agent.suspension { " " (suspended(one)) } }
+        (order(&agent, &page::token(admin, caller)))
+        dl { @for (name, value) in &rows { div { dt { (name) } dd { (text(or_dash(value))) } } } }
+        h2 { "Last records" }
+        (records::table(&last.records))
+        p { a href={ "/records?agent=" (segment(&agent.id)) } { "All records of this agent" } }
+        @if !history.is_empty() {
+            h2 { "Orders" }
+            ul class="plain" { @for one in &history { li { (suspended(one)) } } }
+        }
+    };
+    Ok(page::page(caller, Place::Agents, path(&agent.id), &content))
+}
+
+fn suspended(one: &Suspended) -> Markup {
+    html! {
+        "suspended " (time(&one.at)) " by " (text(&one.by)) ": " q { (text(&one.reason)) }
+        @if let Some(resumed) = &one.resumed {
+            "; resumed " (time(&resumed.at)) " by " (text(&resumed.by)) ": " q { (text(&resumed.reason)) }
+        }
+    }
+}
+
+/// The form by which an agent is stopped, or let go on; nothing where neither can be done.
+fn order(agent: &Agent, token: &str) -> Markup {
+    let (word, verb) = match (&agent.suspension, agent.state.as_str()) {
+        (_, "retired") => return html! {},
+        (Some(_), _) => ("Resume", "resume"),
+        (None, "suspended") => return html! { span class="quiet" { "by the registry" } },
+        (None, _) => ("Suspend", "suspend"),
+    };
+    html! {
+        details class="order" {
+            summary { (word) "…" }
+            form method="post" action={ "/agents/" (segment(&agent.id)) "/" (verb) } {
+                input type="hidden" name="token" value=(token);
+                label { "Reason, for the record" textarea name="reason" required rows="2" maxlength=(REASON_BYTES_MAX) {} }
+                button class=(verb) { (word) " " (text(path(&agent.id))) }
+            }
+        }
+    }
+}
+
+/// `POST /agents/{id}/suspend`
+pub(super) async fn suspend(
+    State(admin): State<Arc<Admin>>,
+    caller: Caller,
+    Path(name): Path<String>,
+    Filled(ordered): Filled<Ordered>,
+) -> Response {
+    carried(&admin, &caller, What::Suspend, &name, &ordered).await
+}
+
+/// `POST /agents/{id}/resume`
+pub(super) async fn resume(
+    State(admin): State<Arc<Admin>>,
+    caller: Caller,
+    Path(name): Path<String>,
+    Filled(ordered): Filled<Ordered>,
+) -> Response {
+    carried(&admin, &caller, What::Resume, &name, &ordered).await
+}
+
+async fn carried(admin: &Admin, caller: &Caller, what: What, name: &str, ordered: &Ordered) -> Response {
+    let done = match page::own(admin, caller, &ordered.token) {
+        Ok(()) => agents::ordered(admin, caller, what, name, &ordered.reason).await,
+        Err(problem) => Err(problem),
+    };
+    match done {
+        Ok(done) => see_other(&format!("/agents/{}", segment(&done.agent.id))),
+        Err(problem) => answer(caller, Err(problem)),
+    }
+}
+
+/// The path of a SPIFFE ID.
+fn path(id: &str) -> &str {
+    let rest = id.strip_prefix("spiffe://").unwrap_or(id);
+    rest.split_once('/').map_or(rest, |(_, path)| path)
+}
+
+fn or_dash(text: &str) -> &str {
+    if text.is_empty() { "–" } else { text }
+}
+
+impl Find {
+    fn finds(&self, agent: &Agent) -> bool {
+        let words = self.q.to_lowercase();
+        let owners = [&agent.owner.business, &agent.owner.technical, &agent.owner.risk];
+        let mut texts =
+            [&agent.id, &agent.team, &agent.purpose].into_iter().chain(owners.into_iter().flatten());
+        (self.state.is_empty() || agent.state == self.state)
+            && texts.any(|text| text.to_lowercase().contains(words.trim()))
+    }
+}

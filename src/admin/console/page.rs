@@ -1,0 +1,120 @@
+//! What every page has, and how text that others wrote is put on it.
+
+use aws_lc_rs::hmac;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use maud::{DOCTYPE, Markup, html};
+
+use crate::admin::Admin;
+use crate::admin::caller::Caller;
+use crate::admin::literal::{self, Part};
+use crate::admin::problem::Problem;
+
+/// Which part of the console a page is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Agents,
+    Records,
+    Nowhere,
+}
+
+/// A whole page.
+pub(super) fn page(caller: &Caller, place: Place, title: &str, content: &Markup) -> Markup {
+    let current = |here: Place| (place == here).then_some("page");
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { (literal::plain(title)) " · Holdpoint" }
+                link rel="stylesheet" href="/style.css";
+            }
+            body {
+                a class="skip" href="#content" { "Skip to content" }
+                header {
+                    strong class="brand" { "Holdpoint" }
+                    nav aria-label="Console" {
+                        a href="/" aria-current=[current(Place::Agents)] { "Agents" }
+                        a href="/records" aria-current=[current(Place::Records)] { "Records" }
+                    }
+                    span class="who" { (text(caller.name())) }
+                }
+                main id="content" {
+                    h1 { (text(title)) }
+                    (content)
+                }
+            }
+        }
+    }
+}
+
+/// The page that says what went wrong.
+pub(super) fn problem(caller: &Caller, problem: &Problem) -> Markup {
+    let (_, _, title) = problem.face();
+    let content = html! {
+        p class="problem" role="alert" { (text(&problem.detail())) }
+        p { a href="/" { "Back to the agents" } }
+    };
+    page(caller, Place::Nowhere, title, &content)
+}
+
+/// Text that somebody else may have written: what does not show itself is shown by its number.
+pub(super) fn text(text: &str) -> Markup {
+    html! {
+        @for part in literal::parts(text) {
+            @match part {
+                Part::Plain(plain) => (plain),
+                Part::Marked(c) => span class="hidden-char" title="a character that does not show itself" { (literal::name(c)) },
+            }
+        }
+    }
+}
+
+/// A word for a state or an outcome, with a colour beside the word.
+pub(super) fn badge(word: &str) -> Markup {
+    let tone = match word {
+        "active" | "allowed" | "executed" | "changed" => "good",
+        "suspended" | "denied" | "malformed" | "unavailable" | "broken" | "failed" => "bad",
+        "held" | "limited" | "read-only" | "review-overdue" | "tool-error" | "error" | "unknown" => "warn",
+        _ => "plain",
+    };
+    html! { span class={ "badge " (tone) } { (text(word)) } }
+}
+
+/// A moment, short for the eye and whole for a machine.
+pub(super) fn time(at: &str) -> Markup {
+    let day = at.get(..10).unwrap_or(at);
+    let clock = at.get(11..19).unwrap_or_default();
+    html! { time datetime=(at) title=(at) { (day) " " (clock) "\u{202f}Z" } }
+}
+
+/// A segment of a path.
+pub(super) fn segment(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len() + 8);
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                encoded.push(char::from(byte))
+            }
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
+/// By what a form is known to be one of this console's, made for this person.
+pub(super) fn token(admin: &Admin, caller: &Caller) -> String {
+    URL_SAFE_NO_PAD.encode(hmac::sign(&admin.forms, caller.who().as_str().as_bytes()))
+}
+
+/// Checks the token of a form.
+pub(super) fn own(admin: &Admin, caller: &Caller, token: &str) -> Result<(), Problem> {
+    let tag = URL_SAFE_NO_PAD.decode(token).unwrap_or_default();
+    hmac::verify(&admin.forms, caller.who().as_str().as_bytes(), &tag).map_err(|_| {
+        Problem::Forbidden(
+            "the form is not one of this console's, or is too old: load the page again".to_owned(),
+        )
+    })
+}

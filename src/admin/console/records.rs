@@ -1,0 +1,212 @@
+//! The pages about records: a search, and the whole story of one call.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::response::Response;
+use maud::{Markup, html};
+use serde_json::Value;
+
+use super::answer;
+use super::page::{self, Place, badge, segment, text, time};
+use crate::admin::Admin;
+use crate::admin::body::Asked;
+use crate::admin::caller::Caller;
+use crate::admin::problem::Problem;
+use crate::admin::records::{self as told, Call, Record, Wanted};
+
+/// What a call may have come to, as the search offers it.
+const OUTCOMES: [&str; 10] = [
+    "",
+    "allowed",
+    "denied",
+    "held",
+    "limited",
+    "malformed",
+    "unavailable",
+    "executed",
+    "tool-error",
+    "unknown",
+];
+
+/// `GET /records`
+pub(super) async fn list(
+    State(admin): State<Arc<Admin>>,
+    caller: Caller,
+    Asked(wanted): Asked<Wanted>,
+) -> Response {
+    answer(&caller, found(&admin, &caller, &wanted).await)
+}
+
+async fn found(admin: &Admin, caller: &Caller, wanted: &Wanted) -> Result<Markup, Problem> {
+    let records = told::page(admin, caller, wanted).await?;
+    let given = |text: &Option<String>| text.clone().unwrap_or_default();
+    let content = html! {
+        form class="search" method="get" action="/records" role="search" {
+            label { "Agent" input name="agent" value=(given(&wanted.agent)) placeholder="agent/support"; }
+            label { "Tool" input name="tool" value=(given(&wanted.tool)); }
+            label { "Outcome"
+                select name="outcome" {
+                    @for outcome in OUTCOMES {
+                        option value=(outcome) selected[given(&wanted.outcome) == outcome] { @if outcome.is_empty() { "any" } @else { (outcome) } }
+                    }
+                }
+            }
+            label { "Trace" input name="trace" value=(given(&wanted.trace)) placeholder="32 hexadecimal digits" size="34"; }
+            label { "From (UTC)" input name="from" value=(given(&wanted.from)) placeholder="2026-11-20T12:00"; }
+            label { "To (UTC)" input name="to" value=(given(&wanted.to)) placeholder="2026-11-20T13:00"; }
+            button { "Find" }
+        }
+        @if records.behind > 0 {
+            p class="problem" role="status" { "The index is " (records.behind) " records behind the audit: the newest may be missing here." }
+        }
+        (table(&records.records))
+        @if let Some(cursor) = records.cursor {
+            p { a rel="next" href={ "/records?" (query(wanted)) "cursor=" (cursor) } { "Older records" } }
+        }
+    };
+    Ok(page::page(caller, Place::Records, "Records", &content))
+}
+
+/// A search's query again, without its cursor.
+fn query(wanted: &Wanted) -> String {
+    let pairs = [
+        ("agent", &wanted.agent),
+        ("tool", &wanted.tool),
+        ("upstream", &wanted.upstream),
+        ("outcome", &wanted.outcome),
+        ("trace", &wanted.trace),
+        ("from", &wanted.from),
+        ("to", &wanted.to),
+    ];
+    let given = pairs.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?)));
+    given
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(name, value)| format!("{name}={}&", segment(value)))
+        .collect()
+}
+
+/// Records, a row each.
+pub(super) fn table(records: &[Record]) -> Markup {
+    if records.is_empty() {
+        return html! { p class="quiet" { "No records." } };
+    }
+    html! {
+        table class="cards" {
+            thead { tr { th { "Time" } th { "Type" } th { "Agent" } th { "Called" } th { "Outcome" } th { "Rule" } th { "Why" } } }
+            tbody {
+                @for record in records {
+                    tr {
+                        th scope="row" { a href={ "/records/" (record.call) } { (time(&record.at)) } }
+                        td data-label="Type" { (text(&record.kind)) }
+                        td data-label="Agent" { (text(short(&record.agent))) }
+                        td data-label="Called" { (called(&record.upstream, &record.tool)) @if !record.class.is_empty() { " " span class="quiet" { (text(&record.class)) } } }
+                        td data-label="Outcome" { (badge(&record.outcome)) }
+                        td data-label="Rule" { (text(or_dash(&record.rule))) }
+                        td data-label="Why" class="why" { (text(or_dash(&record.reason))) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn called(upstream: &str, tool: &str) -> Markup {
+    html! {
+        @if upstream.is_empty() && tool.is_empty() { "–" } @else {
+            span class="mono" { (text(upstream)) @if !tool.is_empty() { wbr; "." (text(tool)) } }
+        }
+    }
+}
+
+/// `GET /records/{id}`
+pub(super) async fn story(
+    State(admin): State<Arc<Admin>>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Response {
+    answer(&caller, whole(&admin, &caller, &id).await)
+}
+
+async fn whole(admin: &Admin, caller: &Caller, id: &str) -> Result<Markup, Problem> {
+    let story = told::told(admin, caller, id).await?;
+    let title = match story.calls.as_slice() {
+        [] => "Record".to_owned(),
+        [call] => format!("{}.{}", call.upstream, call.tool).trim_matches('.').to_owned(),
+        calls => format!("{} calls of one trace", calls.len()),
+    };
+    let title = if title.is_empty() { "Record".to_owned() } else { title };
+    let content = html! {
+        @for call in &story.calls { (verdict(call)) }
+        @if story.withheld > 0 {
+            p class="problem" { (story.withheld) " records of agents that you may not see are not shown." }
+        }
+        h2 { "Records" }
+        @for record in &story.records { (line(record)) }
+        @for missing in &story.missing { p class="problem" { (text(&missing.id)) ": " (text(&missing.why)) } }
+    };
+    Ok(page::page(caller, Place::Records, &title, &content))
+}
+
+/// What was decided about a call, by which rule and evidence, and who answers for the agent.
+fn verdict(call: &Call) -> Markup {
+    let policies = call.policies.join(", ");
+    let rows: [(&str, &str); 7] = [
+        ("Rule", &call.rule),
+        ("Policies", &policies),
+        ("Why", &call.reason),
+        ("Stopped at", call.stage.as_deref().unwrap_or_default()),
+        ("Ended", call.ended.as_deref().unwrap_or_default()),
+        ("Owner", &call.owner),
+        ("Team", &call.team),
+    ];
+    html! {
+        section class="verdict" {
+            p class="state" { (badge(&call.outcome)) " " (called(&call.upstream, &call.tool)) }
+            dl {
+                div { dt { "Agent" } dd { a href={ "/agents/" (segment(&call.agent)) } { (text(&call.agent)) } } }
+                @for (name, value) in rows { @if !value.is_empty() { div { dt { (name) } dd { (text(value)) } } } }
+                @for (name, value) in call.evidence.as_object().into_iter().flatten() {
+                    div { dt { "Evidence: " (text(name)) } dd { (evidence(value)) } }
+                }
+                @if let Some(trace) = &call.trace_id {
+                    div { dt { "Trace" } dd class="mono" { a href={ "/records?trace=" (trace) } { (trace) } } }
+                }
+                div { dt { "Record" } dd class="mono" { (text(&call.id)) } }
+            }
+        }
+    }
+}
+
+fn evidence(value: &Value) -> Markup {
+    match value {
+        Value::Array(items) if items.is_empty() => html! { "none" },
+        Value::Array(items) => {
+            html! { @for (at, item) in items.iter().enumerate() { @if at > 0 { ", " } (evidence(item)) } }
+        }
+        Value::String(word) => text(word),
+        other => text(&other.to_string()),
+    }
+}
+
+/// One record as it is in the audit.
+fn line(record: &Value) -> Markup {
+    let member = |name: &str| record.get(name).and_then(Value::as_str).unwrap_or_default();
+    let pretty = serde_json::to_string_pretty(record).unwrap_or_default();
+    html! {
+        details class="record" {
+            summary { (time(member("ts"))) " " strong { (text(member("type"))) } " " span class="quiet mono" { (text(member("id"))) } }
+            pre tabindex="0" { @for line in pretty.lines() { (text(line)) "\n" } }
+        }
+    }
+}
+
+/// An agent's id without its trust domain.
+fn short(id: &str) -> &str {
+    let rest = id.strip_prefix("spiffe://").and_then(|rest| rest.split_once('/')).map(|(_, path)| path);
+    rest.unwrap_or(or_dash(id))
+}
+
+fn or_dash(text: &str) -> &str {
+    if text.is_empty() { "–" } else { text }
+}

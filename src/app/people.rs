@@ -1,0 +1,58 @@
+//! What people reach the gateway by: the admin side, and its sockets on this machine.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::net::UnixListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::{StartError, State};
+use crate::admin::{self, Admin, Cut};
+use crate::identify::people::People;
+use crate::net::unix::{self, SocketFile};
+use crate::pipeline::Gateway;
+
+/// A socket that is listened on, and its file.
+pub(super) type Socket = (UnixListener, SocketFile);
+
+/// Listens on every socket.
+pub(super) async fn bind(paths: &[PathBuf]) -> Result<Vec<Socket>, StartError> {
+    let mut sockets = Vec::new();
+    for path in paths {
+        let bound = unix::listen(path).await;
+        sockets.push(bound.map_err(|why| StartError::Socket { path: path.clone(), why })?);
+    }
+    Ok(sockets)
+}
+
+/// The admin side of a gateway.
+pub(super) fn admin(
+    gateway: &Arc<Gateway>,
+    people: People,
+    state: &State,
+    drain: watch::Receiver<bool>,
+) -> Result<Arc<Admin>, StartError> {
+    let people = Arc::new(ArcSwap::from_pointee(people));
+    // Nobody can cut connections yet: an agent that is suspended is refused at its next request.
+    let cut: Cut = Arc::new(|_| 0);
+    Admin::new(Arc::clone(gateway), people, Arc::clone(&state.index), cut, drain).map_err(StartError::Keys)
+}
+
+/// Serves the sockets, and follows the audit for readers of events.
+pub(super) fn serve(
+    tasks: &mut JoinSet<()>,
+    sockets: Vec<Socket>,
+    admin: &Arc<Admin>,
+    drain: &watch::Receiver<bool>,
+) {
+    tasks.spawn(Arc::clone(admin).follow());
+    for (listener, file) in sockets {
+        let serving = admin::local(listener, Arc::clone(admin), drain.clone());
+        tasks.spawn(async move {
+            serving.await;
+            drop(file);
+        });
+    }
+}

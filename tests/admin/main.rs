@@ -1,0 +1,17 @@
+//! Stories of the admin listener, through real sockets and with real certificates.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "a test ends where it cannot go on"
+)]
+
+mod agents;
+mod command;
+mod console;
+mod doors;
+mod harness;
+mod records;
