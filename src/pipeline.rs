@@ -90,7 +90,7 @@ impl Default for Errands {
 /// Serves one request: whatever happens, it is on the record and it is answered.
 pub async fn serve(gw: &Arc<Gateway>, conn: &Arc<Conn>, request: Request<Inbound>) -> Response<Body> {
     let http = if conn.is_h2() { HttpVersion::Two } else { HttpVersion::One };
-    let mut record = Record::open(&gw.evidence, conn.peer(), http);
+    let mut record = Record::open(&gw.evidence, conn.peer(), conn.fingerprint(), http);
     let gone = Gone::of(&request);
     match run(gw, conn, &gone, request, &mut record).await {
         Ok(Passed::Reply(reply, slot, judging)) => {
@@ -147,7 +147,7 @@ async fn run(
     let answer = dialogue::Answer::of(gw, conn, &call);
     record.enter(Stage::Classify);
     let facts = classify::call(&gw.catalog, &call)?;
-    record.understood(&facts);
+    record.understood(&call, &facts);
     record.enter(Stage::Limit);
     let slot = limit::acquire(&gw.meters, limit::Subject::of(call.agent().id(), &facts))?;
     record.enter(Stage::Flow);

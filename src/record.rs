@@ -3,17 +3,28 @@
 //! The same value becomes the audit's records and the trace's spans, so that they cannot disagree. [`Committed`] is made
 //! here alone, when the ledger has the intent. A record that nobody closed closes itself as abandoned.
 
+mod attest;
+pub mod capture;
 pub mod chain;
+pub mod checkpoint;
 mod evidence;
 pub mod fold;
+pub mod keep;
 pub mod ledger;
+pub mod machine;
+mod merkle;
+mod pen;
 mod recover;
 pub mod restore;
+pub mod rotate;
+pub mod seal;
 mod segment;
+pub mod space;
 pub mod tail;
 pub mod verify;
 mod writer;
 
+pub use attest::Against;
 pub use chain::Kind;
 pub use evidence::Evidence;
 pub use ledger::{Appended, Config, Durability, Entry, Ledger, LedgerError, OnCommit, Stats};
@@ -23,20 +34,21 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use aws_lc_rs::digest;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use crate::call::{Class, PolicyAction, Protocol, RecordId, Shape, Stage, Stop, StopKind, TraceContext, hex};
+use crate::call::{Class, PolicyAction, Protocol, RecordId, Shape, Stage, Stop, StopKind, TraceContext};
 use crate::classify::Facts;
 use crate::decide::{Decision, Judged, Outcome, Permitted, wire};
 use crate::decode::mcp::McpAction;
-use crate::decode::{Action, Call, Payload};
+use crate::decode::{Action, Call};
 use crate::flow::{self, Label};
 use crate::identify::Agent;
 use crate::json::Members;
 use crate::net::Dial;
 use crate::telemetry::hop::{ErrorType, Hop, HttpVersion, StageTime};
 use crate::telemetry::{hop, spans};
+use capture::Capture;
+use seal::{Part, Sealed};
 
 /// The header that names a call's record, on every reply and on the request upstream.
 pub const RECORD_HEADER: http::HeaderName = http::HeaderName::from_static("holdpoint-record");
@@ -81,6 +93,8 @@ pub struct Record {
     decided: bool,
     /// The fingerprint of the credential that was used.
     credential: Option<String>,
+    /// SHA-256 of the certificate that it came with.
+    certificate: [u8; 32],
     state: State,
     _open: TaskTrackerToken,
 }
@@ -94,7 +108,12 @@ enum State {
 
 impl Record {
     /// Opens the record of a request that has just arrived.
-    pub fn open(evidence: &Arc<Evidence>, peer: SocketAddr, http: HttpVersion) -> Record {
+    pub fn open(
+        evidence: &Arc<Evidence>,
+        peer: SocketAddr,
+        certificate: [u8; 32],
+        http: HttpVersion,
+    ) -> Record {
         let mut hop = Box::new(Hop::new(Protocol::Http, spans::begin(None), SystemTime::now()));
         hop.caller.address = Some(peer.ip());
         hop.caller.port = Some(peer.port());
@@ -115,6 +134,7 @@ impl Record {
             asked: None,
             decided: false,
             credential: None,
+            certificate,
             state: State::Open,
             _open: evidence.open.token(),
         }
@@ -152,10 +172,10 @@ impl Record {
     pub fn decoded(&mut self, call: &Call) {
         self.noted.text("upstream", &call.route().name);
         self.said.text("upstream", &call.route().name);
-        if let Some(digest) = arguments_digest(call) {
+        if let Some(digest) = capture::arguments_digest(call) {
             self.noted.plain("arguments", digest);
         }
-        self.asked = asked(call);
+        self.asked = capture::asked(call);
         if let Some(method) = call.message().and_then(|message| message.method()) {
             self.noted.text("method", method);
         }
@@ -184,7 +204,12 @@ impl Record {
     }
 
     /// Notes what the call does.
-    pub fn understood(&mut self, facts: &Facts) {
+    pub fn understood(&mut self, call: &Call, facts: &Facts) {
+        if let Capture::Redacted = self.evidence.capture
+            && let Some(redacted) = capture::redacted(call, facts)
+        {
+            self.noted.text("redacted", &redacted);
+        }
         self.noted.text("tool", &facts.resource.name);
         self.said.text("tool", &facts.resource.name);
         if facts.resource.listed {
@@ -238,7 +263,8 @@ impl Record {
         let (call, facts) = permitted.into_parts();
         self.noted.texts("brings", brings.iter().map(|label| label.as_str()));
         let durability = durability(&facts);
-        let entry = self.first(Kind::Intent);
+        let sealed = self.seal(&call)?;
+        let entry = Entry { sealed, ..self.first(Kind::Intent) };
         // From here on the intent may reach the disk, even if nobody waits for that any more, and must not stand there
         // as if the call had gone.
         self.state = State::Committed(Durability::Written);
@@ -251,6 +277,22 @@ impl Record {
         }
         self.state = State::Committed(durability);
         Ok(Committed { call, facts })
+    }
+
+    /// Seals what the agent sent, when that is what the audit keeps. What must be kept and cannot be is not sent.
+    fn seal(&mut self, call: &Call) -> Result<Option<Box<Sealed>>, Box<Stop>> {
+        let (Capture::Sealed(auditor), Some(payload)) = (&self.evidence.capture, capture::payload(call)) else {
+            return Ok(None);
+        };
+        let sealed = auditor.seal(self.id, Part::Arguments, payload);
+        let sealed = sealed.ok_or_else(|| unavailable("the arguments could not be sealed"))?;
+        sealed.note(&mut self.noted);
+        Ok(Some(Box::new(sealed)))
+    }
+
+    /// Whether the beginning of the reply is wanted for the audit.
+    pub fn keeps_reply(&self) -> bool {
+        matches!(self.evidence.capture, Capture::Sealed(_))
     }
 
     /// The context that the upstream is given: a child of this hop's server span.
@@ -316,8 +358,10 @@ impl Record {
                 hop.decision.rule = Arc::clone(&stop.rule);
             }
         }
-        if stop.limit.as_ref().is_some_and(|limit| limit.name == crate::limit::CERTIFICATE) {
-            match self.evidence.folds.admit() {
+        if self.state == State::Open && stop.kind != StopKind::Held {
+            let refusal = fold::Refusal::of(self.certificate, stop);
+            match self.evidence.folds.admit(refusal) {
+                Some(0) => {}
                 Some(folded) => self.noted.number("folded", folded),
                 None => return self.finish(),
             }
@@ -403,7 +447,16 @@ impl Record {
             State::Committed(durability) => durability,
             State::Open | State::Closed => Durability::Written,
         };
-        (self.outcome(status, members), durability)
+        let kept = self.sealed_reply(reply, &mut members);
+        (Entry { sealed: kept, ..self.outcome(status, members) }, durability)
+    }
+
+    /// Seals what was kept of a reply. One that cannot be sealed is not: its digest stands, and it has passed already.
+    fn sealed_reply(&self, reply: &ReplyFacts, members: &mut Members) -> Option<Box<Sealed>> {
+        let (Capture::Sealed(auditor), Some(kept)) = (&self.evidence.capture, &reply.kept) else { return None };
+        let sealed = auditor.seal(self.id, Part::Reply, kept)?;
+        sealed.note(members);
+        Some(Box::new(sealed))
     }
 
     /// The record of how a call that was sent ended. What else is known of the call stands in its intent.
@@ -474,6 +527,8 @@ pub struct ReplyFacts {
     pub tool_error: bool,
     /// Its JSON-RPC error code.
     pub rpc_code: Option<i64>,
+    /// Its beginning, when the audit seals it.
+    pub kept: Option<Vec<u8>>,
     /// What of it was kept from the agent, and why: methods that the upstream asked for, or a reason.
     pub withheld: Vec<Arc<str>>,
 }
@@ -558,43 +613,6 @@ fn unrecorded(detail: &str) -> Box<Stop> {
     let text =
         "the upstream has replied, but the audit could not record it; the call may have had its effect";
     Stop::new(Stage::Observe, StopKind::Unavailable, "audit", text).operator(detail)
-}
-
-/// SHA-256 over what the agent sent, as `sha256:` and hexadecimal: of a tool call its arguments; of an HTTP request its
-/// method, path and query as one line, then its body.
-fn arguments_digest(call: &Call) -> Option<String> {
-    let mut context = digest::Context::new(&digest::SHA256);
-    if let Action::Http { path, raw_query, .. } = call.action() {
-        let query = raw_query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
-        context.update(format!("{} {path}{query}\n", call.head().method).as_bytes());
-    }
-    match call.payload() {
-        Payload::Rpc(message) => {
-            let params = message.params();
-            context.update(
-                params.map(|params| params.get("arguments").unwrap_or(params).raw()).unwrap_or_default(),
-            );
-        }
-        Payload::Json(document) => context.update(document.bytes()),
-        Payload::Form(bytes, _) | Payload::Other(bytes) => context.update(bytes),
-        Payload::None => {}
-        Payload::Opaque(_) => return None,
-    }
-    Some(format!("sha256:{}", hex(context.finish().as_ref())))
-}
-
-/// What was asked for in the agent's own words: kept where the catalogue has no name for it, so that an operator can
-/// give it one. Never arguments or a query.
-fn asked(call: &Call) -> Option<String> {
-    const CHARS_MAX: usize = 256;
-    let asked = match call.action() {
-        Action::Http { path, .. } => format!("{} {path}", call.head().method),
-        Action::Mcp(envelope) => match &envelope.action {
-            McpAction::CallTool { name } | McpAction::GetPrompt { name } => name.to_string(),
-            _ => return None,
-        },
-    };
-    Some(asked.chars().take(CHARS_MAX).collect())
 }
 
 #[cfg(test)]

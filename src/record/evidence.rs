@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio_util::task::TaskTracker;
 
+use super::capture::Capture;
 use super::{Ledger, fold};
 use crate::secret::PseudonymKey;
 use crate::telemetry::Telemetry;
@@ -18,6 +19,8 @@ pub struct Evidence {
     pub pseudonyms: PseudonymKey,
     /// The revision of policy in force.
     pub policy_revision: Arc<str>,
+    /// What of payloads is kept.
+    pub capture: Capture,
     /// Refusals that are folded.
     pub folds: fold::Folds,
     /// The records that are not closed; the end of the program waits for them.
