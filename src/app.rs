@@ -1,5 +1,7 @@
 //! Wiring: from what configuration gives to a running gateway, and its orderly end.
 
+mod audit;
+
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -7,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::net::TcpListener;
@@ -27,9 +28,10 @@ use crate::json::Members;
 use crate::limit::Meters;
 use crate::observe::Body;
 use crate::pipeline::{self, Errands, Gateway};
-use crate::record::fold::Folds;
+use crate::record::fold::{Folds, Refusal};
 use crate::record::{Entry, Evidence, Kind, Ledger, OnCommit, Recovered};
 use crate::secret::PseudonymKey;
+use crate::secret::ring::{Purpose, Ring};
 use crate::telemetry::Telemetry;
 
 /// Why the gateway cannot run.
@@ -50,7 +52,10 @@ pub enum StartError {
     },
     /// The keys.
     #[error("keys: {0}")]
-    Keys(String),
+    Keys(#[from] crate::secret::ring::KeyError),
+    /// The auditor's public key.
+    #[error("keys: {0}")]
+    Sealing(String),
     /// Traces.
     #[error(transparent)]
     Telemetry(#[from] crate::telemetry::StartError),
@@ -68,18 +73,21 @@ pub struct Running {
     gateway: Arc<Gateway>,
     tasks: JoinSet<()>,
     drain: watch::Sender<bool>,
+    publishing: audit::Publishing,
 }
 
 /// Starts everything; when this returns, agents are served.
 pub async fn start(loaded: Loaded) -> Result<Running, StartError> {
     let settings = loaded.settings.clone();
     let bound = bind(&settings.listeners).await?;
-    let (gateway, identity, trust, recovered) = gateway(loaded)?;
+    audit::rotate(&settings).await?;
+    let (gateway, identity, trust, recovered, keeping) = gateway(loaded)?;
     let gateway = Arc::new(gateway);
     let server = tls::server_config(trust, Role::Agents, Arc::clone(&identity)).map_err(StartError::Tls)?;
     let (drain, draining) = watch::channel(false);
     let mut tasks = JoinSet::new();
     tasks.spawn(ageing(Arc::clone(&gateway), identity, draining.clone()));
+    let publishing = keeping.start(&gateway.evidence, &mut tasks, &draining);
     let mut listeners = Vec::new();
     for (listener, socket) in bound {
         let address = socket.local_addr().unwrap_or(listener.address);
@@ -102,7 +110,7 @@ pub async fn start(loaded: Loaded) -> Result<Running, StartError> {
             }
         }
     }
-    Ok(Running { listeners, recovered, gateway, tasks, drain })
+    Ok(Running { listeners, recovered, gateway, tasks, drain, publishing })
 }
 
 /// Tells the metrics what ages: the gateway's certificate, and reviews of agents.
@@ -143,24 +151,29 @@ async fn bind(listeners: &[Listener]) -> Result<Vec<(Listener, TcpListener)>, St
     Ok(bound)
 }
 
-type Wired = (Gateway, Arc<tls::Identity>, Arc<ArcSwap<crate::identify::svid::Trust>>, Recovered);
+type Wired =
+    (Gateway, Arc<tls::Identity>, Arc<ArcSwap<crate::identify::svid::Trust>>, Recovered, audit::Keeping);
 
 fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
     let settings: Settings = loaded.settings;
-    let pseudonyms = PseudonymKey::new(&key(&settings.keys_dir, "pseudonym")?);
+    let ring = Ring::open(&settings.keys_dir)?;
+    let pseudonyms = PseudonymKey::new(&*ring.current_or_new(Purpose::Pseudonym)?);
     let telemetry = Arc::new(Telemetry::start(&settings.telemetry)?);
     let runs = Runs::new(settings.flow);
-    let audit = settings.audit.dir.clone();
+    let dir = settings.audit.dir.clone();
     let watched = Arc::clone(&telemetry);
     let on_commit: OnCommit = Arc::new(move |bytes, waited| watched.metrics().audit_committed(bytes, waited));
-    let (ledger, recovered) =
-        Ledger::open(crate::record::Config { on_commit: Some(on_commit), ..settings.audit })?;
-    restore(&runs, &audit)?;
+    let capture = audit::capture(&ring, settings.keeping.capturing)?;
+    let config = crate::record::Config { on_commit: Some(on_commit), ..settings.audit };
+    let (config, keeping) = audit::Keeping::of(config, &settings.keeping, &ring)?;
+    let (ledger, recovered) = Ledger::open(config)?;
+    restore(&runs, &dir)?;
     let evidence = Evidence {
         ledger,
         telemetry,
         pseudonyms,
         policy_revision: Arc::clone(loaded.policy.revision()),
+        capture,
         folds: Folds::default(),
         open: TaskTracker::new(),
     };
@@ -183,7 +196,8 @@ fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
         parked: Arc::default(),
         errands: Errands::default(),
     };
-    Ok((gateway, Arc::new(loaded.identity), Arc::new(ArcSwap::from_pointee(loaded.trust)), recovered))
+    let trust = Arc::new(ArcSwap::from_pointee(loaded.trust));
+    Ok((gateway, Arc::new(loaded.identity), trust, recovered, keeping))
 }
 
 /// The names by which agents may address the gateway, where its listeners name any.
@@ -202,25 +216,6 @@ fn restore(runs: &Runs, audit: &Path) -> Result<(), StartError> {
     let bring = |agent: &crate::call::AgentId, label, at| crate::flow::sent(runs, agent, &[label], at);
     crate::record::restore::labels(audit, bring)
         .map_err(|source| crate::record::LedgerError::Io { path: audit.to_owned(), source }.into())
-}
-
-/// A key of 32 bytes, made when there is none.
-fn key(dir: &Path, purpose: &str) -> Result<[u8; 32], StartError> {
-    use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-    let fail = |error: std::io::Error| StartError::Keys(format!("{}: {error}", dir.join(purpose).display()));
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(fail)?;
-    let path = dir.join(format!("{purpose}.key"));
-    if let Ok(bytes) = std::fs::read(&path) {
-        return bytes
-            .try_into()
-            .map_err(|_| StartError::Keys(format!("{}: is not 32 bytes", path.display())));
-    }
-    let mut bytes = [0; 32];
-    SystemRandom::new().fill(&mut bytes).map_err(|_| StartError::Keys("no random numbers".to_owned()))?;
-    let mut file =
-        std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(fail)?;
-    std::io::Write::write_all(&mut file, &bytes).and_then(|()| file.sync_all()).map_err(fail)?;
-    Ok(bytes)
 }
 
 // === impl Running ===
@@ -250,6 +245,7 @@ impl Running {
             self.tasks.shutdown().await;
         }
         self.gateway.upstreams.end().await;
+        self.publishing.end(&self.gateway.evidence).await;
         self.gateway.evidence.telemetry.shutdown().await;
     }
 }
@@ -273,7 +269,7 @@ impl Handler for Agents {
     fn refused(&self, peer: SocketAddr, reason: &'static str, detail: String) {
         let evidence = &self.gateway.evidence;
         evidence.telemetry.metrics().connection_refused(reason);
-        let Some(folded) = evidence.folds.admit() else { return };
+        let Some(folded) = evidence.folds.admit(Refusal::of_connection(reason)) else { return };
         let mut members = Members::default();
         members.text("stage", "accept");
         members.text("listener", &self.listener);

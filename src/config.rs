@@ -1,5 +1,6 @@
 //! Configuration: YAML becomes each stage's own typed `Config` once, and every mistake is reported together.
 
+pub mod audit;
 pub mod catalog;
 mod load;
 pub mod raw;
@@ -7,6 +8,7 @@ pub mod registry;
 mod stdio;
 mod upstream;
 
+pub use audit::audit_dir;
 pub use load::{Listener, ListenerKind, Loaded, Settings, load, policy_dir};
 
 /// The JSON Schema of the configuration file.

@@ -16,6 +16,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
 use crate::record::Evidence;
+use crate::record::space::Room;
 
 /// Connections at one time: a scraper and a few probes.
 const CONNECTIONS_MAX: usize = 64;
@@ -59,10 +60,16 @@ fn answer(evidence: &Evidence, request: &Request<Incoming>) -> Response<Full<Byt
     match request.uri().path() {
         "/healthz" => text(StatusCode::OK, "text/plain", "ok\n".to_owned()),
         "/readyz" => {
-            let lost = evidence.ledger.stats().lost;
-            let state = if lost > 0 { "degraded" } else { "ready" };
-            let body = json!({"status": state, "audit": {"lost": lost}});
-            text(StatusCode::OK, "application/json", format!("{body}\n"))
+            let (ledger, lost) = (&evidence.ledger, evidence.ledger.stats().lost);
+            let room = ledger.room();
+            // Not ready is who cannot serve an allowed read; with less than that, writes are refused one by one.
+            let (status, state) = match (room, ledger.failure()) {
+                (Room::Floor, _) | (_, Some(_)) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+                (Room::Ample, None) if lost == 0 => (StatusCode::OK, "ready"),
+                (Room::Ample | Room::Low, None) => (StatusCode::OK, "degraded"),
+            };
+            let audit = json!({"lost": lost, "room": room.as_str(), "free_bytes": ledger.free_bytes(), "failure": ledger.failure()});
+            text(status, "application/json", format!("{}\n", json!({"status": state, "audit": audit})))
         }
         "/metrics" => {
             let format = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -8,12 +8,15 @@ pub mod capture;
 pub mod chain;
 pub mod checkpoint;
 mod evidence;
+pub mod export;
 pub mod fold;
 pub mod keep;
 pub mod ledger;
 pub mod machine;
 mod merkle;
 mod pen;
+pub mod prove;
+pub mod publish;
 mod recover;
 pub mod restore;
 pub mod rotate;
@@ -281,7 +284,8 @@ impl Record {
 
     /// Seals what the agent sent, when that is what the audit keeps. What must be kept and cannot be is not sent.
     fn seal(&mut self, call: &Call) -> Result<Option<Box<Sealed>>, Box<Stop>> {
-        let (Capture::Sealed(auditor), Some(payload)) = (&self.evidence.capture, capture::payload(call)) else {
+        let (Capture::Sealed(auditor), Some(payload)) = (&self.evidence.capture, capture::payload(call))
+        else {
             return Ok(None);
         };
         let sealed = auditor.seal(self.id, Part::Arguments, payload);
@@ -453,7 +457,9 @@ impl Record {
 
     /// Seals what was kept of a reply. One that cannot be sealed is not: its digest stands, and it has passed already.
     fn sealed_reply(&self, reply: &ReplyFacts, members: &mut Members) -> Option<Box<Sealed>> {
-        let (Capture::Sealed(auditor), Some(kept)) = (&self.evidence.capture, &reply.kept) else { return None };
+        let (Capture::Sealed(auditor), Some(kept)) = (&self.evidence.capture, &reply.kept) else {
+            return None;
+        };
         let sealed = auditor.seal(self.id, Part::Reply, kept)?;
         sealed.note(members);
         Some(Box::new(sealed))

@@ -19,6 +19,7 @@ use crate::identify::svid::{DomainSource, Role, Trust};
 use crate::json::Limits;
 use crate::{accept, flow, forward, limit, record, telemetry};
 
+use super::audit::Keeping;
 use super::raw::{File, OneOrMany};
 use super::{catalog, registry, upstream};
 use crate::units;
@@ -61,6 +62,8 @@ pub struct Settings {
     pub flow: flow::Config,
     /// The audit.
     pub audit: record::Config,
+    /// How evidence is kept.
+    pub keeping: Keeping,
     /// The gateway's keys.
     pub keys_dir: PathBuf,
     /// Traces and metrics.
@@ -272,13 +275,15 @@ impl Reader {
             self.mistake("keys", "is required: {dir: …}");
         }
         let (accept, decode) = self.bounds(raw);
+        let (audit, keeping) = self.audit(raw).unzip();
         Some(Settings {
             listeners,
             accept,
             decode,
             limits: self.limits(raw),
             flow: flow::Config { window },
-            audit: self.audit(raw)?,
+            audit: audit?,
+            keeping: keeping?,
             keys_dir: keys_dir?,
             telemetry: self.telemetry(raw),
         })
@@ -383,20 +388,6 @@ impl Reader {
         }
         dimensions.sort_unstable();
         dimensions
-    }
-
-    fn audit(&mut self, raw: &File) -> Option<record::Config> {
-        let Some(audit) = &raw.audit else {
-            self.mistake("audit", "is required: {dir: …}");
-            return None;
-        };
-        if audit.capture.as_deref().is_some_and(|capture| capture != "digest") {
-            self.mistake("audit.capture", "must be `digest`: redacted and sealed are not supported yet");
-        }
-        self.not_yet("audit.retain", audit.retain.is_some());
-        self.not_yet("audit.free_bytes_min", audit.free_bytes_min.is_some());
-        self.not_yet("audit.checkpoints", audit.checkpoints.is_some());
-        Some(record::Config::new(self.path(&audit.dir)))
     }
 
     fn telemetry(&mut self, raw: &File) -> telemetry::Config {

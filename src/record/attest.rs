@@ -63,7 +63,9 @@ impl Attest {
         for checkpoint in &against.checkpoints {
             if checkpoint.signer().is_none() {
                 let Checkpoint { seq, at, .. } = checkpoint;
-                return Err(format!("the checkpoint of record {seq} at {at} is not signed by the key that it names"));
+                return Err(format!(
+                    "the checkpoint of record {seq} at {at} is not signed by the key that it names"
+                ));
             }
             outside.entry(checkpoint.seq).or_default().push(checkpoint.clone());
         }
@@ -179,7 +181,8 @@ impl Attest {
                 return Err("its rotation is not signed by the key that it names".to_owned());
             };
             let believed = self.trusted.contains(&by);
-            self.trusted.extend(rotation.signs_next().filter(|next| believed && !self.trusted.contains(next)));
+            self.trusted
+                .extend(rotation.signs_next().filter(|next| believed && !self.trusted.contains(next)));
         }
         if let Some(deletion) = body.deletion {
             if deletion.signer().is_none() {
@@ -193,7 +196,10 @@ impl Attest {
     /// Whether a checkpoint kept elsewhere is of this log, and by a key that is believed.
     fn of_this_log(&self, outside: &Checkpoint) -> Result<(), String> {
         if self.origin.as_ref().is_some_and(|origin| *origin != outside.origin) {
-            return Err(format!("the checkpoint of record {} is of another log, {}", outside.seq, outside.origin));
+            return Err(format!(
+                "the checkpoint of record {} is of another log, {}",
+                outside.seq, outside.origin
+            ));
         }
         let believed = outside.signer().is_some_and(|key| self.trusted.contains(&key));
         if self.given && !believed {
@@ -220,7 +226,10 @@ impl Attest {
                  records were cut off, or this is an older copy"
             ));
         } else if self.given && !self.known && self.attested.checkpoints > 0 {
-            wrong = Some("none of its checkpoints is signed by a key that was given: it was written by another".to_owned());
+            wrong = Some(
+                "none of its checkpoints is signed by a key that was given: it was written by another"
+                    .to_owned(),
+            );
         }
         let notes = &mut self.attested.notes;
         if !archived.is_empty() {

@@ -233,8 +233,13 @@ impl Ledger {
         let (queue, entries) = std::sync::mpsc::sync_channel(config.queue_max);
         let done = writer::start(pen, lock, entries, shared.clone(), &config)
             .map_err(|source| LedgerError::Io { path: config.dir.clone(), source })?;
-        let inner =
-            Inner { queue: Some(queue), shared, done: std::sync::Mutex::new(done), wait: config.wait, origin };
+        let inner = Inner {
+            queue: Some(queue),
+            shared,
+            done: std::sync::Mutex::new(done),
+            wait: config.wait,
+            origin,
+        };
         Ok((Ledger { inner: Arc::new(inner) }, recovered))
     }
 

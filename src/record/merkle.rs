@@ -101,7 +101,11 @@ mod tests {
             let whole = root(&leaves);
             for (index, leaf) in leaves.iter().enumerate() {
                 let path = path(&leaves, index);
-                assert_eq!(root_of(*leaf, index as u64, size.into(), &path), Some(whole), "{index} of {size}");
+                assert_eq!(
+                    root_of(*leaf, index as u64, size.into(), &path),
+                    Some(whole),
+                    "{index} of {size}"
+                );
                 let other = Leaf::of(b"another");
                 assert_ne!(root_of(other, index as u64, size.into(), &path), Some(whole));
                 let longer = [path.as_slice(), &[other]].concat();
@@ -113,8 +117,7 @@ mod tests {
     #[test]
     fn the_root_of_the_standard_s_seven_leaves_is_built_as_it_says() {
         let [a, b, c, d, e, f, g] = leaves(7).try_into().unwrap();
-        let (abcd, ef) =
-            (Leaf::node(Leaf::node(a, b), Leaf::node(c, d)), Leaf::node(e, f));
+        let (abcd, ef) = (Leaf::node(Leaf::node(a, b), Leaf::node(c, d)), Leaf::node(e, f));
         assert_eq!(root(&[a, b, c, d, e, f, g]), Leaf::node(abcd, Leaf::node(ef, g)));
         let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         assert_eq!(root(&[]).to_string(), empty);

@@ -170,7 +170,8 @@ impl Pen {
     /// Signs what was written so far, as a record. The file that it went to, or `None` when there is nothing to sign or
     /// nobody who signs.
     pub(super) fn sign(&mut self) -> Result<Option<Files>, PenError> {
-        let (Some(signing), Some(last)) = (&self.signing, self.seq.checked_sub(1).filter(|last| *last > 0)) else {
+        let (Some(signing), Some(last)) = (&self.signing, self.seq.checked_sub(1).filter(|last| *last > 0))
+        else {
             return Ok(None);
         };
         let unknown = Frontier::begin(self.seq);
@@ -262,8 +263,7 @@ impl Pen {
 
     /// Whether the buffer needs another segment than the open one.
     fn is_full(&self) -> bool {
-        self.file.is_none()
-            || (self.len > 0 && self.len + self.buffer.len() as u64 > self.segment_bytes_max)
+        self.file.is_none() || (self.len > 0 && self.len + self.buffer.len() as u64 > self.segment_bytes_max)
     }
 
     /// Appends the buffer to the open segment.
@@ -273,7 +273,8 @@ impl Pen {
         entries: impl Iterator<Item = &'a Entry> + Clone,
     ) -> Result<Files, PenError> {
         let mut written = self.try_write();
-        let full = matches!(&written, Err(PenError::Refused(error)) if error.kind() == io::ErrorKind::StorageFull);
+        let full =
+            matches!(&written, Err(PenError::Refused(error)) if error.kind() == io::ErrorKind::StorageFull);
         if full && entries.clone().any(|entry| entry.closes.is_some()) && self.space.free_reserve() {
             written = self.try_write();
         }

@@ -10,9 +10,9 @@ use std::time::Duration;
 use super::chain::{Fault, Kind, Leaf, Walker};
 use super::checkpoint;
 use super::ledger::{Config, Entry, LedgerError};
-use super::segment::{self, End, Lines, Segment};
 use super::merkle::Frontier;
 use super::pen::{FLOOR, Open, Pen, Signing, append_to, sync_dir};
+use super::segment::{self, End, Lines, Segment};
 use crate::call::RecordId;
 use crate::json::Members;
 

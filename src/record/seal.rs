@@ -165,7 +165,8 @@ pub enum OpenError {
 pub fn open(dir: &Path, id: &str, private: &[u8; 32]) -> io::Result<Result<Vec<Opened>, OpenError>> {
     let mut opened = Vec::new();
     for record in super::tail::find(dir, id)? {
-        let (Some(sealed), Some(seq)) = (record.get("sealed"), record.get("seq").and_then(Value::as_u64)) else {
+        let (Some(sealed), Some(seq)) = (record.get("sealed"), record.get("seq").and_then(Value::as_u64))
+        else {
             continue;
         };
         let text = |name: &str| sealed.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -195,7 +196,8 @@ fn open_one(
         return Ok(Err(OpenError::Changed { id: name, part: word }));
     }
     let private = HpkePrivateKey::from(private.to_vec());
-    let opened = SUITE.open(&EncapsulatedSecret(enc), INFO, about(id, part).as_bytes(), &ciphertext, &private);
+    let opened =
+        SUITE.open(&EncapsulatedSecret(enc), INFO, about(id, part).as_bytes(), &ciphertext, &private);
     Ok(opened.map_err(|_| OpenError::Key { id: name, part: word, key: key.to_owned() }))
 }
 

@@ -34,6 +34,15 @@ pub enum Room {
 }
 
 impl Room {
+    /// The word for people.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Room::Ample => "ample",
+            Room::Low => "low",
+            Room::Floor => "none",
+        }
+    }
+
     /// Whether an entry may still be written.
     pub(super) fn admits(self, entry: &Entry, durability: Durability) -> bool {
         match (self, entry.kind) {
@@ -113,7 +122,9 @@ impl Space {
         if room != before {
             let dir = self.dir.display();
             match room {
-                Room::Ample => tracing::info!(audit.dir = %dir, audit.free_bytes = free, "the audit has room again"),
+                Room::Ample => {
+                    tracing::info!(audit.dir = %dir, audit.free_bytes = free, "the audit has room again")
+                }
                 Room::Low => {
                     tracing::error!(audit.dir = %dir, audit.free_bytes = free, "the audit's disk is low: writes and external calls are refused")
                 }
@@ -132,8 +143,7 @@ impl Space {
 
     fn set_aside(&self) -> io::Result<()> {
         let path = self.dir.join(RESERVE);
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
         let made = match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, self.reserve_bytes) {
             Err(rustix::io::Errno::OPNOTSUPP) => fill(&mut file, self.reserve_bytes),
             made => made.map_err(io::Error::from),

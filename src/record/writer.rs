@@ -182,7 +182,11 @@ fn put(pen: &mut Pen, group: Vec<Pending>, syncs: &SyncSender<Written>, shared: 
                     Durability::Written => shared.accept(pending, seq),
                     Durability::Synced => {
                         let files = files.clone();
-                        hand_over(syncs, Written { pending: Some((pending, seq)), checkpoint: None, files }, shared);
+                        hand_over(
+                            syncs,
+                            Written { pending: Some((pending, seq)), checkpoint: None, files },
+                            shared,
+                        );
                     }
                 }
             }

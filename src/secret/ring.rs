@@ -180,7 +180,8 @@ impl Ring {
 
     /// Makes the staged key current and the current one previous. There is a current key at every moment.
     pub fn turn(&self, purpose: Purpose) -> Result<(), KeyError> {
-        let [current, previous, next] = [Slot::Current, Slot::Previous, Slot::Next].map(|slot| self.path(purpose, slot));
+        let [current, previous, next] =
+            [Slot::Current, Slot::Previous, Slot::Next].map(|slot| self.path(purpose, slot));
         let aside = previous.with_extension("new");
         let fail = |source| KeyError::Io { path: current.clone(), source };
         if current.exists() {

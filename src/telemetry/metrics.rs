@@ -128,6 +128,8 @@ pub struct Metrics {
     dropped: Family<Reason, Counter>,
     exported: Counter,
     refused: Family<Reason, Counter>,
+    checkpoint_failures: Counter,
+    audit_free_bytes: Gauge,
     reload_failures: Counter,
     trust_expiry: Family<Named, Float>,
     reviews_due: Gauge,
@@ -157,6 +159,8 @@ impl Metrics {
             dropped: Family::default(),
             exported: Counter::default(),
             refused: Family::default(),
+            checkpoint_failures: Counter::default(),
+            audit_free_bytes: Gauge::default(),
             reload_failures: Counter::default(),
             trust_expiry: Family::default(),
             reviews_due: Gauge::default(),
@@ -224,6 +228,11 @@ impl Metrics {
         );
         let mut add = |name: &str, help: &str, counter| registry.register(name, help, counter);
         add("holdpoint_audit_bytes", "Bytes written to the audit", self.audit_bytes.clone());
+        add(
+            "holdpoint_audit_checkpoint_failures",
+            "Signed checkpoints that could not be published",
+            self.checkpoint_failures.clone(),
+        );
         add("holdpoint_reload_failures", "Reloads refused because of mistakes", self.reload_failures.clone());
         add("holdpoint_telemetry_exported", "Spans that the collector confirmed", self.exported.clone());
         let mut add = |name: &str, help: &str, by_reason| registry.register(name, help, by_reason);
@@ -239,6 +248,11 @@ impl Metrics {
         );
         let mut add = |name: &str, help: &str, gauge| registry.register(name, help, gauge);
         add("holdpoint_holds_pending", "Holds that wait for people", self.holds_pending.clone());
+        add(
+            "holdpoint_audit_free_bytes",
+            "What the audit's disk has left; 0 when nobody looks",
+            self.audit_free_bytes.clone(),
+        );
         add("holdpoint_reviews_due", "Agents whose review is due", self.reviews_due.clone());
     }
 
@@ -329,6 +343,16 @@ impl Metrics {
     /// What we present or trust, by its configured name, expires so many seconds from now (negative: expired).
     pub fn trust_expiry(&self, name: &Arc<str>, seconds: f64) {
         self.trust_expiry.get_or_create(&Named { name: Arc::clone(name) }).set(seconds);
+    }
+
+    /// A checkpoint could not be published.
+    pub fn checkpoint_unpublished(&self) {
+        self.checkpoint_failures.inc();
+    }
+
+    /// What the audit's disk has left.
+    pub fn audit_free_bytes(&self, bytes: u64) {
+        self.audit_free_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// So many agents' reviews are due.
