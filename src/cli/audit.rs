@@ -23,8 +23,8 @@ pub(super) struct Arguments {
     #[command(flatten)]
     config: ConfigFile,
     /// The audit's directory; the configuration's by default.
-    #[arg(long = "audit", global = true)]
-    dir: Option<PathBuf>,
+    #[arg(long, global = true)]
+    audit: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -101,7 +101,7 @@ fn form(word: &str) -> Result<Form, String> {
 
 /// Runs one of the commands.
 pub(super) fn run(arguments: Arguments, format: Format, out: &mut dyn Write) -> u8 {
-    let Arguments { config, dir: named, command } = arguments;
+    let Arguments { config, audit: named, command } = arguments;
     let dir =
         |own: Option<PathBuf>| own.or_else(|| named.clone()).or_else(|| config::audit_dir(&config.config));
     let missing = || {

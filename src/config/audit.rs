@@ -10,8 +10,6 @@ use crate::record::keep::Retention;
 use crate::telemetry::poster::Poster;
 use crate::yaml;
 
-/// The low-water mark when none is given.
-const FREE_BYTES_MIN: usize = 256 << 20;
 /// When segments are compressed if nothing else is said: 30 days.
 const ARCHIVE_AFTER_SECONDS: u64 = 30 * 86_400;
 /// The labels of a day come back from segments that are not archived.
@@ -67,7 +65,7 @@ impl Reader {
             }
         };
         let dir = self.path(&audit.dir);
-        let free = self.size("audit.free_bytes_min", audit.free_bytes_min.as_deref(), FREE_BYTES_MIN);
+        let free = self.size("audit.free_bytes_min", audit.free_bytes_min.as_deref(), 0);
         let retention = self.retention(audit);
         let targets = self.targets(audit, raw, &dir);
         let config = record::Config { free_bytes_min: free as u64, ..record::Config::new(dir) };

@@ -275,12 +275,13 @@ impl Reader {
             self.mistake("keys", "is required: {dir: …}");
         }
         let (accept, decode) = self.bounds(raw);
+        let limits = self.limits(raw);
         let (audit, keeping) = self.audit(raw).unzip();
         Some(Settings {
             listeners,
             accept,
             decode,
-            limits: self.limits(raw),
+            limits,
             flow: flow::Config { window },
             audit: audit?,
             keeping: keeping?,

@@ -312,7 +312,7 @@ pub struct Audit {
     pub retain: Option<String>,
     /// When segments are compressed into the archive; 30d when not said, 2d at least.
     pub archive_after: Option<String>,
-    /// Below so much room on the disk writes and external calls are refused; 256MiB when not said.
+    /// Below so much room on the disk writes and external calls are refused; without it, when the disk is full.
     pub free_bytes_min: Option<String>,
     /// Where signed checkpoints are published, beside the log.
     #[serde(default)]
