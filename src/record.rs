@@ -14,6 +14,7 @@ pub mod keep;
 pub mod ledger;
 pub mod machine;
 mod merkle;
+mod note;
 mod pen;
 pub mod prove;
 pub mod publish;
@@ -39,9 +40,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use crate::call::{Class, PolicyAction, Protocol, RecordId, Shape, Stage, Stop, StopKind, TraceContext};
+use crate::call::{Protocol, RecordId, Shape, Stage, Stop, StopKind, TraceContext};
 use crate::classify::Facts;
-use crate::decide::{Decision, Judged, Outcome, Permitted, wire};
+use crate::decide::{Judged, Outcome, Permitted, wire};
 use crate::decode::mcp::McpAction;
 use crate::decode::{Action, Call};
 use crate::flow::{self, Label};
@@ -51,6 +52,7 @@ use crate::net::Dial;
 use crate::telemetry::hop::{ErrorType, Hop, HttpVersion, StageTime};
 use crate::telemetry::{hop, spans};
 use capture::Capture;
+use note::{durability, error_type, note_decision, note_stop, route, unavailable, unrecorded};
 use seal::{Part, Sealed};
 
 /// The header that names a call's record, on every reply and on the request upstream.
@@ -553,83 +555,5 @@ impl Committed {
     /// Takes the call out, to send it.
     pub(crate) fn into_call(self) -> Call {
         self.call
-    }
-}
-
-/// The path template of a catalogued HTTP operation, `METHOD /path`; nothing else has a route.
-fn route(protocol: Protocol, operation: &str) -> Option<Arc<str>> {
-    let (_, path) = operation.split_once(' ')?;
-    (protocol == Protocol::Http).then(|| Arc::from(path))
-}
-
-fn durability(facts: &Facts) -> Durability {
-    if facts.action == PolicyAction::Discover || facts.class == Class::Read {
-        Durability::Written
-    } else {
-        Durability::Synced
-    }
-}
-
-fn note_decision(members: &mut Members, decision: &Decision, revision: &str) {
-    members.object("decision", |members| {
-        let outcome = match decision.outcome {
-            Outcome::Allow => "allowed",
-            Outcome::Deny => "denied",
-            Outcome::Hold(_) => "held",
-        };
-        members.text("outcome", outcome);
-        members.text("rule", &decision.rule);
-        members.texts("policies", decision.policies.iter().map(|id| &**id));
-        members.text("reason", &decision.reason);
-        if !decision.errors.is_empty() {
-            members.texts("errors", decision.errors.iter().map(String::as_str));
-        }
-        members.text("revision", revision);
-    });
-}
-
-fn note_stop(members: &mut Members, stop: &Stop) {
-    members.text("stage", stop.stage.as_str());
-    members.text("reason", stop.reason);
-    members.text("detail", &stop.operator);
-}
-
-fn error_type(stop: &Stop) -> Option<ErrorType> {
-    match (stop.kind, stop.reason) {
-        (_, "client-gone") => Some(ErrorType::Cancelled),
-        (StopKind::UpstreamFailed, "upstream-timeout") => Some(ErrorType::Timeout),
-        (StopKind::UpstreamFailed, _) => Some(ErrorType::Connection),
-        _ => None,
-    }
-}
-
-fn unavailable(detail: &str) -> Box<Stop> {
-    Stop::new(
-        Stage::Commit,
-        StopKind::Unavailable,
-        "audit",
-        "the audit is not available; nothing was sent. Try again.",
-    )
-    .operator(detail)
-    .retry_after(Duration::from_secs(5))
-}
-
-/// The call was made, so the agent must not be invited to make it again.
-fn unrecorded(detail: &str) -> Box<Stop> {
-    let text =
-        "the upstream has replied, but the audit could not record it; the call may have had its effect";
-    Stop::new(Stage::Observe, StopKind::Unavailable, "audit", text).operator(detail)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::call::Era;
-
-    #[test]
-    fn only_catalogued_http_operations_have_a_route() {
-        assert_eq!(route(Protocol::Http, "GET /v1/notes/{id}").as_deref(), Some("/v1/notes/{id}"));
-        assert_eq!(route(Protocol::Http, "*unlisted*"), None);
-        assert_eq!(route(Protocol::Mcp(Era::Legacy), "send mail"), None);
     }
 }
