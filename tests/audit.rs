@@ -18,6 +18,7 @@ use holdpoint::record::export::{self, Filter, Form};
 use holdpoint::record::keep::{Keeper, Retention};
 use holdpoint::record::machine::{Machine, Real};
 use holdpoint::record::prove::{self, Proof};
+use holdpoint::record::publish::{self, OnPublished, Place};
 use holdpoint::record::rotate;
 use holdpoint::record::seal::{self, Auditor, OpenError, Part};
 use holdpoint::record::space::Room;
@@ -26,6 +27,7 @@ use holdpoint::record::verify::{Report, Status, verify, verify_against};
 use holdpoint::record::{Against, Config, Durability, Entry, Kind, Ledger, LedgerError};
 use holdpoint::secret::ring::{self, KeyError, Purpose, Ring, Slot};
 use holdpoint::secret::signer::{PublicKey, Signer};
+use holdpoint::telemetry::poster::Poster;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
@@ -739,6 +741,66 @@ async fn checkpoints_are_told_once_they_are_durable_and_read_back_from_a_file() 
     assert_eq!(audit::verify_against(&dir.audit(), (Some(&key), Some(&file)), Format::Text, &mut out), 0);
     let text = String::from_utf8(out).unwrap();
     assert!(text.contains(&format!("checkpoints kept elsewhere that hold: {}", told.len())), "{text}");
+}
+
+/// A server that answers each POST with the next of these statuses, and gives the bodies.
+async fn witness(statuses: Vec<u16>) -> (String, tokio::task::JoinHandle<Vec<String>>) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/holdpoint", listener.local_addr().unwrap());
+    let served = tokio::spawn(async move {
+        let mut bodies = Vec::new();
+        for status in statuses {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let (mut text, mut piece) = (String::new(), [0; 4096]);
+            while !text.contains("\r\n\r\n") || !text.ends_with('}') {
+                let read = stream.read(&mut piece).await.unwrap();
+                text.push_str(str::from_utf8(&piece[..read]).unwrap());
+            }
+            bodies.push(text.split("\r\n\r\n").nth(1).unwrap().to_owned());
+            let answer = format!("HTTP/1.1 {status} Told\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+        bodies
+    });
+    (url, served)
+}
+
+#[tokio::test]
+async fn a_witness_that_fails_is_counted_holds_up_nothing_and_gets_the_newest_later() {
+    let dir = Dir::new();
+    let (url, served) = witness(vec![503, 200]).await;
+    let (collector, collected) = witness(vec![200, 200]).await;
+    let (tell, newest) = tokio::sync::watch::channel(None);
+    let config = Config {
+        on_checkpoint: Some(Arc::new(move |checkpoint| {
+            tell.send_replace(Some(checkpoint.clone()));
+        })),
+        checkpoint_records_max: 1_000_000,
+        ..dir.config()
+    };
+    let (ledger, _) = Ledger::open(Config { segment_bytes_max: 64 << 20, ..config }).unwrap();
+    let (told, mut results) = tokio::sync::mpsc::channel(16);
+    let on_published: OnPublished = Arc::new(move |published| told.try_send(published.clone()).unwrap());
+    let places = vec![Place::Url(Poster::new(&url).unwrap()), Place::Otlp(Poster::new(&collector).unwrap())];
+    let (end, ended) = tokio::sync::oneshot::channel();
+    let publishing = tokio::spawn(publish::run(places, newest, on_published, ended));
+    calls(&ledger, 3).await;
+    ledger.checkpoint().await.unwrap();
+    assert!(results.recv().await.unwrap().unwrap_err().contains("503"));
+    assert_eq!(results.recv().await.unwrap(), Ok(()));
+    calls(&ledger, 3).await;
+    ledger.checkpoint().await.unwrap();
+    end.send(()).unwrap();
+    publishing.await.unwrap();
+    drop(ledger);
+    let bodies = served.await.unwrap();
+    let posted: Checkpoint = serde_json::from_str(bodies.last().unwrap()).unwrap();
+    assert_eq!(posted, kept(&dir));
+    assert_eq!(dir.verify_with(vec![posted]).held, 1);
+    let log: Value = serde_json::from_str(collected.await.unwrap().last().unwrap()).unwrap();
+    let record = &log["resourceLogs"][0]["scopeLogs"][0]["logRecords"][0];
+    assert_eq!(record["eventName"], "holdpoint.audit.checkpoint");
 }
 
 #[test]
