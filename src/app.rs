@@ -1,5 +1,6 @@
 //! Wiring: from what configuration gives to a running gateway, and its orderly end.
 
+mod audit;
 mod people;
 mod state;
 
@@ -7,12 +8,10 @@ pub use state::{State, keep_labels, restore_labels};
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::net::TcpListener;
@@ -37,9 +36,10 @@ use crate::json::Members;
 use crate::limit::Meters;
 use crate::observe::Body;
 use crate::pipeline::{self, Errands, Gateway, Generation, listing};
-use crate::record::fold::Folds;
+use crate::record::fold::{Folds, Refusal};
 use crate::record::{Entry, Evidence, Kind, Ledger, OnCommit, Recovered};
 use crate::secret::PseudonymKey;
+use crate::secret::ring::{Purpose, Ring};
 use crate::telemetry::{Metrics, Telemetry};
 
 /// Why the gateway cannot run.
@@ -60,7 +60,13 @@ pub enum StartError {
     },
     /// The keys.
     #[error("keys: {0}")]
-    Keys(String),
+    Keys(#[from] crate::secret::ring::KeyError),
+    /// The keys that are made for one run of the program.
+    #[error("keys: {0}")]
+    Random(String),
+    /// The auditor's public key.
+    #[error("keys: {0}")]
+    Sealing(String),
     /// A socket of the admin listener.
     #[error("admin socket {path}: {why}")]
     Socket {
@@ -90,6 +96,7 @@ pub struct Running {
     state: State,
     tasks: JoinSet<()>,
     drain: watch::Sender<bool>,
+    publishing: audit::Publishing,
 }
 
 /// Starts everything; when this returns, agents are served.
@@ -98,7 +105,8 @@ pub async fn start(loaded: Loaded) -> Result<Running, StartError> {
     let bound = bind(&settings.listeners).await?;
     let sockets = people::bind(&settings.sockets).await?;
     let people = loaded.people.clone();
-    let Wired { gateway, identity, trust, recovered, state } = gateway(loaded).await?;
+    audit::rotate(&settings).await?;
+    let Wired { gateway, identity, trust, recovered, state, keeping } = gateway(loaded).await?;
     let gateway = Arc::new(gateway);
     let server = tls::server_config(Arc::clone(&trust), Role::Agents, Arc::clone(&identity));
     let server = server.map_err(StartError::Tls)?;
@@ -110,6 +118,7 @@ pub async fn start(loaded: Loaded) -> Result<Running, StartError> {
     tasks.spawn(ageing(Arc::clone(&gateway), identity, draining.clone()));
     tasks.spawn(state::keeping(Arc::clone(&gateway), Arc::clone(&state.store), draining.clone()));
     tasks.spawn(listing::attend(Arc::clone(&gateway), draining.clone()));
+    let publishing = keeping.start(&gateway.evidence, &mut tasks, &draining);
     let mut listeners = Vec::new();
     for (listener, socket) in bound {
         let address = socket.local_addr().unwrap_or(listener.address);
@@ -139,7 +148,7 @@ pub async fn start(loaded: Loaded) -> Result<Running, StartError> {
         }
     }
     people::serve(&mut tasks, sockets, &admin, &draining);
-    Ok(Running { listeners, recovered, gateway, state, tasks, drain })
+    Ok(Running { listeners, recovered, gateway, state, tasks, drain, publishing })
 }
 
 /// Tells the metrics what ages: the gateway's certificate, and reviews of agents.
@@ -201,26 +210,36 @@ struct Wired {
     trust: Arc<ArcSwap<crate::identify::svid::Trust>>,
     recovered: Recovered,
     state: State,
+    keeping: audit::Keeping,
 }
 
 async fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
     let settings: Settings = loaded.settings;
-    let pseudonyms = PseudonymKey::new(&key(&settings.keys_dir, "pseudonym")?);
+    let ring = Ring::open(&settings.keys_dir)?;
+    let pseudonyms = PseudonymKey::new(&*ring.current_or_new(Purpose::Pseudonym)?);
     let telemetry = Arc::new(Telemetry::start(&settings.telemetry)?);
     let runs = Runs::new(settings.flow);
-    let audit = settings.audit.dir.clone();
+    let dir = settings.audit.dir.clone();
     let watched = Arc::clone(&telemetry);
     let on_commit: OnCommit = Arc::new(move |bytes, waited| watched.metrics().audit_committed(bytes, waited));
     let store = state::open(&settings.store).await?;
-    let (ledger, recovered) =
-        Ledger::open(crate::record::Config { on_commit: Some(on_commit), ..settings.audit })?;
-    restore_labels(&runs, &*store, &audit, (ledger.end())()).await?;
-    let index = state::index(&settings.store, &audit, &ledger, &telemetry).await?;
+    let capture = audit::capture(&ring, settings.keeping.capturing)?;
+    let config = crate::record::Config { on_commit: Some(on_commit), ..settings.audit };
+    let (config, keeping) = audit::Keeping::of(config, &settings.keeping, &ring)?;
+    let (ledger, recovered) = Ledger::open(config)?;
+    restore_labels(&runs, &*store, &dir, (ledger.end())()).await?;
+    let index = state::index(&settings.store, &dir, &ledger, &telemetry).await?;
     let suspensions = Suspensions::read(Arc::clone(&store)).await?;
     let watched = Arc::clone(&telemetry);
     let breakers: OnChange = Arc::new(move |name, phase| watched.metrics().upstream_breaker(name, phase));
-    let evidence =
-        Evidence { ledger, telemetry, pseudonyms, folds: Folds::default(), open: TaskTracker::new() };
+    let evidence = Evidence {
+        ledger,
+        telemetry,
+        pseudonyms,
+        capture,
+        folds: Folds::default(),
+        open: TaskTracker::new(),
+    };
     let generation = Generation {
         number: 1,
         directory: loaded.directory,
@@ -252,6 +271,7 @@ async fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
         trust: Arc::new(ArcSwap::from_pointee(loaded.trust)),
         recovered,
         state: State { store, index: Arc::new(index) },
+        keeping,
     })
 }
 
@@ -263,25 +283,6 @@ fn hosts(listeners: &[Listener], routes: &[Route]) -> HashSet<String> {
         return named;
     }
     routes.iter().filter_map(|route| route.host.clone()).chain(named).collect()
-}
-
-/// A key of 32 bytes, made when there is none.
-fn key(dir: &Path, purpose: &str) -> Result<[u8; 32], StartError> {
-    use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-    let fail = |error: std::io::Error| StartError::Keys(format!("{}: {error}", dir.join(purpose).display()));
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(fail)?;
-    let path = dir.join(format!("{purpose}.key"));
-    if let Ok(bytes) = std::fs::read(&path) {
-        return bytes
-            .try_into()
-            .map_err(|_| StartError::Keys(format!("{}: is not 32 bytes", path.display())));
-    }
-    let mut bytes = [0; 32];
-    SystemRandom::new().fill(&mut bytes).map_err(|_| StartError::Keys("no random numbers".to_owned()))?;
-    let mut file =
-        std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(fail)?;
-    std::io::Write::write_all(&mut file, &bytes).and_then(|()| file.sync_all()).map_err(fail)?;
-    Ok(bytes)
 }
 
 // === impl Running ===
@@ -317,6 +318,7 @@ impl Running {
         }
         self.gateway.in_force.load_full().upstreams.end().await;
         self.state.end(&self.gateway).await;
+        self.publishing.end(&self.gateway.evidence).await;
         self.gateway.evidence.telemetry.shutdown().await;
     }
 }
@@ -340,7 +342,7 @@ impl Handler for Agents {
     fn refused(&self, peer: SocketAddr, reason: &'static str, detail: String) {
         let evidence = &self.gateway.evidence;
         evidence.telemetry.metrics().connection_refused(reason);
-        let Some(folded) = evidence.folds.admit() else { return };
+        let Some(folded) = evidence.folds.admit(Refusal::of_connection(reason)) else { return };
         let mut members = Members::default();
         members.text("stage", "accept");
         members.text("listener", &self.listener);

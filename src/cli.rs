@@ -7,6 +7,7 @@ pub mod audit;
 mod catalog;
 mod client;
 mod connect;
+mod keys;
 mod launch;
 pub mod policy;
 mod serve;
@@ -23,7 +24,6 @@ use crate::identify::svid;
 use crate::record::tail::Format;
 use crate::yaml::Mistake;
 use crate::{demo, pki};
-use audit::Then;
 use policy::{Catalogued, Said};
 
 /// A gateway between agents and the tools and APIs they call.
@@ -87,9 +87,13 @@ enum Command {
         command: agents::Command,
     },
     /// Verify and read the audit.
-    Audit {
+    Audit(Box<audit::Arguments>),
+    /// Show and rotate the gateway's keys.
+    Keys {
+        #[command(flatten)]
+        config: ConfigFile,
         #[command(subcommand)]
-        command: AuditCommand,
+        command: keys::Command,
     },
 }
 
@@ -140,26 +144,6 @@ enum PolicyCommand {
     },
 }
 
-#[derive(Debug, Subcommand)]
-enum AuditCommand {
-    /// Verify that no record was changed, removed or put in.
-    Verify {
-        /// The audit's directory.
-        dir: PathBuf,
-    },
-    /// Show the newest records.
-    Tail {
-        /// The audit's directory.
-        dir: PathBuf,
-        /// How many.
-        #[arg(short = 'n', long, default_value_t = 20)]
-        count: usize,
-        /// Wait for more.
-        #[arg(short, long)]
-        follow: bool,
-    },
-}
-
 /// The path of a SPIFFE ID, without the slash that it begins with.
 fn path_of_id(text: &str) -> Result<String, String> {
     let parsed = svid::parse_id(&format!("spiffe://example.org/{text}"));
@@ -198,9 +182,13 @@ fn run(arguments: Arguments) -> u8 {
             policy_command(&config.config, policies.as_deref(), command, format, out)
         }
         Command::Agents { gateway, command } => tell(agents::agents(&gateway, &command), format, out),
-        Command::Audit { command: AuditCommand::Verify { dir } } => audit::verify(&dir, format, out),
-        Command::Audit { command: AuditCommand::Tail { dir, count, follow } } => {
-            audit::tail(&dir, count, if follow { Then::Follow } else { Then::Stop }, format, out)
+        Command::Audit(arguments) => audit::run(*arguments, format, out),
+        Command::Keys { config, command } => {
+            let said = match config::load(&config.config) {
+                Ok(loaded) => keys::run(&loaded.settings, command),
+                Err(mistakes) => wanting(&mistakes),
+            };
+            tell(said, format, out)
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Configuration: YAML becomes each stage's own typed `Config` once, and every mistake is reported together.
 
+pub mod audit;
 pub mod catalog;
 mod listeners;
 mod listing;
@@ -11,6 +12,7 @@ mod shadow;
 mod stdio;
 mod upstream;
 
+pub use audit::audit_dir;
 pub use listing::{CatalogFile, warnings};
 pub use load::{Listener, ListenerKind, Loaded, Settings, load, policy_dir};
 

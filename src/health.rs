@@ -16,6 +16,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
 use crate::record::Evidence;
+use crate::record::space::Room;
 
 /// Connections at one time: a scraper and a few probes.
 const CONNECTIONS_MAX: usize = 64;
@@ -59,15 +60,18 @@ fn answer(evidence: &Evidence, request: &Request<Incoming>) -> Response<Full<Byt
     match request.uri().path() {
         "/healthz" => text(StatusCode::OK, "text/plain", "ok\n".to_owned()),
         "/readyz" => {
-            let lost = evidence.ledger.stats().lost;
+            let (ledger, lost) = (&evidence.ledger, evidence.ledger.stats().lost);
+            let room = ledger.room();
             let open = evidence.telemetry.metrics().breakers_open();
-            let state = if lost > 0 || !open.is_empty() { "degraded" } else { "ready" };
-            let body = json!({
-                "status": state,
-                "audit": {"lost": lost},
-                "upstreams": {"breaker_open": open},
-            });
-            text(StatusCode::OK, "application/json", format!("{body}\n"))
+            // Not ready is who cannot serve an allowed read; with less than that, writes are refused one by one.
+            let (status, state) = match (room, ledger.failure()) {
+                (Room::Floor, _) | (_, Some(_)) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+                (Room::Ample, None) if lost == 0 && open.is_empty() => (StatusCode::OK, "ready"),
+                (Room::Ample | Room::Low, None) => (StatusCode::OK, "degraded"),
+            };
+            let audit = json!({"lost": lost, "room": room.as_str(), "free_bytes": ledger.free_bytes(), "failure": ledger.failure()});
+            let body = json!({"status": state, "audit": audit, "upstreams": {"breaker_open": open}});
+            text(status, "application/json", format!("{body}\n"))
         }
         "/metrics" => {
             let format = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -33,6 +33,7 @@ use crate::decode::sse::{self, ReplyKind};
 use crate::forward::pool::Lent;
 use crate::forward::{Expects, Leave, Reply};
 use crate::limit::Slot;
+use crate::record::capture::REPLY_BYTES_MAX;
 use crate::record::{Ending, RECORD_HEADER, Record, ReplyFacts};
 use judge::Sentence;
 pub use judge::{Decline, Judge, Old, Relist, Shown, Shows};
@@ -108,6 +109,7 @@ pub async fn reply(
         judge,
         digest: digest::Context::new(&digest::SHA256),
         bytes: 0,
+        kept: record.as_ref().filter(|record| record.keeps_reply()).map(|_| Vec::new()),
         silent,
         silence: None,
         record,
@@ -144,6 +146,8 @@ pub struct Passing {
     judge: Option<Judge>,
     digest: digest::Context,
     bytes: u64,
+    /// Its beginning, when the audit seals it.
+    kept: Option<Vec<u8>>,
     /// Whether it may be silent without end, as a stream of events may.
     silent: bool,
     silence: Option<Pin<Box<Sleep>>>,
@@ -287,6 +291,10 @@ impl Passing {
     fn note(&mut self, data: &Bytes) {
         self.bytes += data.len() as u64;
         self.digest.update(data);
+        if let Some(kept) = &mut self.kept {
+            let room = REPLY_BYTES_MAX.saturating_sub(kept.len());
+            kept.extend_from_slice(data.get(..room).unwrap_or(data));
+        }
     }
 
     fn facts(&mut self, told: Option<ReplyKind>) -> ReplyFacts {
@@ -298,6 +306,7 @@ impl Passing {
         ReplyFacts {
             digest: format!("sha256:{}", hex(digest.as_ref())),
             bytes: self.bytes,
+            kept: self.kept.take(),
             tool_error: kind == Some(ReplyKind::ToolError),
             rpc_code: match kind {
                 Some(ReplyKind::RpcError(code)) => Some(code),
@@ -491,6 +500,7 @@ impl Drop for Passing {
             judge: self.judge.take(),
             digest: std::mem::replace(&mut self.digest, digest::Context::new(&digest::SHA256)),
             bytes: self.bytes,
+            kept: self.kept.take(),
             silent: self.silent,
             silence: None,
             record: Some(record),

@@ -85,7 +85,7 @@ impl Default for Errands {
 /// Serves one request: whatever happens, it is on the record and it is answered.
 pub async fn serve(gw: &Arc<Gateway>, conn: &Arc<Conn>, request: Request<Inbound>) -> Response<Body> {
     let http = if conn.is_h2() { HttpVersion::Two } else { HttpVersion::One };
-    let mut record = Record::open(&gw.evidence, conn.peer(), http);
+    let mut record = Record::open(&gw.evidence, conn.peer(), conn.fingerprint(), http);
     let gone = Gone::of(&request);
     // Another may come into force at any time; this call knows only this one.
     let generation = gw.in_force.load_full();
@@ -149,7 +149,7 @@ async fn run(
     let now = SystemTime::now();
     let mut shade = classify::shade(&generation.catalog, &call, now);
     let facts = classify::call(&generation.catalog, &gw.definitions, &call, &mut shade)?;
-    record.understood(&facts);
+    record.understood(&call, &facts);
     record.enter(Stage::Limit);
     let slot = limit::acquire(&generation.meters, limit::Subject::of(call.agent().id(), &facts));
     let slot = slot.or_else(|stop| shade.pass(stop, facts.consequence).map(|()| Slot::default()))?;

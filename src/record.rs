@@ -3,20 +3,34 @@
 //! The same value becomes the audit's records and the trace's spans, so that they cannot disagree. [`Committed`] is made
 //! here alone, when the ledger has the intent. A record that nobody closed closes itself as abandoned.
 
+mod attest;
+pub mod capture;
 pub mod chain;
+pub mod checkpoint;
 mod evidence;
+pub mod export;
 pub mod fold;
 pub mod index;
+pub mod keep;
 pub mod ledger;
-mod notes;
+pub mod machine;
+mod merkle;
+mod note;
+mod pen;
+pub mod prove;
+pub mod publish;
 mod recover;
 pub mod restore;
+pub mod rotate;
+pub mod seal;
 mod segment;
+pub mod space;
 mod stretch;
 pub mod tail;
 pub mod verify;
 mod writer;
 
+pub use attest::Against;
 pub use chain::Kind;
 pub use evidence::Evidence;
 pub use ledger::{Appended, Config, Durability, Entry, Ledger, LedgerError, OnCommit, Stats};
@@ -26,23 +40,22 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use aws_lc_rs::digest;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use crate::call::{
-    AgentId, Class, PolicyAction, Protocol, RecordId, Shape, Stage, Stop, StopKind, TraceContext, WouldBe,
-    hex,
-};
+use crate::call::{AgentId, Protocol, RecordId, Shape, Stage, Stop, StopKind, TraceContext, WouldBe};
 use crate::classify::Facts;
 use crate::decide::{Judged, Permitted, Verdict, wire};
 use crate::decode::mcp::McpAction;
-use crate::decode::{Action, Call, Payload};
+use crate::decode::{Action, Call};
 use crate::flow::{self, Label};
 use crate::identify::Agent;
 use crate::json::Members;
 use crate::net::Dial;
 use crate::telemetry::hop::{ErrorType, Hop, HttpVersion, StageTime};
 use crate::telemetry::{hop, spans};
+use capture::Capture;
+use note::{durability, note_decision, note_stop, route, unavailable, unrecorded};
+use seal::{Part, Sealed};
 
 /// The header that names a call's record, on every reply and on the request upstream.
 pub const RECORD_HEADER: http::HeaderName = http::HeaderName::from_static("holdpoint-record");
@@ -87,6 +100,8 @@ pub struct Record {
     decided: bool,
     /// The fingerprint of the credential that was used.
     credential: Option<String>,
+    /// SHA-256 of the certificate that it came with.
+    certificate: [u8; 32],
     state: State,
     _open: TaskTrackerToken,
 }
@@ -100,7 +115,12 @@ enum State {
 
 impl Record {
     /// Opens the record of a request that has just arrived.
-    pub fn open(evidence: &Arc<Evidence>, peer: SocketAddr, http: HttpVersion) -> Record {
+    pub fn open(
+        evidence: &Arc<Evidence>,
+        peer: SocketAddr,
+        certificate: [u8; 32],
+        http: HttpVersion,
+    ) -> Record {
         let mut hop = Box::new(Hop::new(Protocol::Http, spans::begin(None), SystemTime::now()));
         hop.caller.address = Some(peer.ip());
         hop.caller.port = Some(peer.port());
@@ -121,6 +141,7 @@ impl Record {
             asked: None,
             decided: false,
             credential: None,
+            certificate,
             state: State::Open,
             _open: evidence.open.token(),
         }
@@ -163,10 +184,10 @@ impl Record {
     pub fn decoded(&mut self, call: &Call) {
         self.noted.text("upstream", &call.route().name);
         self.said.text("upstream", &call.route().name);
-        if let Some(digest) = arguments_digest(call) {
+        if let Some(digest) = capture::arguments_digest(call) {
             self.noted.plain("arguments", digest);
         }
-        self.asked = asked(call);
+        self.asked = capture::asked(call);
         if let Some(method) = call.message().and_then(|message| message.method()) {
             self.noted.text("method", method);
         }
@@ -195,7 +216,12 @@ impl Record {
     }
 
     /// Notes what the call does.
-    pub fn understood(&mut self, facts: &Facts) {
+    pub fn understood(&mut self, call: &Call, facts: &Facts) {
+        if let Capture::Redacted = self.evidence.capture
+            && let Some(redacted) = capture::redacted(call, facts)
+        {
+            self.noted.text("redacted", &redacted);
+        }
         self.noted.text("tool", &facts.resource.name);
         self.said.text("tool", &facts.resource.name);
         if facts.resource.listed {
@@ -234,7 +260,7 @@ impl Record {
     pub fn decided(&mut self, judged: &Judged, would_be: Option<&WouldBe>, revision: &str) {
         let decision = &judged.decision;
         self.decided = true;
-        notes::decision(&mut self.noted, judged, would_be, revision);
+        note_decision(&mut self.noted, judged, would_be, revision);
         self.noted.texts("findings", judged.input.findings.iter().map(|finding| &**finding));
         wire::write(&judged.input, &mut self.noted);
         if let Some(hop) = &mut self.hop {
@@ -256,7 +282,8 @@ impl Record {
         let (call, facts) = permitted.into_parts();
         self.noted.texts("brings", brings.iter().map(|label| label.as_str()));
         let durability = durability(&facts);
-        let entry = self.first(Kind::Intent);
+        let sealed = self.seal(&call)?;
+        let entry = Entry { sealed, ..self.first(Kind::Intent) };
         // From here on the intent may reach the disk, even if nobody waits for that any more, and must not stand there
         // as if the call had gone.
         self.state = State::Committed(Durability::Written);
@@ -269,6 +296,23 @@ impl Record {
         }
         self.state = State::Committed(durability);
         Ok(Committed { call, facts })
+    }
+
+    /// Seals what the agent sent, when that is what the audit keeps. What must be kept and cannot be is not sent.
+    fn seal(&mut self, call: &Call) -> Result<Option<Box<Sealed>>, Box<Stop>> {
+        let (Capture::Sealed(auditor), Some(payload)) = (&self.evidence.capture, capture::payload(call))
+        else {
+            return Ok(None);
+        };
+        let sealed = auditor.seal(self.id, Part::Arguments, payload);
+        let sealed = sealed.ok_or_else(|| unavailable("the arguments could not be sealed"))?;
+        sealed.note(&mut self.noted);
+        Ok(Some(Box::new(sealed)))
+    }
+
+    /// Whether the beginning of the reply is wanted for the audit.
+    pub fn keeps_reply(&self) -> bool {
+        matches!(self.evidence.capture, Capture::Sealed(_))
     }
 
     /// The context that the upstream is given: a child of this hop's server span.
@@ -334,8 +378,10 @@ impl Record {
                 hop.decision.rule = Arc::clone(&stop.rule);
             }
         }
-        if stop.limit.as_ref().is_some_and(|limit| limit.name == crate::limit::CERTIFICATE) {
-            match self.evidence.folds.admit() {
+        if self.state == State::Open && stop.kind != StopKind::Held {
+            let refusal = fold::Refusal::of(self.certificate, stop);
+            match self.evidence.folds.admit(refusal) {
+                Some(0) => {}
                 Some(folded) => self.noted.number("folded", folded),
                 None => return self.finish(),
             }
@@ -355,10 +401,10 @@ impl Record {
                 _ => "not-sent",
             };
             let mut members = Members::with_capacity(MEMBERS_BYTES);
-            notes::stop(&mut members, stop);
+            note_stop(&mut members, stop);
             return (self.outcome(status, members), durability);
         }
-        notes::stop(&mut self.noted, stop);
+        note_stop(&mut self.noted, stop);
         if !self.decided {
             self.noted.object("decision", |members| {
                 members.text("outcome", hop::Outcome::of(stop.kind).as_str());
@@ -421,7 +467,18 @@ impl Record {
             State::Committed(durability) => durability,
             State::Open | State::Closed => Durability::Written,
         };
-        (self.outcome(status, members), durability)
+        let kept = self.sealed_reply(reply, &mut members);
+        (Entry { sealed: kept, ..self.outcome(status, members) }, durability)
+    }
+
+    /// Seals what was kept of a reply. One that cannot be sealed is not: its digest stands, and it has passed already.
+    fn sealed_reply(&self, reply: &ReplyFacts, members: &mut Members) -> Option<Box<Sealed>> {
+        let (Capture::Sealed(auditor), Some(kept)) = (&self.evidence.capture, &reply.kept) else {
+            return None;
+        };
+        let sealed = auditor.seal(self.id, Part::Reply, kept)?;
+        sealed.note(members);
+        Some(Box::new(sealed))
     }
 
     /// The record of how a call that was sent ended. What else is known of the call stands in its intent.
@@ -492,6 +549,8 @@ pub struct ReplyFacts {
     pub tool_error: bool,
     /// Its JSON-RPC error code.
     pub rpc_code: Option<i64>,
+    /// Its beginning, when the audit seals it.
+    pub kept: Option<Vec<u8>>,
     /// What of it was kept from the agent, and why: methods that the upstream asked for, or a reason.
     pub withheld: Vec<Arc<str>>,
 }
@@ -510,87 +569,5 @@ impl Committed {
     /// Takes the call out, to send it.
     pub(crate) fn into_call(self) -> Call {
         self.call
-    }
-}
-
-/// The path template of a catalogued HTTP operation, `METHOD /path`; nothing else has a route.
-fn route(protocol: Protocol, operation: &str) -> Option<Arc<str>> {
-    let (_, path) = operation.split_once(' ')?;
-    (protocol == Protocol::Http).then(|| Arc::from(path))
-}
-
-fn durability(facts: &Facts) -> Durability {
-    if facts.action == PolicyAction::Discover || facts.class == Class::Read {
-        Durability::Written
-    } else {
-        Durability::Synced
-    }
-}
-
-fn unavailable(detail: &str) -> Box<Stop> {
-    Stop::new(
-        Stage::Commit,
-        StopKind::Unavailable,
-        "audit",
-        "the audit is not available; nothing was sent. Try again.",
-    )
-    .operator(detail)
-    .retry_after(Duration::from_secs(5))
-}
-
-/// The call was made, so the agent must not be invited to make it again.
-fn unrecorded(detail: &str) -> Box<Stop> {
-    let text =
-        "the upstream has replied, but the audit could not record it; the call may have had its effect";
-    Stop::new(Stage::Observe, StopKind::Unavailable, "audit", text).operator(detail)
-}
-
-/// SHA-256 over what the agent sent, as `sha256:` and hexadecimal: of a tool call its arguments; of an HTTP request its
-/// method, path and query as one line, then its body.
-fn arguments_digest(call: &Call) -> Option<String> {
-    let mut context = digest::Context::new(&digest::SHA256);
-    if let Action::Http { path, raw_query, .. } = call.action() {
-        let query = raw_query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
-        context.update(format!("{} {path}{query}\n", call.head().method).as_bytes());
-    }
-    match call.payload() {
-        Payload::Rpc(message) => {
-            let params = message.params();
-            context.update(
-                params.map(|params| params.get("arguments").unwrap_or(params).raw()).unwrap_or_default(),
-            );
-        }
-        Payload::Json(document) => context.update(document.bytes()),
-        Payload::Form(bytes, _) | Payload::Other(bytes) => context.update(bytes),
-        Payload::None => {}
-        Payload::Opaque(_) => return None,
-    }
-    Some(format!("sha256:{}", hex(context.finish().as_ref())))
-}
-
-/// What was asked for in the agent's own words: kept where the catalogue has no name for it, so that an operator can
-/// give it one. Never arguments or a query.
-fn asked(call: &Call) -> Option<String> {
-    const CHARS_MAX: usize = 256;
-    let asked = match call.action() {
-        Action::Http { path, .. } => format!("{} {path}", call.head().method),
-        Action::Mcp(envelope) => match &envelope.action {
-            McpAction::CallTool { name } | McpAction::GetPrompt { name } => name.to_string(),
-            _ => return None,
-        },
-    };
-    Some(asked.chars().take(CHARS_MAX).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::call::Era;
-
-    #[test]
-    fn only_catalogued_http_operations_have_a_route() {
-        assert_eq!(route(Protocol::Http, "GET /v1/notes/{id}").as_deref(), Some("/v1/notes/{id}"));
-        assert_eq!(route(Protocol::Http, "*unlisted*"), None);
-        assert_eq!(route(Protocol::Mcp(Era::Legacy), "send mail"), None);
     }
 }

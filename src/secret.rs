@@ -1,5 +1,8 @@
 //! Secrets are a type without `Debug` or `Serialize`, erased when dropped.
 
+pub mod ring;
+pub mod signer;
+
 use aws_lc_rs::hmac;
 use zeroize::Zeroizing;
 

@@ -4,6 +4,7 @@ mod export;
 pub mod hop;
 mod metrics;
 mod otlp;
+pub mod poster;
 pub mod sink;
 pub mod spans;
 mod transport;

@@ -272,7 +272,7 @@ fn check_tells_every_mistake_of_every_file_with_its_place() {
 
     let bad = configuration(SocketAddr::from(([127, 0, 0, 1], 9)))
         .replace("127.0.0.1:0", "localhost")
-        .replace("audit: {dir: audit}", "audit: {dir: audit, retain: 400d}")
+        .replace("audit: {dir: audit}", "audit: {dir: audit, retain: forever}")
         + "store: {sqlite: x.db}\nsurprise: 1\nbounds: {body_bytes_max: big}\n";
     site.write("holdpoint.yaml", &bad);
     site.write("agents.yaml", &AGENTS.replace("constrained", "free"));
@@ -281,7 +281,7 @@ fn check_tells_every_mistake_of_every_file_with_its_place() {
     let told = [
         ("holdpoint.yaml", "surprise", "unknown field"),
         ("holdpoint.yaml", "store", "not supported yet"),
-        ("holdpoint.yaml", "audit.retain", "not supported yet"),
+        ("holdpoint.yaml", "audit.retain", "must be a duration"),
         ("holdpoint.yaml", "listeners[0].address", "must be an address and a port"),
         ("holdpoint.yaml", "bounds.body_bytes_max", "must be a size"),
         ("agents.yaml", "[0].autonomy", "read-only"),
@@ -469,4 +469,56 @@ fn the_demo_is_as_it_says() {
     let played = say(&["demo", "--once", "--json"]).ends(0).json();
     assert_eq!((&played["as_expected"], &played["audit"]["status"]), (&true.into(), &"ok".into()));
     assert!(played["steps"].as_array().unwrap().len() >= 10);
+}
+
+#[tokio::test]
+async fn keys_are_listed_and_rotated_and_one_record_is_proven_offline() {
+    let site = Site::unused();
+    let (config, dir) = (site.config(), site.audit());
+    let first = say(&["keys", "rotate", "audit-signing", "--config", &config]).ends(0);
+    assert!(first.out.contains("is in use"), "{first:?}");
+    assert!(
+        say(&["keys", "rotate", "sealing-public", "--config", &config])
+            .ends(64)
+            .err
+            .contains("--private FILE")
+    );
+    assert!(
+        say(&["keys", "rotate", "nothing", "--config", &config])
+            .ends(64)
+            .err
+            .contains("none of audit-signing")
+    );
+    let private = site.path("auditor.key");
+    say(&["keys", "rotate", "sealing-public", "--private", &private, "--config", &config]).ends(0);
+    assert!(std::fs::read_to_string(&private).unwrap().trim().len() == 44);
+    let listed = say(&["keys", "list", "--json", "--config", &config]).ends(0).json();
+    let slots: Vec<String> = listed["keys"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|key| format!("{} {}", key["purpose"].as_str().unwrap(), key["slot"].as_str().unwrap()))
+        .collect();
+    assert_eq!(slots, ["audit-signing current", "audit-signing previous", "sealing-public current"]);
+
+    // Every rotation is on the record, and the record is proven to who has nothing but the proof and the key.
+    let key = site.path("keys/audit-signing.pub");
+    let verified = say(&["audit", "verify", "--config", &config, "--key", &key, "--json"]).ends(0).json();
+    assert_eq!(verified["status"], "ok", "{verified:#}");
+    let copies = say(&["audit", "export", "--format", "jsonl", "--audit", &dir]).ends(0);
+    let records: Vec<serde_json::Value> =
+        copies.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let rotated: Vec<_> = records.iter().filter(|record| record["action"] == "key-rotated").collect();
+    assert_eq!(rotated.len(), 2);
+    let id = rotated[0]["id"].as_str().unwrap();
+    let proof = say(&["audit", "prove", id, "--audit", &dir]).ends(0);
+    site.write("proof.json", &proof.out);
+    let file = site.path("proof.json");
+    assert!(say(&["audit", "verify", "--proof", &file, "--key", &key]).ends(0).out.starts_with("ok: record"));
+    site.write("proof.json", &proof.out.replace("key-rotated", "key-removed"));
+    assert!(say(&["audit", "verify", "--proof", &file, "--key", &key]).ends(1).out.contains("NOT PROVEN"));
+    say(&["audit", "prove", "0192", "--audit", &dir]).ends(1);
+    say(&["audit", "open", id, "--key", &private, "--audit", &dir]).ends(1);
+    say(&["audit", "export", "--format", "cef", "--audit", &dir]).ends(64);
+    say(&["audit", "export", "--format", "ocsf", "--audit", &site.path("nowhere")]).ends(2);
 }

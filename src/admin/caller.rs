@@ -13,6 +13,7 @@ use crate::call::{AgentId, Person, PersonAction};
 use crate::decide::{Decision, Object, Outcome, PersonInput};
 use crate::identify::directory::Known;
 use crate::json::Members;
+use crate::record::fold::Refusal;
 use crate::record::{Durability, Entry, Kind};
 use crate::store::Who;
 
@@ -84,7 +85,8 @@ impl FromRequestParts<Arc<Admin>> for Caller {
 /// Records who came with a certificate and without an entry; a flood of them is folded.
 fn stranger(admin: &Admin, id: &AgentId, serial: &str, address: SocketAddr) {
     let evidence = admin.evidence();
-    let Some(folded) = evidence.folds.admit() else { return };
+    let refusal = Refusal::of_connection("unknown-person");
+    let Some(folded) = evidence.folds.admit(refusal) else { return };
     let mut members = Members::default();
     members.text("action", "view");
     members.object("by", |members| {
@@ -204,7 +206,8 @@ impl Caller {
         decision: &Decision,
     ) -> Option<Entry> {
         let allowed = decision.outcome == Outcome::Allow;
-        let folded = if allowed { 0 } else { admin.evidence().folds.admit()? };
+        let refused = || admin.evidence().folds.admit(Refusal::of_person(&decision.rule));
+        let folded = if allowed { 0 } else { refused()? };
         let mut members = Members::default();
         members.text("action", action.as_str());
         if let Target::Agent(id, known) = target {

@@ -12,7 +12,7 @@ use axum::body::Body;
 use axum::response::IntoResponse;
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -24,8 +24,9 @@ use tower_service::Service;
 use super::caller::Peer;
 use super::problem::Problem;
 use super::{Admin, api, body};
-use crate::accept::{self, Bounds, Conn, Handler};
+use crate::accept::{Bounds, Conn, Handler};
 use crate::json::Members;
+use crate::record::fold::Refusal;
 use crate::record::{Entry, Kind};
 
 /// Connections of people at one time.
@@ -77,7 +78,7 @@ impl Handler for People {
     fn refused(&self, peer: SocketAddr, reason: &'static str, detail: String) {
         let evidence = self.admin.evidence();
         evidence.telemetry.metrics().connection_refused(reason);
-        let Some(folded) = evidence.folds.admit() else { return };
+        let Some(folded) = evidence.folds.admit(Refusal::of_connection(reason)) else { return };
         let mut members = Members::default();
         members.text("stage", "accept");
         members.text("listener", &self.name);
@@ -199,7 +200,7 @@ async fn connection(stream: UnixStream, routes: Router, uid: u32, mut drain: wat
 /// Records a user who came to the socket and is neither root nor the gateway's own.
 fn foreign(admin: &Admin, uid: u32) {
     let evidence = admin.evidence();
-    let Some(folded) = evidence.folds.admit() else { return };
+    let Some(folded) = evidence.folds.admit(Refusal::of_connection("foreign-user")) else { return };
     let mut members = Members::default();
     members.text("action", "view");
     members.object("by", |members| {

@@ -37,7 +37,7 @@ pub(super) fn admin(
     let people = Arc::new(ArcSwap::from_pointee(people));
     // Nobody can cut connections yet: an agent that is suspended is refused at its next request.
     let cut: Cut = Arc::new(|_| 0);
-    Admin::new(Arc::clone(gateway), people, Arc::clone(&state.index), cut, drain).map_err(StartError::Keys)
+    Admin::new(Arc::clone(gateway), people, Arc::clone(&state.index), cut, drain).map_err(StartError::Random)
 }
 
 /// Serves the sockets, and follows the audit for readers of events.

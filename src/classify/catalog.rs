@@ -139,6 +139,8 @@ pub struct Entry {
     pub when: Vec<Condition>,
     /// What its reply brings.
     pub returns: Reply,
+    /// The texts of its arguments that a redacted record keeps, as JSON Pointers.
+    pub kept: Vec<Arc<str>>,
     /// The longest life of a credential made for it.
     pub max_credential_ttl: Option<Duration>,
     /// The digest to which its definition is pinned: `sha256:` and 64 hexadecimal digits.
@@ -176,6 +178,8 @@ pub struct Draft {
     pub when: Vec<Condition>,
     /// See [`Entry`].
     pub returns: Reply,
+    /// See [`Entry`].
+    pub kept: Vec<Arc<str>>,
     /// See [`Entry`].
     pub max_credential_ttl: Option<Duration>,
     /// See [`Entry`].
@@ -429,6 +433,7 @@ impl Draft {
             sink: self.sink,
             when: self.when,
             returns: self.returns,
+            kept: self.kept,
             max_credential_ttl: self.max_credential_ttl,
             pin: self.pin,
             content: self.content,

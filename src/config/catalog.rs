@@ -75,6 +75,8 @@ struct EntryRaw {
     when: Vec<WhenRaw>,
     /// What its reply brings.
     returns: Option<ReturnsRaw>,
+    /// Texts of its arguments that `audit.capture: redacted` keeps in clear, as JSON Pointers.
+    kept: Vec<String>,
     /// The longest life of a credential made for it, such as `15m`.
     max_credential_ttl: Option<String>,
     /// The digest of its pinned definition, as `catalog pin` writes it.
@@ -362,6 +364,11 @@ impl Place<'_> {
         let when = when.filter_map(|(at, item)| self.condition(at, item, sink.as_ref())).collect();
         let facts = raw.facts.into_iter().filter_map(|(name, fact)| self.fact(&name, fact)).collect();
         let returns = raw.returns.map(|returns| self.returns(returns)).unwrap_or_default();
+        let kept = raw.kept.iter().enumerate();
+        let kept = kept.filter_map(|(at, text)| {
+            self.pointer(&format!(".kept[{at}]"), text).map(|_| Arc::from(text.as_str()))
+        });
+        let kept = kept.collect();
         let max_credential_ttl = raw.max_credential_ttl.and_then(|text| {
             let parsed = units::duration(&text);
             if parsed.is_none() {
@@ -387,6 +394,7 @@ impl Place<'_> {
             sink,
             when,
             returns,
+            kept,
             max_credential_ttl,
             pin,
             content,

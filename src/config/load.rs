@@ -21,6 +21,7 @@ use crate::identify::svid::{DomainSource, Role, Trust};
 use crate::json::Limits;
 use crate::{accept, flow, forward, limit, record, telemetry};
 
+use super::audit::Keeping;
 use super::listing::CatalogFile;
 use super::raw::{File, OneOrMany};
 use super::{catalog, people, registry, upstream};
@@ -74,6 +75,8 @@ pub struct Settings {
     pub audit: record::Config,
     /// The store's file.
     pub store: PathBuf,
+    /// How evidence is kept.
+    pub keeping: Keeping,
     /// The gateway's keys.
     pub keys_dir: PathBuf,
     /// Traces and metrics.
@@ -266,8 +269,9 @@ impl Reader {
             self.mistake("keys", "is required: {dir: …}");
         }
         let (accept, decode) = self.bounds(raw);
-        let (audit, limits, telemetry) = (self.audit(raw), self.limits(raw), self.telemetry(raw));
-        let audit = audit?;
+        let limits = self.limits(raw);
+        let (audit, keeping) = self.audit(raw).unzip();
+        let (audit, telemetry) = (audit?, self.telemetry(raw));
         Some(Settings {
             listeners,
             sockets,
@@ -280,6 +284,7 @@ impl Reader {
                 None => audit.dir.with_file_name("holdpoint.db"),
             },
             audit,
+            keeping: keeping?,
             keys_dir: keys_dir?,
             telemetry,
         })
@@ -384,20 +389,6 @@ impl Reader {
         }
         dimensions.sort_unstable();
         dimensions
-    }
-
-    fn audit(&mut self, raw: &File) -> Option<record::Config> {
-        let Some(audit) = &raw.audit else {
-            self.mistake("audit", "is required: {dir: …}");
-            return None;
-        };
-        if audit.capture.as_deref().is_some_and(|capture| capture != "digest") {
-            self.mistake("audit.capture", "must be `digest`: redacted and sealed are not supported yet");
-        }
-        self.not_yet("audit.retain", audit.retain.is_some());
-        self.not_yet("audit.free_bytes_min", audit.free_bytes_min.is_some());
-        self.not_yet("audit.checkpoints", audit.checkpoints.is_some());
-        Some(record::Config::new(self.path(&audit.dir)))
     }
 
     fn telemetry(&mut self, raw: &File) -> telemetry::Config {

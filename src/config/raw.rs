@@ -339,14 +339,36 @@ pub struct Flow {
 pub struct Audit {
     /// Where the records are.
     pub dir: String,
-    /// `digest`: no payload is kept, only its digest.
+    /// What is kept of payloads: `digest` (the default), `redacted` (numbers, booleans and structure) or `sealed` (a copy
+    /// that only the auditor's key opens).
     pub capture: Option<String>,
-    /// Not supported yet.
-    pub retain: Option<Value>,
-    /// Not supported yet.
-    pub free_bytes_min: Option<Value>,
-    /// Not supported yet.
-    pub checkpoints: Option<Value>,
+    /// How long records are kept, such as `400d`; for good when not said.
+    pub retain: Option<String>,
+    /// When segments are compressed into the archive; 30d when not said, 2d at least.
+    pub archive_after: Option<String>,
+    /// Below so much room on the disk writes and external calls are refused; without it, when the disk is full.
+    pub free_bytes_min: Option<String>,
+    /// Where signed checkpoints are published, beside the log.
+    #[serde(default)]
+    pub checkpoints: Vec<CheckpointPlace>,
+}
+
+/// Where signed checkpoints are published.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum CheckpointPlace {
+    /// `file`: beside the log. `otlp`: to the collector of traces, as log records.
+    Word(String),
+    /// A file elsewhere, a line each.
+    File {
+        /// Its path.
+        file: String,
+    },
+    /// An address that each is posted to.
+    Url {
+        /// An https URL.
+        url: String,
+    },
 }
 
 /// What must outlive the gateway beside the audit: suspensions, first sights of tools, labels; and the index of records.

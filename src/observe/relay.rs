@@ -38,6 +38,8 @@ fn settled(mut waiting: Waiting, data: &[u8]) -> (Waiting, ReplyFacts) {
     let facts = ReplyFacts {
         digest: format!("sha256:{}", hex(digest::digest(&digest::SHA256, data).as_ref())),
         bytes: data.len() as u64,
+        // A reply on another stream than its call's is known by its digest alone.
+        kept: None,
         tool_error: kind == ReplyKind::ToolError,
         rpc_code: if let ReplyKind::RpcError(code) = kind { Some(code) } else { None },
         withheld: std::mem::take(&mut waiting.judge.withheld),

@@ -116,20 +116,38 @@ impl Leaf {
 
     /// The leaf of a line.
     pub fn of(line: &[u8]) -> Leaf {
+        Leaf::hash(&[&[0], line])
+    }
+
+    /// The raw hash.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The hash of two subtrees: SHA-256 of a one byte and both [RFC 9162 §2.1.1].
+    pub(super) fn node(left: Leaf, right: Leaf) -> Leaf {
+        Leaf::hash(&[&[1], &left.0, &right.0])
+    }
+
+    /// The root of no leaves: SHA-256 of nothing [RFC 9162 §2.1.1].
+    pub(super) fn nothing() -> Leaf {
+        Leaf::hash(&[])
+    }
+
+    /// A hash from its 64 hexadecimal digits.
+    pub(super) fn parse(text: &str) -> Option<Leaf> {
+        unhex(text).map(Leaf)
+    }
+
+    fn hash(parts: &[&[u8]]) -> Leaf {
         let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
-        context.update(&[0]);
-        context.update(line);
+        parts.iter().for_each(|part| context.update(part));
         let digest = context.finish();
         let mut bytes = [0; 32];
         for (to, from) in bytes.iter_mut().zip(digest.as_ref()) {
             *to = *from;
         }
         Leaf(bytes)
-    }
-
-    /// The raw hash.
-    pub fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
     }
 }
 
@@ -140,12 +158,18 @@ impl fmt::Display for Leaf {
 }
 
 /// Appends the line of an entry, with its newline, and says its leaf.
-pub(super) fn write(into: &mut Vec<u8>, seq: u64, prev: Leaf, entry: &Entry) -> Leaf {
+pub(super) fn write(
+    into: &mut Vec<u8>,
+    seq: u64,
+    prev: Leaf,
+    now: time::OffsetDateTime,
+    entry: &Entry,
+) -> Leaf {
     let start = into.len();
     // Writing to memory cannot fail.
     let _ = write!(into, r#"{{"v":1,"seq":{seq},"prev":""#);
     push_hex(into, &prev.0);
-    let (ts, id, kind) = (timestamp(time::OffsetDateTime::now_utc()), entry.id, entry.kind.as_str());
+    let (ts, id, kind) = (timestamp(now), entry.id, entry.kind.as_str());
     let _ = write!(into, r#"","ts":"{ts}","id":"{id}","type":"{kind}","trace_id":"#);
     match &entry.trace_id {
         Some(trace) => {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio_util::task::TaskTracker;
 
+use super::capture::Capture;
 use super::{Ledger, fold};
 use crate::secret::PseudonymKey;
 use crate::telemetry::Telemetry;
@@ -16,6 +17,8 @@ pub struct Evidence {
     pub telemetry: Arc<Telemetry>,
     /// Under which destinations and credentials are named.
     pub pseudonyms: PseudonymKey,
+    /// What of payloads is kept.
+    pub capture: Capture,
     /// Refusals that are folded.
     pub folds: fold::Folds,
     /// The records that are not closed; the end of the program waits for them.

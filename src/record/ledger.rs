@@ -12,11 +12,16 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::chain::{Fault, HEAD_BYTES_MAX, Kind, RECORD_BYTES_MAX};
+use super::checkpoint::{self, Checkpoint};
+use super::machine::{Machine, Real};
 use super::recover::{self, Recovered};
+use super::seal::Sealed;
+use super::space::{Gauge, Room};
 use super::writer;
 use crate::bench::{self, Control};
 use crate::call::RecordId;
 use crate::json::Members;
+use crate::secret::signer::Signer;
 use crate::store::Place;
 
 /// What the entries in the queue may weigh together.
@@ -25,6 +30,9 @@ const QUEUE_BYTES_MAX: u64 = 64 << 20;
 /// Told of each record that is as durable as asked: the bytes of its line, and how long it took from the queue to the
 /// disk. It runs on the ledger's threads, so it must not wait.
 pub type OnCommit = Arc<dyn Fn(u64, Duration) + Send + Sync>;
+
+/// Told of each signed checkpoint once it and all that it covers are synced. It must not wait.
+pub type OnCheckpoint = Arc<dyn Fn(&Checkpoint) + Send + Sync>;
 
 /// Where the ledger is and what it may take.
 #[derive(Clone)]
@@ -41,10 +49,23 @@ pub struct Config {
     pub wait: Duration,
     /// The metric's hook.
     pub on_commit: Option<OnCommit>,
+    /// Who signs checkpoints; without one there are none.
+    pub signer: Option<Arc<Signer>>,
+    /// A checkpoint is signed after so many records,
+    pub checkpoint_records_max: u64,
+    /// or when the oldest record that none covers is so old.
+    pub checkpoint_interval: Duration,
+    /// The hook for those who publish them.
+    pub on_checkpoint: Option<OnCheckpoint>,
+    /// Below so many free bytes writes and external calls are refused; 0 turns that off.
+    pub free_bytes_min: u64,
+    /// The clock and the disk.
+    pub machine: Arc<dyn Machine>,
 }
 
 impl Config {
-    /// The usual limits: segments of 64 MiB, 1 ms of linger, 4096 waiting, 5 s for the disk.
+    /// The usual limits: segments of 64 MiB, 1 ms of linger, 4096 waiting, 5 s for the disk; no checkpoints and no
+    /// low-water mark.
     pub fn new(dir: impl Into<PathBuf>) -> Config {
         Config {
             dir: dir.into(),
@@ -53,6 +74,12 @@ impl Config {
             queue_max: 4096,
             wait: Duration::from_secs(5),
             on_commit: None,
+            signer: None,
+            checkpoint_records_max: 1000,
+            checkpoint_interval: Duration::from_secs(60),
+            on_checkpoint: None,
+            free_bytes_min: 0,
+            machine: Arc::new(Real),
         }
     }
 }
@@ -70,6 +97,8 @@ pub struct Entry {
     pub(super) closes: Option<RecordId>,
     /// What it says beside the common members.
     pub(super) members: Members,
+    /// What is written beside the chain, of which the members have the digest.
+    pub(super) sealed: Option<Box<Sealed>>,
 }
 
 impl Entry {
@@ -80,7 +109,7 @@ impl Entry {
 
     /// The first entry of a call, which has the id of its record.
     pub(super) fn of(id: RecordId, kind: Kind, trace_id: Option<[u8; 16]>, members: Members) -> Entry {
-        Entry { kind, id, trace_id, closes: None, members }
+        Entry { kind, id, trace_id, closes: None, members, sealed: None }
     }
 
     /// How a call ended, whose intent this closes.
@@ -96,7 +125,7 @@ impl Entry {
 
     /// What it weighs in the queue, in bytes.
     pub(super) fn weight(&self) -> u64 {
-        self.members.len() as u64
+        (self.members.len() + self.sealed.as_ref().map_or(0, |sealed| sealed.line().len())) as u64
     }
 }
 
@@ -129,6 +158,12 @@ pub enum LedgerError {
     /// because of this, append an outcome that says so with [`Ledger::append_detached`].
     #[error("the audit's disk does not answer")]
     Hung,
+    /// The disk is below the low-water mark, and this is nothing that must still be written.
+    #[error("the audit's disk has only {free_bytes} bytes left: below audit.free_bytes_min")]
+    NoRoom {
+        /// What is left.
+        free_bytes: u64,
+    },
     /// The entry is too large to be read again.
     #[error("the record is longer than {RECORD_BYTES_MAX} bytes")]
     TooLarge,
@@ -184,19 +219,23 @@ struct Inner {
     shared: Arc<Shared>,
     done: Mutex<Receiver<()>>,
     wait: Duration,
+    origin: String,
 }
 
 impl Ledger {
     /// Locks the directory, repairs what a crash left, and starts the writer. Blocks: call it before serving.
     pub fn open(config: Config) -> Result<(Ledger, Recovered), LedgerError> {
         let lock = recover::lock(&config.dir)?;
-        let (pen, recovered) = recover::recover(&config)?;
-        let shared = Arc::new(Shared::new(config.on_commit.clone()));
+        let (mut pen, recovered) = recover::recover(&config)?;
+        let origin = checkpoint::origin_or_new(&config.dir)
+            .map_err(|source| LedgerError::Io { path: config.dir.clone(), source })?;
+        let shared = Arc::new(Shared::new(config.on_commit.clone(), config.on_checkpoint.clone()));
         shared.come_to(pen.place());
+        pen.look(&shared.space);
         let (queue, entries) = std::sync::mpsc::sync_channel(config.queue_max);
         let done = writer::start(pen, lock, entries, shared.clone(), &config)
             .map_err(|source| LedgerError::Io { path: config.dir.clone(), source })?;
-        let inner = Inner { queue: Some(queue), shared, done: Mutex::new(done), wait: config.wait };
+        let inner = Inner { queue: Some(queue), shared, done: Mutex::new(done), wait: config.wait, origin };
         Ok((Ledger { inner: Arc::new(inner) }, recovered))
     }
 
@@ -207,6 +246,9 @@ impl Ledger {
             return Ok(Appended { seq: 0 });
         }
         let (shared, wait) = (&self.inner.shared, self.inner.wait);
+        if !shared.space.room().admits(&entry, durability) {
+            return Err(LedgerError::NoRoom { free_bytes: shared.space.free_bytes() });
+        }
         if shared.hung(durability) {
             return Err(LedgerError::Hung);
         }
@@ -225,9 +267,44 @@ impl Ledger {
     /// Writes an entry without waiting, for where nobody can wait. What cannot be written is counted in
     /// [`Stats::lost`], also when the disk fails later.
     pub fn append_detached(&self, entry: Entry) {
-        if self.push(entry, Durability::Written, None).is_err() {
+        let admitted = self.inner.shared.space.room().admits(&entry, Durability::Written);
+        if !admitted || self.push(entry, Durability::Written, None).is_err() {
             self.inner.shared.lost.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// As [`Ledger::append`], for threads that may block.
+    pub fn append_blocking(&self, entry: Entry, durability: Durability) -> Result<Appended, LedgerError> {
+        let (answer, written) = oneshot::channel();
+        self.push(entry, durability, Some(answer))?;
+        let stopped = |_| Err(LedgerError::Failed("the writer stopped".to_owned()));
+        written.blocking_recv().unwrap_or_else(stopped)
+    }
+
+    /// Which log this is: the UUID that its directory was given when it was begun.
+    pub fn origin(&self) -> &str {
+        &self.inner.origin
+    }
+
+    /// Signs what was written so far, and waits until the checkpoint is durable and told. Says the last record's
+    /// number. Without a signer it only syncs.
+    pub async fn checkpoint(&self) -> Result<Appended, LedgerError> {
+        self.append(Entry::new(Kind::Checkpoint, None, Members::default()), Durability::Synced).await
+    }
+
+    /// How much room the disk has, by the low-water mark.
+    pub fn room(&self) -> Room {
+        self.inner.shared.space.room()
+    }
+
+    /// The free bytes that were seen last; 0 before the first look, and when nobody looks.
+    pub fn free_bytes(&self) -> u64 {
+        self.inner.shared.space.free_bytes()
+    }
+
+    /// Whether the ledger takes nothing until it is opened again, and why.
+    pub fn failure(&self) -> Option<&str> {
+        self.inner.shared.failure()
     }
 
     /// What was written since the ledger was opened.
@@ -313,10 +390,13 @@ pub(super) struct Shared {
     on_commit: Option<OnCommit>,
     /// Where the log ends. Held for a copy alone.
     end: Mutex<Place>,
+    on_checkpoint: Option<OnCheckpoint>,
+    /// How much room the disk has.
+    pub(super) space: Gauge,
 }
 
 impl Shared {
-    fn new(on_commit: Option<OnCommit>) -> Shared {
+    fn new(on_commit: Option<OnCommit>, on_checkpoint: Option<OnCheckpoint>) -> Shared {
         Shared {
             records: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
@@ -329,6 +409,8 @@ impl Shared {
             sync_hung_until: AtomicU64::new(0),
             on_commit,
             end: Mutex::new(Place::BEGIN),
+            on_checkpoint,
+            space: Gauge::default(),
         }
     }
 
@@ -404,6 +486,13 @@ impl Shared {
         }
         if let Some(answer) = pending.answer {
             let _ = answer.send(Ok(Appended { seq }));
+        }
+    }
+
+    /// Tells of a checkpoint that is durable.
+    pub(super) fn signed(&self, checkpoint: &Checkpoint) {
+        if let Some(on_checkpoint) = &self.on_checkpoint {
+            on_checkpoint(checkpoint);
         }
     }
 

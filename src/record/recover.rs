@@ -5,13 +5,14 @@ use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::chain::{Fault, Kind, Leaf, Walker};
+use super::checkpoint;
 use super::ledger::{Config, Entry, LedgerError};
+use super::merkle::Frontier;
+use super::pen::{FLOOR, Open, Pen, Signing, append_to, sync_dir};
 use super::segment::{self, End, Lines, Segment};
-use super::writer::{FLOOR, Open, Pen, append_to, sync_dir};
 use crate::call::RecordId;
 use crate::json::Members;
 
@@ -68,24 +69,15 @@ pub(super) fn recover(config: &Config) -> Result<(Pen, Recovered), LedgerError> 
         repair.push(repaired(last, &moved, found.walker.seq));
         (recovered.torn_bytes, recovered.torn_file) = (moved.1, Some(moved.0));
     }
-    let mut pen = Pen {
-        dir: dir.clone(),
-        file: None,
-        len: 0,
-        seq: found.walker.seq,
-        prev: found.walker.prev.unwrap_or(Leaf::NONE),
-        open: HashMap::new(),
-        segment_bytes_max: config.segment_bytes_max,
-        buffer: Vec::new(),
-        lines: Vec::new(),
-    };
-    if let Some(last) = last {
-        let file = append_to(&last.path).map_err(fail)?;
-        pen.len = file.metadata().map_err(fail)?.len();
-        pen.file = Some((Arc::new(file), last.first));
-    }
+    let file = last.map(|last| append_to(&last.path).map(|file| (file, last.first)));
+    let file = file.transpose().map_err(fail)?;
+    let origin = checkpoint::origin_or_new(dir).map_err(fail)?;
+    let signing = Signing::of(config, origin, found.tree);
+    let head = (found.walker.seq, found.walker.prev.unwrap_or(Leaf::NONE));
+    let mut pen = Pen::after(config, head, file, signing).map_err(fail)?;
     recovered.dangling = found.open.len() as u64;
     put(&mut pen, repair.into_iter(), &found.open).map_err(fail)?;
+    sign(&mut pen).map_err(fail)?;
     recovered.next_seq = pen.seq;
     Ok((pen, recovered))
 }
@@ -101,8 +93,17 @@ fn put(pen: &mut Pen, repair: impl Iterator<Item = Entry>, open: &HashMap<u128, 
     let mut entries = repair.chain(unknown).peekable();
     while entries.peek().is_some() {
         let group: Vec<Entry> = entries.by_ref().take(1000).collect();
-        let file = pen.put(group.iter()).map_err(|error| error.source())?;
-        file.sync_data()?;
+        let files = pen.put(group.iter()).map_err(|error| error.source())?;
+        files.sync(&*pen.machine)?;
+    }
+    Ok(())
+}
+
+/// A log whose last checkpoint was not found, because nobody signed it so far, gets one that covers it.
+fn sign(pen: &mut Pen) -> io::Result<()> {
+    let unsigned = pen.signing.as_ref().is_some_and(|signing| signing.tree.is_none());
+    if unsigned && let Some(files) = pen.sign().map_err(|error| error.source())? {
+        files.sync(&*pen.machine)?;
     }
     Ok(())
 }
@@ -124,6 +125,8 @@ struct Scan {
     walker: Walker,
     scanned: u64,
     open: HashMap<u128, Open>,
+    /// The tree since the last checkpoint, or since the first record of all.
+    tree: Option<Frontier>,
     /// Where the unfinished write begins in the last segment.
     torn: Option<u64>,
 }
@@ -132,13 +135,13 @@ struct Scan {
 fn scan(dir: &Path, segments: &[Segment]) -> Result<Scan, LedgerError> {
     let hint = std::fs::read_to_string(dir.join(FLOOR)).ok().and_then(|text| text.trim().parse::<u64>().ok());
     let from = segments.iter().rposition(|segment| Some(segment.first) == hint).unwrap_or(0);
-    // A crash may leave a segment that nothing was written to. It does not tell the record before it, so the chain could
-    // not go on from there.
-    let empty = |segment: &Segment| std::fs::metadata(&segment.path).is_ok_and(|file| file.len() == 0);
-    let from = if segments.get(from).is_some_and(empty) { from.saturating_sub(1) } else { from };
+    // What precedes an empty last segment is in the one before it.
+    let has_records = |segment: &Segment| std::fs::metadata(&segment.path).is_ok_and(|meta| meta.len() > 0);
+    let from = from.min(segments.iter().rposition(has_records).unwrap_or(0));
     let segments = segments.get(from..).unwrap_or_default();
     let first = segments.first().map_or(1, |segment| segment.first);
-    let mut scan = Scan { walker: Walker::from(first), scanned: 0, open: HashMap::new(), torn: None };
+    let tree = (first == 1).then(|| Frontier::begin(1));
+    let mut scan = Scan { walker: Walker::from(first), scanned: 0, open: HashMap::new(), tree, torn: None };
     for (at, segment) in segments.iter().enumerate() {
         let place = if at + 1 == segments.len() { Place::Last } else { Place::Earlier };
         scan_segment(segment, place, &mut scan)?;
@@ -174,6 +177,12 @@ fn scan_segment(segment: &Segment, place: Place, scan: &mut Scan) -> Result<(), 
         match stepped {
             Ok(header) => {
                 scan.scanned += 1;
+                if header.kind() == Some(Kind::Checkpoint) {
+                    scan.tree = Some(Frontier::begin(seq));
+                }
+                if let (Some(tree), Some(leaf)) = (&mut scan.tree, scan.walker.prev) {
+                    tree.push(leaf);
+                }
                 match (header.kind(), header.id()) {
                     (Some(Kind::Intent), Some(id)) => {
                         scan.open.insert(id, Open { segment: segment.first, trace: header.trace() });

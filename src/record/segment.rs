@@ -6,6 +6,11 @@ use std::path::{Path, PathBuf};
 
 use super::chain::RECORD_BYTES_MAX;
 
+/// The directory of compressed segments, below the audit's.
+const ARCHIVE: &str = "archive";
+/// The largest window that a compressed segment may ask for: 128 MiB of memory.
+const WINDOW_LOG_MAX: u32 = 27;
+
 /// One file of the ledger.
 #[derive(Clone, Debug)]
 pub(super) struct Segment {
@@ -20,18 +25,46 @@ pub(super) fn name(first: u64) -> String {
     format!("audit-{first:020}.jsonl")
 }
 
+/// The file of a segment once it is compressed.
+pub(super) fn archived(dir: &Path, first: u64) -> PathBuf {
+    dir.join(ARCHIVE).join(format!("{}.zst", name(first)))
+}
+
 /// The number in a segment's file name.
-fn first(name: &str) -> Option<u64> {
-    let digits = name.strip_prefix("audit-")?.strip_suffix(".jsonl")?;
+fn first(name: &str, end: &str) -> Option<u64> {
+    let digits = name.strip_prefix("audit-")?.strip_suffix(end)?;
     (digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit())).then(|| digits.parse().ok())?
 }
 
-/// Every segment of a directory, in order.
+/// Every segment of a directory that is not archived, in order.
 pub(super) fn list(dir: &Path) -> io::Result<Vec<Segment>> {
+    of(dir, ".jsonl")
+}
+
+/// Every archived segment of a directory, in order.
+pub(super) fn archive(dir: &Path) -> io::Result<Vec<Segment>> {
+    match of(&dir.join(ARCHIVE), ".jsonl.zst") {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        listed => listed,
+    }
+}
+
+/// Every segment of a directory, archived or not, in order. One that is both, because a crash came between, is taken as
+/// it was written.
+pub(super) fn all(dir: &Path) -> io::Result<Vec<Segment>> {
+    // Those that are not archived are listed first: one that moves meanwhile is then seen twice and not missed.
+    let mut segments = list(dir)?;
+    segments.extend(archive(dir)?);
+    segments.sort_by_key(|segment| segment.first);
+    segments.dedup_by_key(|segment| segment.first);
+    Ok(segments)
+}
+
+fn of(dir: &Path, end: &str) -> io::Result<Vec<Segment>> {
     let mut segments = Vec::new();
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
-        if let Some(first) = entry.file_name().to_str().and_then(first) {
+        if let Some(first) = entry.file_name().to_str().and_then(|name| first(name, end)) {
             segments.push(Segment { path: entry.path(), first });
         }
     }
@@ -64,9 +97,8 @@ pub(super) struct Line<'a> {
 }
 
 /// Reads a segment line by line.
-#[derive(Debug)]
 pub(super) struct Lines {
-    reader: BufReader<File>,
+    reader: Box<dyn BufRead + Send>,
     buffer: Vec<u8>,
     number: u64,
     /// Where the next line begins.
@@ -74,11 +106,19 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// Reads from a place in the file on.
+    /// Reads from a place in the file on. A compressed one is read from its beginning.
     pub(super) fn open(path: &Path, offset: u64) -> io::Result<Lines> {
+        const BUFFER_BYTES: usize = 256 << 10;
         let mut file = File::open(path)?;
-        file.seek(SeekFrom::Start(offset))?;
-        Ok(Lines { reader: BufReader::with_capacity(256 << 10, file), buffer: Vec::new(), number: 0, offset })
+        let reader: Box<dyn BufRead + Send> = if path.extension().is_some_and(|end| end == "zst") {
+            let mut decoder = zstd::Decoder::new(file)?;
+            decoder.window_log_max(WINDOW_LOG_MAX)?;
+            Box::new(BufReader::with_capacity(BUFFER_BYTES, decoder))
+        } else {
+            file.seek(SeekFrom::Start(offset))?;
+            Box::new(BufReader::with_capacity(BUFFER_BYTES, file))
+        };
+        Ok(Lines { reader, buffer: Vec::new(), number: 0, offset })
     }
 
     /// The next line, whole or not; `None` at the end.

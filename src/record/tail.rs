@@ -122,10 +122,11 @@ pub fn find(dir: &Path, needle: &str) -> io::Result<Vec<Value>> {
     if needle.is_empty() {
         return Ok(found);
     }
-    for segment in segment::list(dir)? {
+    let finder = memchr::memmem::Finder::new(needle);
+    for segment in segment::all(dir)? {
         let mut lines = Lines::open(&segment.path, 0)?;
         while let Some(line) = lines.read()? {
-            let may = line.bytes.windows(needle.len()).any(|window| window == needle.as_bytes());
+            let may = finder.find(line.bytes).is_some();
             let Some(record) = may.then(|| serde_json::from_slice::<Value>(line.bytes).ok()).flatten() else {
                 continue;
             };

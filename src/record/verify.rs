@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::attest::{Against, Attest};
 use super::chain::{Fault, Header, Kind, Leaf, Walker, timestamp};
 use super::recover::is_live;
 use super::segment::{self, End, Lines, Segment};
@@ -83,24 +84,42 @@ pub struct Report {
     pub archived_intents: u64,
     /// Repairs that the log tells of.
     pub repairs: u64,
+    /// Signed checkpoints in it.
+    pub checkpoints: u64,
+    /// The last record that one covers.
+    pub covered: Option<u64>,
+    /// The fingerprints of the keys that signed them.
+    pub signed_by: Vec<String>,
+    /// Checkpoints kept elsewhere that hold.
+    pub held: u64,
+    /// How often a record is older than the one before it: the clock was set.
+    pub clock_back: u64,
     /// What else a reader should know.
     pub notes: Vec<String>,
 }
 
 /// Checks every record of a directory. An error means that it could not be read.
 pub fn verify(dir: &Path) -> io::Result<Report> {
-    let report = read(dir)?;
-    // A running gateway cuts off a write that the disk refused; who reads at that instant may see half of it.
-    if report.live && report.status == Status::Tampered { read(dir) } else { Ok(report) }
+    verify_against(dir, &Against::default())
 }
 
-fn read(dir: &Path) -> io::Result<Report> {
+/// Checks every record of a directory, its archive included, against keys and checkpoints that are known elsewhere.
+pub fn verify_against(dir: &Path, against: &Against) -> io::Result<Report> {
+    let report = read(dir, against)?;
+    // A running gateway cuts off a write that the disk refused; who reads at that instant may see half of it. One that
+    // archives a segment meanwhile takes it from where it was looked for.
+    if report.live && report.status == Status::Tampered { read(dir, against) } else { Ok(report) }
+}
+
+fn read(dir: &Path, against: &Against) -> io::Result<Report> {
     let live_before = is_live(dir);
-    let segments = segment::list(dir)?;
+    let segments = segment::all(dir)?;
     let Some(first) = segments.first().map(|segment| segment.first) else {
         return Err(io::Error::new(io::ErrorKind::NotFound, "there is no audit segment here"));
     };
-    let mut check = Check::new(first);
+    let attest = Attest::begin(first, against);
+    let attest = attest.map_err(|why| io::Error::new(io::ErrorKind::InvalidData, why))?;
+    let mut check = Check::new(first, attest);
     let mut fault = None;
     for (at, segment) in segments.iter().enumerate() {
         fault = check.segment(segment, at + 1 == segments.len())?;
@@ -110,7 +129,8 @@ fn read(dir: &Path) -> io::Result<Report> {
         }
     }
     let live = live_before || is_live(dir);
-    Ok(check.report(fault, live, first))
+    let last = segments.last().map(|segment| segment.path.display().to_string()).unwrap_or_default();
+    Ok(check.report(fault, live, (first, last)))
 }
 
 struct Check {
@@ -124,6 +144,14 @@ struct Check {
     archived_intents: u64,
     repairs: u64,
     archived: Option<u64>,
+    attest: Attest,
+    /// What the first record names as its predecessor.
+    first_prev: Option<String>,
+    /// When the record before was written.
+    ts: String,
+    clock_back: u64,
+    /// The line of the last record in its segment.
+    line: u64,
 }
 
 /// Where an open intent is. There may be many, so it is kept small.
@@ -159,7 +187,7 @@ enum Stopped {
 }
 
 impl Check {
-    fn new(first: u64) -> Check {
+    fn new(first: u64, attest: Attest) -> Check {
         Check {
             walker: Walker::from(first),
             segments: 0,
@@ -171,6 +199,11 @@ impl Check {
             archived_intents: 0,
             repairs: 0,
             archived: (first != 1).then_some(first),
+            attest,
+            first_prev: None,
+            ts: String::new(),
+            clock_back: 0,
+            line: 0,
         }
     }
 
@@ -194,11 +227,24 @@ impl Check {
                 End::File => return wrong(Fault::Torn.to_string()),
                 End::TooLong => return wrong(Fault::TooLong.to_string()),
             }
+            let prev = self.walker.prev;
             let header = match self.walker.step(line.bytes) {
                 Ok(header) => header,
                 Err(fault) => return wrong(fault.to_string()),
             };
             self.records += 1;
+            self.line = line.number;
+            let leaf = self.walker.prev.unwrap_or(Leaf::NONE);
+            if let Err(why) = self.attest.record((seq, header.kind()), (prev, leaf), line.bytes) {
+                return wrong(why);
+            }
+            if self.first_prev.is_none() {
+                self.first_prev = Some(header.prev().to_owned());
+            }
+            if *header.ts < *self.ts {
+                self.clock_back += 1;
+            }
+            header.ts.clone_into(&mut self.ts);
             if let Err(why) = self.pair(&header, &file, line.number) {
                 return wrong(why.to_owned());
             }
@@ -238,7 +284,12 @@ impl Check {
         Ok(())
     }
 
-    fn report(self, stopped: Option<Stopped>, live: bool, first: u64) -> Report {
+    fn report(self, stopped: Option<Stopped>, live: bool, (first, file): (u64, String)) -> Report {
+        let last = self.walker.seq - 1;
+        let (attested, missing) = self.attest.end(last, (first, self.first_prev));
+        let missing = missing.map(|why| Bad { file, line: self.line, seq: last, why });
+        let stopped = stopped.filter(|stopped| matches!(stopped, Stopped::Wrong(_)) || missing.is_none());
+        let stopped = stopped.or(missing.map(Stopped::Wrong));
         let since = timestamp(time::OffsetDateTime::now_utc() - IN_FLIGHT).to_string();
         let in_flight = match live {
             true => self.open.values().filter(|place| *place.ts > *since).count() as u64,
@@ -252,7 +303,13 @@ impl Check {
             seq,
             why: "an intent without outcome".to_owned(),
         });
-        let mut notes = vec![NO_TAIL.to_owned()];
+        let mut notes = attested.notes;
+        if attested.held == 0 {
+            notes.push(NO_TAIL.to_owned());
+        }
+        if self.clock_back > 0 {
+            notes.push(format!("the clock went back {} times", self.clock_back));
+        }
         let (status, first_bad) = match (stopped, overdue) {
             (Some(Stopped::Wrong(bad)), _) => (Status::Tampered, Some(bad)),
             (Some(Stopped::Torn(bad)), None) if !live => (Status::Incomplete, Some(bad)),
@@ -272,7 +329,7 @@ impl Check {
             first_bad,
             records: self.records,
             segments: self.segments,
-            last_seq: self.walker.seq - 1,
+            last_seq: last,
             head: head.map(|leaf: Leaf| leaf.to_string()),
             live,
             archived_before: self.archived,
@@ -281,6 +338,11 @@ impl Check {
             repeated_outcomes: self.repeated_outcomes,
             archived_intents: self.archived_intents,
             repairs: self.repairs,
+            checkpoints: attested.checkpoints,
+            covered: attested.covered,
+            signed_by: attested.signed_by,
+            held: attested.held,
+            clock_back: self.clock_back,
             notes,
         }
     }

@@ -134,6 +134,8 @@ pub struct Metrics {
     dropped: Family<Reason, Counter>,
     exported: Counter,
     refused: Family<Reason, Counter>,
+    checkpoint_failures: Counter,
+    audit_free_bytes: Gauge,
     reload_failures: Counter,
     trust_expiry: Family<Named, Float>,
     shadow: Family<Named, Float>,
@@ -168,6 +170,8 @@ impl Metrics {
             dropped: Family::default(),
             exported: Counter::default(),
             refused: Family::default(),
+            checkpoint_failures: Counter::default(),
+            audit_free_bytes: Gauge::default(),
             reload_failures: Counter::default(),
             trust_expiry: Family::default(),
             shadow: Family::default(),
@@ -247,6 +251,11 @@ impl Metrics {
         );
         let mut add = |name: &str, help: &str, counter| registry.register(name, help, counter);
         add("holdpoint_audit_bytes", "Bytes written to the audit", self.audit_bytes.clone());
+        add(
+            "holdpoint_audit_checkpoint_failures",
+            "Signed checkpoints that could not be published",
+            self.checkpoint_failures.clone(),
+        );
         add("holdpoint_reload_failures", "Reloads refused because of mistakes", self.reload_failures.clone());
         add(
             "holdpoint_store_failures",
@@ -267,6 +276,11 @@ impl Metrics {
         );
         let mut add = |name: &str, help: &str, gauge| registry.register(name, help, gauge);
         add("holdpoint_holds_pending", "Holds that wait for people", self.holds_pending.clone());
+        add(
+            "holdpoint_audit_free_bytes",
+            "What the audit's disk has left; 0 when nobody looks",
+            self.audit_free_bytes.clone(),
+        );
         add("holdpoint_reviews_due", "Agents whose review is due", self.reviews_due.clone());
         add(
             "holdpoint_index_lag",
@@ -367,6 +381,16 @@ impl Metrics {
     /// An upstream is in shadow for so many more seconds; 0 when its shadow has ended.
     pub fn shadow(&self, upstream: &Arc<str>, seconds: f64) {
         self.shadow.get_or_create(&Named { name: Arc::clone(upstream) }).set(seconds);
+    }
+
+    /// A checkpoint could not be published.
+    pub fn checkpoint_unpublished(&self) {
+        self.checkpoint_failures.inc();
+    }
+
+    /// What the audit's disk has left.
+    pub fn audit_free_bytes(&self, bytes: u64) {
+        self.audit_free_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// So many agents' reviews are due.

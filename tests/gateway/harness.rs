@@ -89,6 +89,8 @@ pub struct World {
     pub samples: String,
     /// The name by which the gateway may be addressed; empty for any.
     pub hosts: String,
+    /// More keys of the audit's section, each with a comma before it.
+    pub audit: String,
 }
 
 impl World {
@@ -127,6 +129,7 @@ impl World {
             odd_settings: odd_settings.to_owned(),
             samples: String::new(),
             hosts: String::new(),
+            audit: String::new(),
         };
         world.up().await;
         world
@@ -146,7 +149,7 @@ impl World {
     fn yaml(&self) -> String {
         let (mail, crm, odd) = (self.mail.address(), self.crm.address(), self.odd.address());
         let policies = Path::new(env!("CARGO_MANIFEST_DIR")).join("policies");
-        let World { extra, odd_settings, samples, hosts, .. } = self;
+        let World { extra, odd_settings, samples, hosts, audit, .. } = self;
         // These settings are for MCP alone.
         let odd_http = [", may_ask", ", methods", ", sse"]
             .iter()
@@ -167,7 +170,7 @@ upstreams:
   - {{name: odd, kind: http, url: \"http://{odd}\", catalog: http.yaml{odd_http}}}
   - {{name: oddmcp, kind: mcp, url: \"http://{odd}/mcp\", catalog: mcp.yaml{odd_settings}}}
 policy: {{cedar: \"{}\"}}
-audit: {{dir: audit}}
+audit: {{dir: audit{audit}}}
 keys: {{dir: keys}}
 {extra}
 ",

@@ -13,6 +13,7 @@ mod fake;
 mod harness;
 mod http;
 mod identity;
+mod kept;
 mod mcp;
 mod overload;
 mod shadow;
