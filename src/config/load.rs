@@ -269,9 +269,9 @@ impl Reader {
             self.mistake("keys", "is required: {dir: …}");
         }
         let (accept, decode) = self.bounds(raw);
-        let limits = self.limits(raw);
-        let (audit, keeping) = self.audit(raw).unzip();
-        let (audit, telemetry) = (audit?, self.telemetry(raw));
+        let (limits, audit, telemetry) = (self.limits(raw), self.audit(raw), self.telemetry(raw));
+        let (audit, keeping) = audit.unzip();
+        let audit = audit?;
         Some(Settings {
             listeners,
             sockets,

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use sqlx::sqlite::{SqlitePool, SqliteRow};
-use sqlx::{AssertSqlSafe, QueryBuilder, Row as _, Sqlite as Database, SqliteConnection};
+use sqlx::{AssertSqlSafe, QueryBuilder, Row as _, Sqlite as Database, SqliteConnection, Transaction};
 
 use super::state::place;
 use super::{Sync, micros, moment, pools, private, signed, within};
@@ -139,7 +139,7 @@ impl Records for Index {
                 .bind(place.leaf.as_slice())
                 .execute(&mut *tx)
                 .await?;
-                tx.commit().await
+                Transaction::commit(tx).await
             };
             run.await.map_err(|error| self.unusable(error))
         })
@@ -160,7 +160,7 @@ impl Records for Index {
                 let mut tx = self.writer.begin_with("BEGIN IMMEDIATE").await?;
                 sqlx::query("DELETE FROM place").execute(&mut *tx).await?;
                 sqlx::query("DELETE FROM record").execute(&mut *tx).await?;
-                tx.commit().await
+                Transaction::commit(tx).await
             };
             run.await.map_err(within(&self.path))
         })
