@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HOST, USER_AGENT};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use serde_json::value::RawValue;
@@ -78,7 +78,7 @@ pub enum Problem {
         /// What was asked.
         method: &'static str,
         /// The status.
-        status: StatusCode,
+        status: u16,
     },
     /// What it said is no list.
     #[error("its answer to `{0}` cannot be read")]
@@ -167,14 +167,7 @@ impl Client<'_> {
             }
             // It knows no handshake [MCP 2026-07-28, basic/versioning].
             Err(Problem::Error { .. }) => self.go_modern(),
-            Err(Problem::Status { status, .. })
-                if matches!(
-                    status,
-                    StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED
-                ) =>
-            {
-                self.go_modern()
-            }
+            Err(Problem::Status { status: 400 | 404 | 405, .. }) => self.go_modern(),
             Err(problem) => Err(problem),
         }
     }
@@ -246,7 +239,7 @@ impl Client<'_> {
             return Err(text
                 .ok()
                 .and_then(|text| error(&text, method))
-                .unwrap_or(Problem::Status { method, status: head.status }));
+                .unwrap_or(Problem::Status { method, status: head.status.as_u16() }));
         }
         let text = text?;
         match error(&text, method) {
@@ -260,7 +253,7 @@ impl Client<'_> {
         let (response, _lent) = self.send(Method::POST, Some(&message), method).await?;
         match response.status() {
             status if status.is_success() => Ok(()),
-            status => Err(Problem::Status { method, status }),
+            status => Err(Problem::Status { method, status: status.as_u16() }),
         }
     }
 
