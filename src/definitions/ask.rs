@@ -32,7 +32,7 @@ pub const ITEMS_MAX: usize = 16_384;
 /// Pages of one list.
 pub const PAGES_MAX: usize = 1_024;
 /// All pages of one list, in bytes.
-pub const LIST_BYTES_MAX: usize = 64 << 20;
+pub const LIST_BYTES_MAX: usize = 32 << 20;
 /// One page, in bytes.
 const PAGE_BYTES_MAX: usize = 16 << 20;
 /// One whole conversation.
@@ -69,9 +69,6 @@ pub enum Problem {
     /// The conversation took too long.
     #[error("it took longer than {} s", CONVERSATION_TIME_MAX.as_secs())]
     Slow,
-    /// The transport of MCP 2024-11-05 alone, on which the gateway does not list.
-    #[error("it speaks only the transport of MCP 2024-11-05, on which the gateway does not list")]
-    OldTransport,
     /// It refused with this status.
     #[error("it answered `{method}` with status {status}")]
     Status {

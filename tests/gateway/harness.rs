@@ -160,7 +160,7 @@ listeners:
   - {{name: health, kind: health, address: \"127.0.0.1:0\"}}
 agents: agents.yaml
 upstreams:
-  - {{name: mail, kind: mcp, url: \"http://{mail}/mcp\", catalog: mcp.yaml}}
+  - {{name: mail, kind: mcp, url: \"http://{mail}/mcp\", catalog: mcp.yaml, list_every: never}}
   - {{name: strict, kind: mcp, url: \"http://{mail}/mcp\", catalog: mcp.yaml, strict: true}}
   - {{name: crm, kind: http, url: \"http://{crm}\", catalog: http.yaml}}
   - {{name: odd, kind: http, url: \"http://{odd}\", catalog: http.yaml{odd_http}}}
