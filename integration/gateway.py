@@ -154,6 +154,8 @@ class Gateway:
             "catalog": f"catalog/{upstream.name}.yaml",
             "boundary": "inside",
             "trusted": True,
+            # What an upstream sees is then what agents sent.
+            **({"list_every": "never"} if upstream.kind == "mcp" else {}),
         }
 
     @property

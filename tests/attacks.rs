@@ -96,7 +96,7 @@ impl Stage {
              listeners:\n  - {{name: agents, kind: agents, address: \"127.0.0.1:0\"}}\n\
              agents: agents.yaml\nupstreams:\n\
              \x20 - {{name: api, kind: http, catalog: api.yaml, boundary: inside, {api}}}\n\
-             \x20 - {{name: tools, kind: mcp, catalog: tools.yaml, boundary: inside, {tools}}}\n\
+             \x20 - {{name: tools, kind: mcp, catalog: tools.yaml, boundary: inside, list_every: never, {tools}}}\n\
              policy: {{cedar: policies/}}\n{limits}audit: {{dir: state/audit}}\nkeys: {{dir: state/keys}}\n"
         );
         std::fs::write(dir.join("holdpoint.yaml"), text).unwrap();

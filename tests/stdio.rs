@@ -210,7 +210,7 @@ impl Stage {
              example.org: {{bundle: pki/example.org.pem, roles: [agents]}}\n\
              listeners: [{{name: agents, kind: agents, address: \"127.0.0.1:0\"}}]\n\
              agents: agents.yaml\n\
-             upstreams: [{{name: tools, kind: mcp, catalog: tools.yaml, boundary: inside, {upstream}}}]\n\
+             upstreams: [{{name: tools, kind: mcp, catalog: tools.yaml, boundary: inside, list_every: never, {upstream}}}]\n\
              policy: {{cedar: policies/}}\naudit: {{dir: audit}}\nkeys: {{dir: keys}}\n"
         );
         let file = self.dir.join("holdpoint.yaml");

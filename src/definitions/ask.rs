@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HOST, USER_AGENT};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use serde_json::value::RawValue;
@@ -32,7 +32,7 @@ pub const ITEMS_MAX: usize = 16_384;
 /// Pages of one list.
 pub const PAGES_MAX: usize = 1_024;
 /// All pages of one list, in bytes.
-pub const LIST_BYTES_MAX: usize = 64 << 20;
+pub const LIST_BYTES_MAX: usize = 32 << 20;
 /// One page, in bytes.
 const PAGE_BYTES_MAX: usize = 16 << 20;
 /// One whole conversation.
@@ -69,16 +69,13 @@ pub enum Problem {
     /// The conversation took too long.
     #[error("it took longer than {} s", CONVERSATION_TIME_MAX.as_secs())]
     Slow,
-    /// The transport of MCP 2024-11-05 alone, on which the gateway does not list.
-    #[error("it speaks only the transport of MCP 2024-11-05, on which the gateway does not list")]
-    OldTransport,
     /// It refused with this status.
     #[error("it answered `{method}` with status {status}")]
     Status {
         /// What was asked.
         method: &'static str,
         /// The status.
-        status: StatusCode,
+        status: u16,
     },
     /// What it said is no list.
     #[error("its answer to `{0}` cannot be read")]
@@ -167,14 +164,7 @@ impl Client<'_> {
             }
             // It knows no handshake [MCP 2026-07-28, basic/versioning].
             Err(Problem::Error { .. }) => self.go_modern(),
-            Err(Problem::Status { status, .. })
-                if matches!(
-                    status,
-                    StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED
-                ) =>
-            {
-                self.go_modern()
-            }
+            Err(Problem::Status { status: 400 | 404 | 405, .. }) => self.go_modern(),
             Err(problem) => Err(problem),
         }
     }
@@ -246,7 +236,7 @@ impl Client<'_> {
             return Err(text
                 .ok()
                 .and_then(|text| error(&text, method))
-                .unwrap_or(Problem::Status { method, status: head.status }));
+                .unwrap_or(Problem::Status { method, status: head.status.as_u16() }));
         }
         let text = text?;
         match error(&text, method) {
@@ -260,7 +250,7 @@ impl Client<'_> {
         let (response, _lent) = self.send(Method::POST, Some(&message), method).await?;
         match response.status() {
             status if status.is_success() => Ok(()),
-            status => Err(Problem::Status { method, status }),
+            status => Err(Problem::Status { method, status: status.as_u16() }),
         }
     }
 

@@ -30,7 +30,10 @@ pub enum First {
 
 /// First sights in memory: they end with the process.
 #[derive(Default)]
-pub struct Remembered(Mutex<HashMap<(Arc<str>, Arc<str>), Arc<str>>>);
+pub struct Remembered(Mutex<HashMap<Key, Arc<str>>>);
+
+/// An upstream and a tool.
+type Key = (Arc<str>, Arc<str>);
 
 impl Sights for Remembered {
     fn note<'a>(&'a self, upstream: &'a Arc<str>, shown: &'a [Definition]) -> Noted<'a> {

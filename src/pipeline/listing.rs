@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use tokio::sync::{Semaphore, watch};
@@ -25,8 +25,9 @@ use crate::names::{looks, visible};
 use crate::record::{Entry, Kind};
 
 /// Upstreams that are listed at one time.
-const AT_ONCE_MAX: usize = 8;
-/// However often an upstream says that its list has changed, it is listed no more often than this.
+const AT_ONCE_MAX: usize = 4;
+/// However often an upstream says that its list has changed, it is listed no more often than this, and at most a tenth of
+/// the time is spent on it.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 /// First sights in one record.
 const SIGHTS_PER_RECORD: usize = 64;
@@ -58,9 +59,10 @@ async fn one(
     loop {
         let listing = async {
             let _room = room.acquire().await;
-            take(&gateway, &upstream).await
+            let begun = Instant::now();
+            (take(&gateway, &upstream).await, begun.elapsed())
         };
-        let taken = tokio::select! {
+        let (taken, took) = tokio::select! {
             taken = listing => taken,
             _ = drain.wait_for(|drain| *drain) => return,
         };
@@ -76,7 +78,7 @@ async fn one(
         tokio::select! {
             () = tokio::time::sleep(jittered(every)) => {}
             () = async {
-                tokio::time::sleep(PAUSE_MIN).await;
+                tokio::time::sleep(PAUSE_MIN.max(took * 9)).await;
                 gateway.definitions.until_changed(&upstream).await;
             } => {}
             _ = drain.wait_for(|drain| *drain) => return,
@@ -103,7 +105,9 @@ pub async fn take(gateway: &Gateway, name: &Arc<str>) -> Result<(), String> {
     let credential = generation.broker.own(name)?;
     let lists = ask::lists(way, credential, &[List::Tools]).await.map_err(|problem| problem.to_string())?;
     let items = lists.into_iter().next().unwrap_or_default();
-    let read = Read::of(&items);
+    // A long list is a long computation, and others wait for this thread.
+    let read =
+        tokio::task::spawn_blocking(move || Read::of(&items)).await.map_err(|error| error.to_string())?;
     let firsts = gateway.definitions.sights.note(name, &read.definitions).await?;
     let mut served = read.served(upstream, &firsts);
     let before = gateway.definitions.served(name).unwrap_or_default();
@@ -209,11 +213,14 @@ fn first_sights(gateway: &Gateway, generation: &Generation, name: &Arc<str>, rea
     }
 }
 
+/// The tool, why it is not believed, its pin, and the digest of what is served.
+type Finding = (Arc<str>, Drift, Option<Arc<str>>, Option<Arc<str>>);
+
 /// Puts on the record what is found to differ, once, and tells the metric how much does.
 fn findings(gateway: &Gateway, upstream: &Upstream, before: &Served, after: &Served) {
     let name = &upstream.config().name;
     let mut drifted = 0;
-    let mut found: Vec<(Arc<str>, Drift, Option<Arc<str>>, Option<Arc<str>>)> = Vec::new();
+    let mut found: Vec<Finding> = Vec::new();
     for entry in upstream.entries() {
         let tool = &entry.profile.name;
         if upstream.tool(tool).is_none() {

@@ -150,6 +150,8 @@ impl World {
         let (mail, crm, odd) = (self.mail.address(), self.crm.address(), self.odd.address());
         let policies = Path::new(env!("CARGO_MANIFEST_DIR")).join("policies");
         let World { extra, odd_settings, samples, hosts, audit, .. } = self;
+        // What the fake sees is what agents sent; a strict upstream must be listed.
+        let unlisted = if odd_settings.contains("strict") { "" } else { ", list_every: never" };
         // These settings are for MCP alone.
         let odd_http = [", may_ask", ", methods", ", sse"]
             .iter()
@@ -164,11 +166,11 @@ listeners:
   - {{name: health, kind: health, address: \"127.0.0.1:0\"}}
 agents: agents.yaml
 upstreams:
-  - {{name: mail, kind: mcp, url: \"http://{mail}/mcp\", catalog: mcp.yaml{samples}}}
+  - {{name: mail, kind: mcp, url: \"http://{mail}/mcp\", catalog: mcp.yaml, list_every: never{samples}}}
   - {{name: strict, kind: mcp, url: \"http://{mail}/mcp\", catalog: mcp.yaml, strict: true{samples}}}
   - {{name: crm, kind: http, url: \"http://{crm}\", catalog: http.yaml{samples}}}
   - {{name: odd, kind: http, url: \"http://{odd}\", catalog: http.yaml{odd_http}}}
-  - {{name: oddmcp, kind: mcp, url: \"http://{odd}/mcp\", catalog: mcp.yaml{odd_settings}}}
+  - {{name: oddmcp, kind: mcp, url: \"http://{odd}/mcp\", catalog: mcp.yaml{unlisted}{odd_settings}}}
 policy: {{cedar: \"{}\"}}
 audit: {{dir: audit{audit}}}
 keys: {{dir: keys}}

@@ -56,7 +56,12 @@ fn resources(listed: &Items, templates: &Items) -> Vec<Drafted> {
     const ENTRIES_MAX: usize = 100;
     let uri = |item: &str, key: &str| {
         let item: Value = serde_json::from_str(item).ok()?;
-        item.get(key)?.as_str().map(str::to_owned)
+        // A star of the upstream's own would stand for more than it seems to.
+        let text = item
+            .get(key)?
+            .as_str()
+            .filter(|text| !text.contains(|each: char| each == '*' || each.is_control()));
+        text.map(str::to_owned)
     };
     let mut patterns = BTreeSet::new();
     for uri in listed.iter().filter_map(|item| uri(item.get(), "uri")) {
@@ -78,13 +83,14 @@ fn resources(listed: &Items, templates: &Items) -> Vec<Drafted> {
         }
         patterns.insert(pattern);
     }
-    let plain = |pattern: &String| {
-        !pattern.contains(|each: char| each.is_control() || each == '*') || pattern.len() > 1
+    // Every pattern says at least where it begins.
+    let rooted = |pattern: &String| {
+        pattern.split('*').next().is_some_and(|begin| begin.len() > 2 && begin.contains(':'))
     };
     let entry = |pattern: String| {
         unknown(&format!("resources/read {pattern}"), "From resources/list: `*` stands for any text.")
     };
-    patterns.into_iter().filter(plain).take(ENTRIES_MAX).map(entry).collect()
+    patterns.into_iter().filter(rooted).take(ENTRIES_MAX).map(entry).collect()
 }
 
 fn unknown(key: &str, why: &str) -> Drafted {
