@@ -21,6 +21,7 @@ use crate::credential::Broker;
 use crate::decode::{Decoder, Inbound, Room, Route, Routes};
 use crate::flow::Runs;
 use crate::forward::Upstreams;
+use crate::forward::breaker::OnChange;
 use crate::health;
 use crate::identify::svid::Role;
 use crate::json::Members;
@@ -156,6 +157,8 @@ fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
     let (ledger, recovered) =
         Ledger::open(crate::record::Config { on_commit: Some(on_commit), ..settings.audit })?;
     restore(&runs, &audit)?;
+    let watched = Arc::clone(&telemetry);
+    let breakers: OnChange = Arc::new(move |name, phase| watched.metrics().upstream_breaker(name, phase));
     let evidence = Evidence {
         ledger,
         telemetry,
@@ -179,7 +182,7 @@ fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
         policy: Arc::new(loaded.policy),
         evidence: Arc::new(evidence),
         broker: Broker::new(loaded.credentials),
-        upstreams: Upstreams::new(loaded.upstreams),
+        upstreams: Upstreams::new(loaded.upstreams).watched(&breakers),
         parked: Arc::default(),
         errands: Errands::default(),
     };

@@ -166,6 +166,17 @@ impl Returns {
         Returns { confidentiality: Confidentiality::Public, integrity: Integrity::Trusted };
 }
 
+/// Whether calls are sent to an upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BreakerPhase {
+    /// All are.
+    Closed,
+    /// None is, since it failed several times in a row.
+    Open,
+    /// One is, to try.
+    Probing,
+}
+
 /// A verified SPIFFE ID in its normal form (lower-case trust domain).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AgentId(Arc<str>);

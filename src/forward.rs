@@ -4,12 +4,14 @@
 //! here, headers by which agents could claim an identity are dropped, and nothing that may have had an effect is sent
 //! twice.
 
+mod addresses;
+pub mod breaker;
 pub mod outgoing;
 pub mod pool;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -19,12 +21,13 @@ use http::{Request, Response, Uri, response};
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
 
-use crate::call::{Class, Era, RecordId, Stage, Stop, StopKind, TraceContext};
+use crate::call::{AgentId, Class, Era, RecordId, Stage, Stop, StopKind, TraceContext};
 use crate::credential::Lease;
 use crate::decode::jsonrpc::{Form, Id, Message};
 use crate::decode::{Action, Payload, splice};
 use crate::net::{self, Dial};
 use crate::record::{Committed, RECORD_HEADER};
+use breaker::{Breaker, Fault, OnChange, Pass};
 use outgoing::{Outgoing, Steady, Upload};
 use pool::{Failure, Lent, Pool};
 
@@ -38,6 +41,8 @@ pub struct Upstream {
     pub path: PathAndQuery,
     /// How long the head of a reply may take.
     pub timeout: Duration,
+    /// What stops calls to it while it fails; none sends every one.
+    pub breaker: Option<Breaker>,
     /// Whether the agent's own `Authorization` is passed on.
     pub pass_authorization: bool,
 }
@@ -82,13 +87,25 @@ pub struct HopHeaders {
     pub context: TraceContext,
 }
 
-/// Sends a committed call and waits for the head of its reply.
+/// Whether calls are sent to this upstream just now. A refusal comes before the intent, since nothing was sent.
+pub fn admit<'a>(upstreams: &'a Upstreams, name: &str, agent: &'a AgentId) -> Result<Pass<'a>, Box<Stop>> {
+    let Some(breaker) = upstreams.by_name.get(name).and_then(|upstream| upstream.breaker.as_ref()) else {
+        return Ok(Pass::free());
+    };
+    breaker.admit(agent, Instant::now()).map_err(|wait| {
+        let text = "the upstream failed several times in a row, and is left alone for a moment; nothing was sent";
+        Stop::new(Stage::Forward, StopKind::Unavailable, "upstream-breaker", text).retry_after(wait)
+    })
+}
+
+/// Sends a committed call that the breaker lets through, and waits for the head of its reply.
 pub async fn send(
     upstreams: &Upstreams,
     committed: Committed,
     lease: Lease,
     hop: HopHeaders,
     steady: Steady,
+    pass: Pass<'_>,
 ) -> Result<Reply, Box<Stop>> {
     let upstream = upstreams.of(&committed).ok_or_else(|| failed("unknown upstream", "upstream-unknown"))?;
     let expects = expects(&committed);
@@ -107,6 +124,12 @@ pub async fn send(
         sent = sending => sent,
         () = overdue, if !expects.standing => Err(Failure::TimedOut),
     };
+    match fault(&sent) {
+        Ok(()) => pass.succeeded(),
+        Err(Some(fault)) => pass.failed(fault),
+        // The agent's own upload broke off.
+        Err(None) => drop(pass),
+    }
     let (response, lent) = sent.map_err(|failure| broken(&failure))?;
     if let Some(reason) = unsent(upstream, &response) {
         return Err(failed(NOT_REACHED, "upstream-connect").operator(reason));
@@ -118,6 +141,19 @@ pub async fn send(
     // Another way to the gateway is not an upstream's to name.
     strip(&mut head.headers, |name| name.starts_with(OURS) || name == "alt-svc");
     Ok(Reply { head, body, lent, expects })
+}
+
+/// What a reply, or its absence, says about the upstream.
+fn fault(sent: &Result<(Response<Incoming>, Lent), Failure>) -> Result<(), Option<Fault>> {
+    match sent {
+        Ok((response, _)) => match response.status().as_u16() {
+            502..=504 => Err(Some(Fault::Reply)),
+            _ => Ok(()),
+        },
+        Err(Failure::Connect(_)) => Err(Some(Fault::Unreached)),
+        Err(Failure::Broken(error)) if error.is_user() => Err(None),
+        Err(Failure::Broken(_) | Failure::TimedOut) => Err(Some(Fault::Reply)),
+    }
 }
 
 /// Why a server inside this process sent nothing on, when it says so.
@@ -344,6 +380,15 @@ impl Upstreams {
     /// These upstreams.
     pub fn new(upstreams: impl IntoIterator<Item = (Arc<str>, Upstream)>) -> Upstreams {
         Upstreams { by_name: upstreams.into_iter().collect() }
+    }
+
+    /// From now on, tells the phase of each breaker, beginning with what it is now.
+    #[must_use]
+    pub fn watched(self, changed: &OnChange) -> Upstreams {
+        for breaker in self.by_name.values().filter_map(|upstream| upstream.breaker.as_ref()) {
+            breaker.watch(Arc::clone(changed));
+        }
+        self
     }
 
     /// Where a committed call goes.

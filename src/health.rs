@@ -60,8 +60,13 @@ fn answer(evidence: &Evidence, request: &Request<Incoming>) -> Response<Full<Byt
         "/healthz" => text(StatusCode::OK, "text/plain", "ok\n".to_owned()),
         "/readyz" => {
             let lost = evidence.ledger.stats().lost;
-            let state = if lost > 0 { "degraded" } else { "ready" };
-            let body = json!({"status": state, "audit": {"lost": lost}});
+            let open = evidence.telemetry.metrics().breakers_open();
+            let state = if lost > 0 || !open.is_empty() { "degraded" } else { "ready" };
+            let body = json!({
+                "status": state,
+                "audit": {"lost": lost},
+                "upstreams": {"breaker_open": open},
+            });
             text(StatusCode::OK, "application/json", format!("{body}\n"))
         }
         "/metrics" => {

@@ -170,6 +170,9 @@ async fn run(
         }
     };
 
+    // An upstream that fails is left alone: nothing is sent, so nothing is intended.
+    let pass = forward::admit(&gw.upstreams, &permitted.call().route().name, &agent)?;
+
     // Act: nothing leaves before the ledger has it.
     record.enter(Stage::Commit);
     let brings = flow::brings(permitted.facts().returns);
@@ -186,7 +189,7 @@ async fn run(
     record.sending(gw.upstreams.dial(&committed));
     let hop = HopHeaders { record: record.id(), context: record.upstream_context() };
     let leave = forward::leave(&committed);
-    let sending = pin!(forward::send(&gw.upstreams, committed, lease, hop, steady));
+    let sending = pin!(forward::send(&gw.upstreams, committed, lease, hop, steady, pass));
     let reply = gone.unless(leave, sending).await.unwrap_or_else(|| Err(left()))?;
     record.replied(reply.head.status.as_u16());
     record.enter(Stage::Observe);

@@ -162,6 +162,8 @@ pub struct Upstream {
     pub tls: Option<UpstreamTls>,
     /// How long a reply may take to begin; `30s` by default.
     pub timeout: Option<String>,
+    /// When calls are refused at once because the upstream fails.
+    pub breaker: Option<Breaker>,
     /// What becomes of the agent's own `Authorization`: `strip` (the default) or `pass`.
     pub authorization: Option<String>,
     /// A static credential that the agent never sees.
@@ -172,6 +174,16 @@ pub struct Upstream {
     pub enforcement: Option<Value>,
     /// For `mcp`, in place of `url`: a program that the gateway runs, and speaks to over its standard input and output.
     pub stdio: Option<Stdio>,
+}
+
+/// When calls to an upstream that fails are refused at once.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Breaker {
+    /// Failures in a row that open it, 1000 at most; 5 by default, and 0 for no breaker.
+    pub failures: Option<u32>,
+    /// How long nothing is sent then, before one call at a time tries; `10s` by default, `1h` at most.
+    pub open_for: Option<String>,
 }
 
 /// A program that is an MCP server on its standard input and output.

@@ -82,6 +82,8 @@ impl Reader {
             authority: HeaderValue::from_static("stdio"),
             path: PathAndQuery::from_static("/mcp"),
             timeout,
+            // Each agent has children of its own, so that one that fails says nothing about another's.
+            breaker: None,
             pass_authorization: false,
         })
     }

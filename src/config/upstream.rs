@@ -10,6 +10,7 @@ use crate::classify::catalog::{Asks, Catalog, UpstreamConfig, UpstreamKind};
 use crate::credential::StaticFile;
 use crate::decode::{McpRoute, Route, RouteKind};
 use crate::forward;
+use crate::forward::breaker::{self, Breaker};
 use crate::forward::pool::Pool;
 use crate::net::{self, Dial};
 
@@ -233,8 +234,28 @@ impl Reader {
             authority: HeaderValue::from_str(&authority).ok()?,
             path: base,
             timeout: self.duration(&format!("{path}.timeout"), raw.timeout.as_deref(), 30),
+            breaker: self.breaker(path, raw),
             pass_authorization,
         })
+    }
+
+    /// On unless `failures` is 0.
+    fn breaker(&mut self, path: &str, raw: &raw::Upstream) -> Option<Breaker> {
+        let name = Arc::from(raw.name.as_str());
+        let raw::Breaker { failures, open_for } = raw.breaker.clone().unwrap_or_default();
+        let usual = breaker::Config::default();
+        let path = format!("{path}.breaker");
+        let open_for =
+            self.duration(&format!("{path}.open_for"), open_for.as_deref(), usual.open_for.as_secs());
+        if open_for > breaker::Config::OPEN_FOR_MAX {
+            self.mistake(&format!("{path}.open_for"), "must be 1h at most");
+        }
+        let failures = failures.unwrap_or(usual.failures);
+        if failures > breaker::Config::FAILURES_MAX {
+            let problem = format!("must be {} at most", breaker::Config::FAILURES_MAX);
+            self.mistake(&format!("{path}.failures"), problem);
+        }
+        (failures > 0).then(|| Breaker::new(name, breaker::Config { failures, open_for }))
     }
 
     fn upstream_tls(&mut self, path: &str, raw: &raw::Upstream) -> Option<Arc<rustls::ClientConfig>> {

@@ -12,9 +12,9 @@ use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls_pki_types::ServerName;
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use super::addresses::Addresses;
 use super::outgoing::Outgoing;
 use crate::net::Dial;
 
@@ -47,6 +47,7 @@ type Broken = (hyper::Error, Option<Box<Request<Outgoing>>>);
 /// The connections to one upstream.
 pub struct Pool {
     dial: Dial,
+    addresses: Addresses,
     idle: Arc<Mutex<Vec<(Http1, Instant)>>>,
     shared: Mutex<Option<Http2>>,
 }
@@ -65,7 +66,7 @@ pub struct Lent {
 impl Pool {
     /// A pool without connections.
     pub fn new(dial: Dial) -> Pool {
-        Pool { dial, idle: Arc::default(), shared: Mutex::new(None) }
+        Pool { dial, addresses: Addresses::default(), idle: Arc::default(), shared: Mutex::new(None) }
     }
 
     /// Where this pool connects to.
@@ -169,7 +170,7 @@ impl Pool {
             inside.accept(theirs);
             return Ok(Connection::One(handshake1(TokioIo::new(ours)).await?));
         }
-        let stream = TcpStream::connect((self.dial.host.as_str(), self.dial.port)).await?;
+        let stream = self.addresses.connect(&self.dial.host, self.dial.port).await?;
         stream.set_nodelay(true)?;
         let Some(tls) = &self.dial.tls else {
             return Ok(Connection::One(handshake1(TokioIo::new(stream)).await?));

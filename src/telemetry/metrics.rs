@@ -1,8 +1,9 @@
 //! The gateway's own figures in Prometheus text. Labels come from closed sets or from configuration, never from an agent.
 
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::hash::Hash;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use prometheus_client::registry::{Registry, Unit};
 use super::export::Loss;
 use super::hop::{Hop, Outcome, status_label};
 use super::spans::http_method;
-use crate::call::{Class, Protocol};
+use crate::call::{BreakerPhase, Class, Protocol};
 
 /// Series that one histogram may have before new label values become `other`.
 const SERIES_MAX: usize = 2048;
@@ -73,6 +74,11 @@ struct OutcomeLabel {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Named {
     name: Arc<str>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct UpstreamLabel {
+    holdpoint_upstream: Arc<str>,
 }
 
 /// Makes the histograms of a family.
@@ -132,6 +138,8 @@ pub struct Metrics {
     trust_expiry: Family<Named, Float>,
     reviews_due: Gauge,
     catalog_drift: Family<Named, Gauge>,
+    upstream_breaker: Family<UpstreamLabel, Gauge>,
+    breakers_open: Mutex<BTreeSet<Arc<str>>>,
 }
 
 impl Default for Metrics {
@@ -161,6 +169,8 @@ impl Metrics {
             trust_expiry: Family::default(),
             reviews_due: Gauge::default(),
             catalog_drift: Family::default(),
+            upstream_breaker: Family::default(),
+            breakers_open: Mutex::default(),
         };
         metrics.registered()
     }
@@ -221,6 +231,11 @@ impl Metrics {
             "holdpoint_catalog_drift",
             "Tools that differ from their pins, by upstream",
             self.catalog_drift.clone(),
+        );
+        registry.register(
+            "holdpoint_upstream_breaker",
+            "Whether calls are sent: 0 all, 1 one that tries, 2 none",
+            self.upstream_breaker.clone(),
         );
         let mut add = |name: &str, help: &str, counter| registry.register(name, help, counter);
         add("holdpoint_audit_bytes", "Bytes written to the audit", self.audit_bytes.clone());
@@ -339,6 +354,24 @@ impl Metrics {
     /// So many tools of this upstream differ from their pins.
     pub fn catalog_drift(&self, upstream: &Arc<str>, tools: usize) {
         self.catalog_drift.get_or_create(&Named { name: Arc::clone(upstream) }).set(whole(tools));
+    }
+
+    /// The breaker of this upstream turned.
+    pub fn upstream_breaker(&self, upstream: &Arc<str>, phase: BreakerPhase) {
+        let labels = UpstreamLabel { holdpoint_upstream: Arc::clone(upstream) };
+        self.upstream_breaker.get_or_create(&labels).set(match phase {
+            BreakerPhase::Closed => 0,
+            BreakerPhase::Probing => 1,
+            BreakerPhase::Open => 2,
+        });
+        let mut open = self.breakers_open.lock().unwrap_or_else(PoisonError::into_inner);
+        if phase == BreakerPhase::Closed { open.remove(upstream) } else { open.insert(Arc::clone(upstream)) };
+    }
+
+    /// The upstreams whose breakers are not closed, by name.
+    pub fn breakers_open(&self) -> Vec<String> {
+        let open = self.breakers_open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.iter().map(|name| name.to_string()).collect()
     }
 
     /// Everything as OpenMetrics text, `application/openmetrics-text; version=1.0.0`.

@@ -6,6 +6,7 @@
 #![expect(clippy::indexing_slicing, reason = "what the stories share stops at the first surprise")]
 
 mod ambiguity;
+mod breaker;
 mod broken;
 mod dialogue;
 mod fake;
