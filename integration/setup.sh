@@ -56,6 +56,7 @@ venv() {
 runner() { venv runner; }
 python1() { venv python1; }
 python2() { venv python2; }
+kubernetes() { venv kubernetes; }
 
 node_packages() {
     rm -rf "$cache/node"
@@ -124,7 +125,8 @@ jsontestsuite() {
     [ "$(find "$cache/jsontestsuite/test_parsing" -name '*.json' | wc -l)" = 318 ]
 }
 
-# Debian's nginx, curl and openssl. The package would start an nginx of its own: policy-rc.d forbids that for the moment.
+# Debian's nginx, curl and openssl; promtool, and what network tests need. Packages would start an nginx and a Prometheus of
+# their own: policy-rc.d forbids that for the moment.
 debian() {
     local policy=/usr/sbin/policy-rc.d made=no
     if [ ! -e $policy ]; then
@@ -134,19 +136,29 @@ debian() {
     fi
     if [ $made = yes ]; then trap "rm -f $policy" EXIT; fi
     apt-get update
-    DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends nginx-light curl openssl ca-certificates
+    DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends nginx-light curl openssl ca-certificates \
+        prometheus nftables iproute2 dnsmasq-base systemd
+}
+
+# debian_is_there: whether every program of those packages is.
+debian_is_there() {
+    local program
+    for program in /usr/sbin/nginx curl openssl promtool nft ip dnsmasq systemd-analyze; do
+        command -v "$program" >/dev/null || return 1
+    done
 }
 
 for tool in python3 node npm go cargo; do
     command -v $tool >/dev/null || { echo "setup: $tool is needed and is not installed" >&2; exit 1; }
 done
-if [ -z "$wanted" ] && { ! [ -x /usr/sbin/nginx ] || ! command -v curl >/dev/null || ! command -v openssl >/dev/null; }; then
-    echo "setup: installing nginx, curl and openssl"
+if [ -z "$wanted" ] && ! PATH="$PATH:/usr/sbin" debian_is_there; then
+    echo "setup: installing nginx, curl, openssl, promtool, nft, ip, dnsmasq and systemd-analyze"
     logged debian debian
 fi
 part runner runner "$here/pins/runner.txt"
 part python1 python1 "$here/pins/python1.txt"
 part python2 python2 "$here/pins/python2.txt"
+part kubernetes kubernetes "$here/pins/kubernetes.txt"
 part node node_packages "$here/node/package.json" "$here/node/package-lock.json"
 part inspector inspector "$here/inspector/package.json" "$here/inspector/package-lock.json"
 part conformance conformance "$here/conformance/package.json" "$here/conformance/package-lock.json"
