@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable
@@ -85,8 +86,16 @@ def test_prometheus_reads_the_gateway_and_every_panel_has_an_answer(
         result: list[Json] = ask("query", query=expression)["result"]
         return result
 
+    def ready() -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/-/ready", timeout=5) as response:
+                return bool(response.status == 200)
+        except urllib.error.URLError:
+            return False
+
     try:
         prometheus.wait_port(port)
+        until("Prometheus to be ready", ready)
         until("the gateway to be scraped", lambda: value('up{job="holdpoint"} == 1'))
         context = gateway.tls(gateway.agents[0])
         for _ in range(3):
