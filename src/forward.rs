@@ -93,7 +93,8 @@ pub fn admit<'a>(upstreams: &'a Upstreams, name: &str, agent: &'a AgentId) -> Re
         return Ok(Pass::free());
     };
     breaker.admit(agent, Instant::now()).map_err(|wait| {
-        let text = "the upstream failed several times in a row, and is left alone for a moment; nothing was sent";
+        let text =
+            "the upstream failed several times in a row, and is left alone for a moment; nothing was sent";
         Stop::new(Stage::Forward, StopKind::Unavailable, "upstream-breaker", text).retry_after(wait)
     })
 }

@@ -30,8 +30,7 @@ fn read(path: impl AsRef<Path>) -> String {
 
 fn files(dir: &str, ending: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(root().join(dir)).unwrap().map(|entry| entry.unwrap().path());
-    let mut files: Vec<PathBuf> =
-        entries.filter(|path| path.to_str().unwrap().ends_with(ending)).collect();
+    let mut files: Vec<PathBuf> = entries.filter(|path| path.to_str().unwrap().ends_with(ending)).collect();
     files.sort();
     assert!(!files.is_empty(), "{dir} has no *{ending}");
     files
@@ -49,22 +48,34 @@ fn every_shipped_policy_has_a_name_for_agents_controls_and_a_case() {
     let cases: String = files("policies", ".cases.yaml").iter().map(read).collect();
     let document = read("docs/policies.md");
     let table = document.split_once("| reference | is |").unwrap().1;
-    let known: BTreeSet<&str> =
-        table.lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" |")).map(|(name, _)| name).collect();
+    let known: BTreeSet<&str> = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("| ")?.split_once(" |"))
+        .map(|(name, _)| name)
+        .collect();
     let mut used = BTreeSet::new();
     for file in files("policies", ".cedar") {
         let name = file.file_name().unwrap().to_str().unwrap();
-        assert!(document.contains(&format!("| `{name}` |")), "docs/policies.md does not say when {name} speaks");
+        assert!(
+            document.contains(&format!("| `{name}` |")),
+            "docs/policies.md does not say when {name} speaks"
+        );
         assert!(file.with_extension("cases.yaml").exists(), "{name} has no cases");
         let text = read(&file);
         let ids = annotations(&text, "id");
         let (public, controls) = (annotations(&text, "public"), annotations(&text, "controls"));
-        assert!(ids.len() == public.len() && ids.len() == controls.len(), "{name}: {ids:?} {public:?} {controls:?}");
+        assert!(
+            ids.len() == public.len() && ids.len() == controls.len(),
+            "{name}: {ids:?} {public:?} {controls:?}"
+        );
         for (id, public) in std::iter::zip(&ids, public) {
             assert!(cases.contains(&format!("rule: {public}")), "no case expects {id} ({public})");
         }
         for reference in controls.iter().flat_map(|list| list.split(", ")) {
-            assert!(known.contains(reference), "{name} names {reference:?}, which docs/policies.md does not explain");
+            assert!(
+                known.contains(reference),
+                "{name} names {reference:?}, which docs/policies.md does not explain"
+            );
             used.insert(reference.to_owned());
         }
     }
@@ -92,8 +103,11 @@ fn series() -> BTreeMap<String, BTreeSet<String>> {
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         let (name, rest) = line.split_at(line.find(['{', ' ']).unwrap());
         let labels: &mut BTreeSet<String> = series.entry(name.to_owned()).or_default();
-        let inside = rest.strip_prefix('{').and_then(|rest| rest.split_once('}')).map_or("", |(inside, _)| inside);
-        labels.extend(inside.split("\",").filter_map(|label| label.split_once('=')).map(|(name, _)| name.to_owned()));
+        let inside =
+            rest.strip_prefix('{').and_then(|rest| rest.split_once('}')).map_or("", |(inside, _)| inside);
+        labels.extend(
+            inside.split("\",").filter_map(|label| label.split_once('=')).map(|(name, _)| name.to_owned()),
+        );
     }
     series.insert("up".to_owned(), BTreeSet::new());
     series
@@ -102,14 +116,37 @@ fn series() -> BTreeMap<String, BTreeSet<String>> {
 /// The words of an expression, without its texts.
 fn words(expression: &str) -> BTreeSet<&str> {
     let outside = expression.split('"').step_by(2);
-    let words = outside.flat_map(|part| part.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == ':')));
+    let words =
+        outside.flat_map(|part| part.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == ':')));
     words.filter(|word| !word.is_empty() && !word.starts_with(|c: char| c.is_ascii_digit())).collect()
 }
 
 /// What PromQL itself means by a word, and what scraping adds to each series.
 const LANGUAGE: [&str; 25] = [
-    "absent", "and", "by", "count", "histogram_quantile", "increase", "instance", "job", "le", "max", "max_over_time",
-    "min", "min_over_time", "on", "or", "rate", "sum", "unless", "vector", "m", "h", "d", "s", "__rate_interval",
+    "absent",
+    "and",
+    "by",
+    "count",
+    "histogram_quantile",
+    "increase",
+    "instance",
+    "job",
+    "le",
+    "max",
+    "max_over_time",
+    "min",
+    "min_over_time",
+    "on",
+    "or",
+    "rate",
+    "sum",
+    "unless",
+    "vector",
+    "m",
+    "h",
+    "d",
+    "s",
+    "__rate_interval",
     "without",
 ];
 
@@ -167,7 +204,10 @@ fn dashboards_and_rules_ask_only_for_what_the_gateway_measures() {
         assert!(!metrics.is_empty(), "{place}: asks for no metric: {expression}");
         for word in &words {
             let known = metrics.contains(&word) || labels.contains(word) || LANGUAGE.contains(word);
-            assert!(known, "{place}: {word} is no metric of the gateway, no label and no PromQL: {expression}");
+            assert!(
+                known,
+                "{place}: {word} is no metric of the gateway, no label and no PromQL: {expression}"
+            );
         }
     }
 }
@@ -201,7 +241,10 @@ fn every_alert_has_a_runbook_and_a_test_and_no_runbook_is_left_over() {
         }
         let fires = format!("alertname: {name}\n        exp_alerts:\n");
         let silent = format!("alertname: {name}, exp_alerts: []");
-        assert!(tests.contains(&fires) && tests.contains(&silent), "{name} has no test of when it fires and when not");
+        assert!(
+            tests.contains(&fires) && tests.contains(&silent),
+            "{name} has no test of when it fires and when not"
+        );
     }
     let sections = runbooks.lines().filter_map(|line| line.strip_prefix("## "));
     let left_over: Vec<&str> = sections.filter(|name| !alerts.contains_key(*name)).collect();

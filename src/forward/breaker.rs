@@ -168,7 +168,9 @@ impl Breaker {
         state.phase = phase;
         let upstream = &*self.name;
         match phase {
-            BreakerPhase::Closed => tracing::info!(event = "breaker.closed", upstream, "calls are sent again"),
+            BreakerPhase::Closed => {
+                tracing::info!(event = "breaker.closed", upstream, "calls are sent again")
+            }
             BreakerPhase::Probing => tracing::info!(event = "breaker.probing", upstream, "one call tries"),
             BreakerPhase::Open => tracing::warn!(event = "breaker.open", upstream, "no calls are sent"),
         }

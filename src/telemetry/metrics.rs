@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::encoding::{EncodeLabelSet, text};
@@ -365,7 +365,11 @@ impl Metrics {
             BreakerPhase::Open => 2,
         });
         let mut open = self.breakers_open.lock().unwrap_or_else(PoisonError::into_inner);
-        if phase == BreakerPhase::Closed { open.remove(upstream) } else { open.insert(Arc::clone(upstream)) };
+        if phase == BreakerPhase::Closed {
+            open.remove(upstream)
+        } else {
+            open.insert(Arc::clone(upstream))
+        };
     }
 
     /// The upstreams whose breakers are not closed, by name.

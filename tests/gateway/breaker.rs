@@ -38,7 +38,10 @@ async fn an_upstream_that_cannot_be_reached_is_left_alone_for_everybody() {
     let wait: u64 = answer.headers["retry-after"].to_str().unwrap().parse().unwrap();
     assert!((1..=3600).contains(&wait), "{wait}");
     let record = world.record(&answer.record(), "refused");
-    assert_eq!((&record["reason"], &record["decision"]["outcome"]), (&json!("upstream-breaker"), &json!("unavailable")));
+    assert_eq!(
+        (&record["reason"], &record["decision"]["outcome"]),
+        (&json!("upstream-breaker"), &json!("unavailable"))
+    );
     assert_eq!(of_type(&world, "intent"), intents, "nothing was sent, so nothing was intended");
 
     // The other upstream at the same address has a breaker of its own.
@@ -77,7 +80,11 @@ async fn what_operators_see_of_an_open_breaker() {
 async fn one_agent_cannot_open_it_for_others() {
     // Whatever `support` sends makes the upstream say 503, or say nothing in time; it may be the call that does it.
     let odd = Fake::that(|seen| {
-        if seen.head.starts_with("GET /v1/bad") { Does::Writes(UNAVAILABLE.into()) } else { Does::Writes(reply("{}")) }
+        if seen.head.starts_with("GET /v1/bad") {
+            Does::Writes(UNAVAILABLE.into())
+        } else {
+            Does::Writes(reply("{}"))
+        }
     })
     .await;
     let world = World::odd(odd, &opens_after(4), "").await;
@@ -142,7 +149,11 @@ async fn one_call_tries_and_its_reply_lets_all_others_through() {
     let down = Arc::new(AtomicBool::new(true));
     let is_down = Arc::clone(&down);
     let odd = Fake::that(move |_| {
-        if is_down.load(Ordering::SeqCst) { Does::Writes(UNAVAILABLE.into()) } else { Does::Writes(reply("{}")) }
+        if is_down.load(Ordering::SeqCst) {
+            Does::Writes(UNAVAILABLE.into())
+        } else {
+            Does::Writes(reply("{}"))
+        }
     })
     .await;
     let world = World::odd(odd, ", breaker: {failures: 1, open_for: 200ms}", "").await;

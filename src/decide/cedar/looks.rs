@@ -153,10 +153,7 @@ mod tests {
         );
         assert_eq!(looks("principal has vendor").agent, bit("vendor"));
         assert_eq!(looks("principal.groups.contains(\"g\")").agent, bit("groups"));
-        for condition in [
-            "principal in Holdpoint::AgentGroup::\"g\"",
-            "principal == principal",
-        ] {
+        for condition in ["principal in Holdpoint::AgentGroup::\"g\"", "principal == principal"] {
             assert!(looks(condition).identity, "{condition}");
         }
         let scoped = "permit (principal in Holdpoint::AgentGroup::\"g\", action, resource);";
