@@ -3,7 +3,6 @@
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
-    clippy::string_slice,
     clippy::indexing_slicing,
     reason = "a test ends where it cannot go on"
 )]
