@@ -1,6 +1,10 @@
-//! Wiring: from what configuration gives to a running gateway, and its orderly end.
+//! Wiring: from what configuration gives to a running gateway, its changes, and its orderly end.
 
-use std::collections::HashSet;
+mod ageing;
+mod follow;
+mod generation;
+pub mod reload;
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,22 +19,21 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 
-use crate::accept::{self, Conn, Handler, tls};
+use crate::accept::{self, Conn, Connections, Door, Handler, tls};
 use crate::config::{Listener, ListenerKind, Loaded, Settings};
-use crate::credential::Broker;
-use crate::decode::{Decoder, Inbound, Room, Route, Routes};
+use crate::decode::Inbound;
 use crate::flow::Runs;
-use crate::forward::Upstreams;
 use crate::health;
-use crate::identify::svid::Role;
+use crate::identify::svid::{Role, Trust};
 use crate::json::Members;
-use crate::limit::Meters;
 use crate::observe::Body;
-use crate::pipeline::{self, Errands, Gateway, Generation};
+use crate::pipeline::{self, Errands, Gateway};
 use crate::record::fold::Folds;
 use crate::record::{Entry, Evidence, Kind, Ledger, OnCommit, Recovered};
 use crate::secret::PseudonymKey;
 use crate::telemetry::Telemetry;
+use ageing::Ageing;
+use reload::Reload;
 
 /// Why the gateway cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -66,70 +69,49 @@ pub struct Running {
     /// What was found in the audit at the start.
     pub recovered: Recovered,
     gateway: Arc<Gateway>,
+    reload: Arc<Reload>,
     tasks: JoinSet<()>,
     drain: watch::Sender<bool>,
 }
 
-/// Starts everything; when this returns, agents are served.
+/// Starts everything; when this returns, agents are served. Changes come into force by [`Reload`].
 pub async fn start(loaded: Loaded) -> Result<Running, StartError> {
-    let settings = loaded.settings.clone();
+    let (settings, file, sources) = (loaded.settings.clone(), loaded.file.clone(), loaded.sources.clone());
     let bound = bind(&settings.listeners).await?;
     let (gateway, identity, trust, recovered) = gateway(loaded)?;
-    let gateway = Arc::new(gateway);
-    let server = tls::server_config(trust, Role::Agents, Arc::clone(&identity)).map_err(StartError::Tls)?;
+    let (gateway, connections) = (Arc::new(gateway), Arc::new(Connections::default()));
     let (drain, draining) = watch::channel(false);
+    let ageing = Arc::new(Ageing {
+        gateway: Arc::clone(&gateway),
+        identity: Arc::clone(&identity),
+        trust: Arc::clone(&trust),
+        connections: Arc::clone(&connections),
+        told: Default::default(),
+    });
+    let reload =
+        Arc::new(Reload::new(file, sources, settings.clone(), Arc::clone(&ageing), draining.clone()));
     let mut tasks = JoinSet::new();
-    tasks.spawn(ageing(Arc::clone(&gateway), identity, draining.clone()));
+    tasks.spawn(ageing.watch(draining.clone()));
     let mut listeners = Vec::new();
     for (listener, socket) in bound {
         let address = socket.local_addr().unwrap_or(listener.address);
         listeners.push(Listener { address, ..listener.clone() });
         match listener.kind {
             ListenerKind::Agents => {
+                let door = Door::new(&trust, Role::Agents, Arc::clone(&identity), &connections)
+                    .map_err(StartError::Tls)?;
                 let agents =
                     Arc::new(Agents { gateway: Arc::clone(&gateway), listener: listener.name.clone() });
-                tasks.spawn(accept::serve(
-                    socket,
-                    Arc::clone(&server),
-                    settings.accept.clone(),
-                    agents,
-                    draining.clone(),
-                ));
+                tasks.spawn(accept::serve(socket, door, settings.accept.clone(), agents, draining.clone()));
             }
             ListenerKind::Health => {
                 let evidence = Arc::clone(&gateway.evidence);
-                tasks.spawn(health::serve(socket, evidence, draining.clone()));
+                let standing = Arc::clone(reload.standing());
+                tasks.spawn(health::serve(socket, evidence, standing, draining.clone()));
             }
         }
     }
-    Ok(Running { listeners, recovered, gateway, tasks, drain })
-}
-
-/// Tells the metrics what ages: the gateway's certificate, and reviews of agents.
-async fn ageing(gateway: Arc<Gateway>, identity: Arc<tls::Identity>, mut drain: watch::Receiver<bool>) {
-    const EVERY: Duration = Duration::from_secs(60);
-    const WARNED_AHEAD: time::Duration = time::Duration::days(30);
-    let name: Arc<str> = Arc::from("gateway");
-    let metrics = gateway.evidence.telemetry.metrics();
-    loop {
-        if let Some(end) = identity.not_after() {
-            let now = std::time::SystemTime::now();
-            let left = match end.duration_since(now) {
-                Ok(left) => left.as_secs_f64(),
-                Err(past) => -past.duration().as_secs_f64(),
-            };
-            metrics.trust_expiry(&name, left);
-        }
-        let soon = time::OffsetDateTime::now_utc().date().saturating_add(WARNED_AHEAD);
-        let generation = gateway.in_force.load_full();
-        let due = generation.directory.entries();
-        metrics.reviews_due(due.filter(|entry| entry.review_due.is_some_and(|due| due <= soon)).count());
-        drop(generation);
-        tokio::select! {
-            () = tokio::time::sleep(EVERY) => {}
-            _ = drain.wait_for(|drain| *drain) => return,
-        }
-    }
+    Ok(Running { listeners, recovered, gateway, reload, tasks, drain })
 }
 
 async fn bind(listeners: &[Listener]) -> Result<Vec<(Listener, TcpListener)>, StartError> {
@@ -145,10 +127,10 @@ async fn bind(listeners: &[Listener]) -> Result<Vec<(Listener, TcpListener)>, St
     Ok(bound)
 }
 
-type Wired = (Gateway, Arc<tls::Identity>, Arc<ArcSwap<crate::identify::svid::Trust>>, Recovered);
+type Wired = (Gateway, Arc<tls::Identity>, Arc<ArcSwap<Trust>>, Recovered);
 
 fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
-    let settings: Settings = loaded.settings;
+    let settings: Settings = loaded.settings.clone();
     let pseudonyms = PseudonymKey::new(&key(&settings.keys_dir, "pseudonym")?);
     let telemetry = Arc::new(Telemetry::start(&settings.telemetry)?);
     let runs = Runs::new(settings.flow);
@@ -160,22 +142,7 @@ fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
     restore(&runs, &audit)?;
     let evidence =
         Evidence { ledger, telemetry, pseudonyms, folds: Folds::default(), open: TaskTracker::new() };
-    let generation = Generation {
-        number: 1,
-        directory: loaded.directory,
-        decoder: Decoder {
-            room: Room::new(&settings.decode),
-            bounds: settings.decode,
-            hosts: hosts(&settings.listeners, &loaded.routes),
-            routes: Routes::new(loaded.routes),
-            sessions: Arc::default(),
-        },
-        catalog: loaded.catalog,
-        meters: Meters::new(settings.limits),
-        policy: Arc::new(loaded.policy),
-        broker: Broker::new(loaded.credentials),
-        upstreams: Upstreams::new(loaded.upstreams),
-    };
+    let (generation, identity, trust) = generation::after(None, loaded);
     let gateway = Gateway {
         in_force: ArcSwap::from_pointee(generation),
         runs,
@@ -183,17 +150,7 @@ fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
         parked: Arc::default(),
         errands: Errands::default(),
     };
-    Ok((gateway, Arc::new(loaded.identity), Arc::new(ArcSwap::from_pointee(loaded.trust)), recovered))
-}
-
-/// The names by which agents may address the gateway, where its listeners name any.
-fn hosts(listeners: &[Listener], routes: &[Route]) -> HashSet<String> {
-    let named: HashSet<String> =
-        listeners.iter().flat_map(|listener| listener.hosts.iter().cloned()).collect();
-    if named.is_empty() {
-        return named;
-    }
-    routes.iter().filter_map(|route| route.host.clone()).chain(named).collect()
+    Ok((gateway, Arc::new(identity), Arc::new(ArcSwap::from_pointee(trust)), recovered))
 }
 
 /// Brings back the labels that the intents of the last day carry: a restart cleans no run, and a gateway that cannot
@@ -236,6 +193,16 @@ impl Running {
         &self.gateway
     }
 
+    /// What brings changes of the configuration into force.
+    pub fn reload(&self) -> &Arc<Reload> {
+        &self.reload
+    }
+
+    /// Follows the configuration's files from now on.
+    pub fn follow(&mut self) {
+        self.tasks.spawn(follow::follow(Arc::clone(&self.reload), self.drain.subscribe()));
+    }
+
     /// Stops accepting, lets calls end, writes what is queued.
     pub async fn drain(mut self) {
         // Receivers that are gone have ended already.
@@ -244,6 +211,7 @@ impl Running {
             while self.tasks.join_next().await.is_some() {}
             self.gateway.errands.made().await;
             self.gateway.evidence.closed().await;
+            self.reload.ended().await;
         };
         if tokio::time::timeout(DRAIN_TIME_MAX, ended).await.is_err() {
             tracing::warn!("calls were still under way when the drain time ended");

@@ -4,10 +4,12 @@ pub mod catalog;
 mod load;
 pub mod raw;
 pub mod registry;
+mod sources;
 mod stdio;
 mod upstream;
 
-pub use load::{Listener, ListenerKind, Loaded, Settings, load, policy_dir};
+pub use load::{Listener, ListenerKind, Loaded, Settings, load, policy_dir, read};
+pub use sources::{Digests, Sources};
 
 /// The JSON Schema of the configuration file.
 pub fn schema() -> serde_json::Value {

@@ -23,7 +23,7 @@ use crate::call::{Class, Era, RecordId, Stage, Stop, StopKind, TraceContext};
 use crate::credential::Lease;
 use crate::decode::jsonrpc::{Form, Id, Message};
 use crate::decode::{Action, Payload, splice};
-use crate::net::{self, Dial};
+use crate::net::{self, Dial, Inside};
 use crate::record::{Committed, RECORD_HEADER};
 use outgoing::{Outgoing, Steady, Upload};
 use pool::{Failure, Lent, Pool};
@@ -31,7 +31,9 @@ use pool::{Failure, Lent, Pool};
 /// One upstream, as sending sees it.
 pub struct Upstream {
     /// The connections to it.
-    pub pool: Pool,
+    pub pool: Arc<Pool>,
+    /// A digest of all that the connections rest on. Where it stays the same, they outlive a change of configuration.
+    pub rests_on: [u8; 32],
     /// The `Host` it is sent.
     pub authority: HeaderValue,
     /// The path before every call's own: a base path for HTTP, the whole endpoint for MCP.
@@ -344,6 +346,24 @@ impl Upstreams {
     /// These upstreams.
     pub fn new(upstreams: impl IntoIterator<Item = (Arc<str>, Upstream)>) -> Upstreams {
         Upstreams { by_name: upstreams.into_iter().collect() }
+    }
+
+    /// These upstreams, with the connections of those before that rest on the same.
+    pub fn then(&self, upstreams: impl IntoIterator<Item = (Arc<str>, Upstream)>) -> Upstreams {
+        let kept = |(name, mut upstream): (Arc<str>, Upstream)| {
+            if let Some(before) = self.by_name.get(&name).filter(|old| old.rests_on == upstream.rests_on) {
+                upstream.pool = Arc::clone(&before.pool);
+            }
+            (name, upstream)
+        };
+        Upstreams::new(upstreams.into_iter().map(kept))
+    }
+
+    /// The servers inside this process that these use and the next do not.
+    pub fn left_by(&self, next: &Upstreams) -> Vec<Arc<dyn Inside>> {
+        let goes_on = |pool: &Arc<Pool>| next.by_name.values().any(|other| Arc::ptr_eq(&other.pool, pool));
+        let left = self.by_name.values().map(|upstream| &upstream.pool).filter(|pool| !goes_on(pool));
+        left.filter_map(|pool| pool.dial().inside.clone()).collect()
     }
 
     /// Where a committed call goes.

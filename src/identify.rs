@@ -81,5 +81,11 @@ fn identified(
     Ok(Agent { known, profile, instance: serial.clone() })
 }
 
+/// Whether an agent may call at all on a day; one that may not keeps no connection when that is found.
+pub fn may_call(directory: &Directory, id: &AgentId, today: Date) -> bool {
+    let standing = directory.find(id).map(|known| known.entry().standing(today));
+    matches!(standing, Some(Standing::InForce | Standing::Reduced))
+}
+
 #[cfg(test)]
 mod tests;

@@ -16,6 +16,7 @@ use crate::net::{self, Dial};
 use super::catalog;
 use super::load::Reader;
 use super::raw;
+use super::sources::digest_of;
 
 /// What the section gives.
 #[derive(Default)]
@@ -209,7 +210,10 @@ impl Reader {
             self.mistake(&format!("{path}.url"), expected);
             return None;
         };
-        let config = if tls { Some(self.upstream_tls(path, raw)?) } else { None };
+        let (config, roots) = match tls {
+            true => self.upstream_tls(path, raw).map(|(config, roots)| (Some(config), roots))?,
+            false => (None, Vec::new()),
+        };
         if !tls && raw.tls.is_some() {
             self.mistake(&format!("{path}.tls"), "needs an https:// URL");
         }
@@ -221,15 +225,19 @@ impl Reader {
                 false
             }
         };
+        let spiffe_id = raw.tls.as_ref().and_then(|tls| tls.spiffe_id.as_deref()).unwrap_or_default();
+        let scheme: &[u8] = if tls { b"https" } else { b"http" };
+        let rests_on = digest_of([scheme, authority.as_bytes(), &roots, spiffe_id.as_bytes()]);
         Some(forward::Upstream {
-            pool: Pool::new(Dial {
+            pool: Arc::new(Pool::new(Dial {
                 name: Arc::from(host.as_str()),
                 authority: authority.parse().ok()?,
                 host,
                 port,
                 tls: config,
                 inside: None,
-            }),
+            })),
+            rests_on,
             authority: HeaderValue::from_str(&authority).ok()?,
             path: base,
             timeout: self.duration(&format!("{path}.timeout"), raw.timeout.as_deref(), 30),
@@ -237,16 +245,27 @@ impl Reader {
         })
     }
 
-    fn upstream_tls(&mut self, path: &str, raw: &raw::Upstream) -> Option<Arc<rustls::ClientConfig>> {
+    /// TLS to an upstream, and what tells its roots from others.
+    fn upstream_tls(
+        &mut self,
+        path: &str,
+        raw: &raw::Upstream,
+    ) -> Option<(Arc<rustls::ClientConfig>, Vec<u8>)> {
         let tls = raw.tls.as_ref();
         let bundle = match tls.and_then(|tls| tls.bundle.as_deref()) {
             Some(file) => Some(self.bytes(&format!("{path}.tls.bundle"), Some(file))?),
             None => None,
         };
         let spiffe_id = tls.and_then(|tls| tls.spiffe_id.as_deref());
-        net::tls::client_config(bundle.as_deref(), spiffe_id, &[b"h2", b"http/1.1"])
+        let config = net::tls::client_config(bundle.as_deref(), spiffe_id, &[b"h2", b"http/1.1"])
             .map_err(|problem| self.mistake(&format!("{path}.tls"), problem))
-            .ok()
+            .ok()?;
+        let roots = bundle.unwrap_or_else(|| {
+            let mut system = net::tls::system_certificates();
+            system.sort_unstable_by(|one, other| one.as_ref().cmp(other.as_ref()));
+            digest_of(system.iter().map(AsRef::as_ref)).to_vec()
+        });
+        Some((config, roots))
     }
 
     fn credential(&mut self, path: &str, raw: &raw::StaticCredential) -> Option<StaticFile> {

@@ -129,6 +129,7 @@ pub struct Metrics {
     exported: Counter,
     refused: Family<Reason, Counter>,
     reload_failures: Counter,
+    generation: Gauge,
     trust_expiry: Family<Named, Float>,
     reviews_due: Gauge,
     catalog_drift: Family<Named, Gauge>,
@@ -158,6 +159,7 @@ impl Metrics {
             exported: Counter::default(),
             refused: Family::default(),
             reload_failures: Counter::default(),
+            generation: Gauge::default(),
             trust_expiry: Family::default(),
             reviews_due: Gauge::default(),
             catalog_drift: Family::default(),
@@ -240,6 +242,7 @@ impl Metrics {
         let mut add = |name: &str, help: &str, gauge| registry.register(name, help, gauge);
         add("holdpoint_holds_pending", "Holds that wait for people", self.holds_pending.clone());
         add("holdpoint_reviews_due", "Agents whose review is due", self.reviews_due.clone());
+        add("holdpoint_generation", "The generation of configuration in force", self.generation.clone());
     }
 
     /// Counts a call that ended.
@@ -324,6 +327,16 @@ impl Metrics {
     /// A reload was refused because of mistakes.
     pub fn reload_failed(&self) {
         self.reload_failures.inc();
+    }
+
+    /// This generation of configuration is in force.
+    pub fn generation(&self, number: u64) {
+        self.generation.set(i64::try_from(number).unwrap_or(i64::MAX));
+    }
+
+    /// What was trusted by this name is not configured any more.
+    pub fn trust_gone(&self, name: &Arc<str>) {
+        self.trust_expiry.remove(&Named { name: Arc::clone(name) });
     }
 
     /// What we present or trust, by its configured name, expires so many seconds from now (negative: expired).
