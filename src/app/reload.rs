@@ -20,7 +20,7 @@ use crate::call::AgentId;
 use crate::config::{self, Digests, Loaded, Settings, Sources};
 use crate::identify::svid::Role;
 use crate::net::Inside;
-use crate::pipeline::{Gateway, Generation};
+use crate::pipeline::Generation;
 use crate::yaml::Mistake;
 
 /// How often a configuration that changes while it is read is read again.
