@@ -53,12 +53,12 @@ fn suspend(world: &World, agent: &str, state: &str) {
 #[tokio::test]
 async fn a_suspended_agents_streams_end_at_once_and_no_other_agents() {
     for state in ["suspended", "retired"] {
-        let mut world = world_of(endless().await, "").await;
+        let world = world_of(endless().await, "").await;
         let (mut support, mut other) = (stream(&world, "support").await, stream(&world, "other").await);
         let mut kept = world.raw("support").await;
         world.odd.has_seen(2).await;
         suspend(&world, "support", state);
-        reload(&mut world).await;
+        reload(&world).await;
         assert!(broke_off(&mut support).await);
         world.odd.was_left(1).await;
         assert_eq!(
@@ -82,10 +82,10 @@ async fn a_suspended_agents_streams_end_at_once_and_no_other_agents() {
 
 #[tokio::test]
 async fn an_agent_that_is_not_registered_any_more_is_cut_too() {
-    let mut world = world_of(endless().await, "").await;
+    let world = world_of(endless().await, "").await;
     let mut support = stream(&world, "support").await;
     edit(&world, "agents.yaml", |text| text.replace("agent/support\"", "agent/somebody\""));
-    reload(&mut world).await;
+    reload(&world).await;
     assert!(broke_off(&mut support).await);
     world.odd.was_left(1).await;
     world.join().await;
@@ -138,15 +138,15 @@ fn crl(world: &World, agents: &[&str]) -> String {
 
 #[tokio::test]
 async fn a_revoked_certificates_connections_are_cut_and_no_new_one_is_made() {
-    let mut world = world_of(endless().await, "").await;
+    let world = world_of(endless().await, "").await;
     std::fs::write(world.dir.join("example.crl"), crl(&world, &[])).unwrap();
     edit(&world, "holdpoint.yaml", |text| {
         text.replace("{bundle: pki/example.org.pem,", "{bundle: pki/example.org.pem, crl: example.crl,")
     });
-    reload(&mut world).await;
+    reload(&world).await;
     let (mut support, mut other) = (stream(&world, "support").await, stream(&world, "other").await);
     std::fs::write(world.dir.join("example.crl"), crl(&world, &["support"])).unwrap();
-    reload(&mut world).await;
+    reload(&world).await;
     assert!(broke_off(&mut support).await);
     // TLS 1.3 lets the client finish before its certificate is judged; nothing comes back on such a connection.
     let answer = world.agent("support").http("GET", "/odd/v1/invoices/1", None).await;
@@ -162,7 +162,7 @@ async fn a_revoked_certificates_connections_are_cut_and_no_new_one_is_made() {
 
 #[tokio::test]
 async fn a_withdrawn_root_cuts_all_that_it_vouched_for() {
-    let mut world = world_of(endless().await, "").await;
+    let world = world_of(endless().await, "").await;
     let mut support = stream(&world, "support").await;
     let second = world.dir.join("second");
     pki::init(&second).unwrap();
@@ -175,13 +175,13 @@ async fn a_withdrawn_root_cuts_all_that_it_vouched_for() {
     edit(&world, "holdpoint.yaml", |text| {
         text.replace("{bundle: pki/example.org.pem,", "{bundle: bundle.pem,")
     });
-    reload(&mut world).await;
+    reload(&world).await;
     let more = tokio::time::timeout(std::time::Duration::from_millis(200), support.frame()).await;
     assert!(more.is_err(), "the stream goes on");
 
     // Then the new one alone.
     std::fs::copy(&new, world.dir.join("bundle.pem")).unwrap();
-    reload(&mut world).await;
+    reload(&world).await;
     assert!(broke_off(&mut support).await);
     assert!(world.agent("support").http("GET", "/odd/v1/invoices/1", None).await.is_err());
     assert_eq!(world.odd.seen().len(), 1);
@@ -191,12 +191,12 @@ async fn a_withdrawn_root_cuts_all_that_it_vouched_for() {
 #[tokio::test]
 async fn a_write_under_way_is_known_to_its_end_when_its_agent_is_cut() {
     let odd = Fake::that(|_| Does::WritesThen(String::new(), crate::fake::json("{}"))).await;
-    let mut world = world_of(odd, "").await;
+    let world = world_of(odd, "").await;
     let mut raw = world.raw("support").await;
     raw.send("POST /odd/v1/invoices HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n").await;
     world.odd.has_seen(1).await;
     suspend(&world, "support", "suspended");
-    reload(&mut world).await;
+    reload(&world).await;
     assert!(!raw.until("anything").await);
     world.odd.go_on();
     assert_eq!(
@@ -208,10 +208,10 @@ async fn a_write_under_way_is_known_to_its_end_when_its_agent_is_cut() {
 
 #[tokio::test]
 async fn a_change_of_something_else_cuts_nobody() {
-    let mut world = world("").await;
+    let world = world("").await;
     let mut raw = world.raw("support").await;
     for _ in 0..5 {
-        reload(&mut world).await;
+        reload(&world).await;
         let (status, text) = raw.ask("GET /odd/v1/invoices/1 HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
         assert_eq!(status, 200, "{text}");
     }

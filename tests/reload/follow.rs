@@ -81,7 +81,7 @@ async fn a_mounted_volume_that_is_swapped_whole_is_followed() {
     symlink("..one", volume.join("..data")).unwrap();
     symlink("..data/agents.yaml", volume.join("agents.yaml")).unwrap();
     edit(&world, "holdpoint.yaml", |text| text.replace("agents: agents.yaml", "agents: volume/agents.yaml"));
-    let first = crate::place::reload(&mut world).await;
+    let first = crate::place::reload(&world).await;
     world.running.as_mut().unwrap().follow();
 
     version("..two", 3);

@@ -27,13 +27,13 @@ fn turn(world: &World, state: usize) {
 
 /// The two states, so that nothing else decides.
 async fn flipping() -> World {
-    let mut world = world("limits: [{per: certificate, rate: 100000/1s}]").await;
+    let world = world("limits: [{per: certificate, rate: 100000/1s}]").await;
     for entry in std::fs::read_dir(world.dir.join("policies")).unwrap().map(|entry| entry.unwrap().path()) {
         std::fs::remove_file(entry).unwrap();
     }
     edit(&world, "mcp.yaml", |text| text.replace("note: {class: write, consequence: 1", CLASSES[0]));
     turn(&world, 0);
-    reload(&mut world).await;
+    reload(&world).await;
     world
 }
 
@@ -98,13 +98,13 @@ fn used() -> (usize, usize) {
 
 /// So many reloads under load, of which every second changes policy and catalogue at once.
 async fn reloads(count: usize) -> ((usize, usize), (usize, usize)) {
-    let mut world = flipping().await;
+    let world = flipping().await;
     let first = generations(&world).len();
     let mut load = Load::of(&world, 4);
     let mut early = used();
     for number in 1..=count {
         turn(&world, number % 2);
-        reload(&mut world).await;
+        reload(&world).await;
         load.goes_on().await;
         if number == count / 5 {
             early = used();

@@ -27,7 +27,7 @@ async fn allowed(world: &World) -> bool {
 
 #[tokio::test]
 async fn each_kind_of_mistake_leaves_the_last_good_one_in_force() {
-    let mut world = world("").await;
+    let world = world("").await;
     let mut failures = 0.0;
     let number = generation(&world);
     for (file, text, told) in MISTAKES {
@@ -57,7 +57,7 @@ async fn each_kind_of_mistake_leaves_the_last_good_one_in_force() {
         }
     }
     assert_eq!(reload_count(&world), 2);
-    assert_eq!(reload(&mut world).await, number + 1);
+    assert_eq!(reload(&world).await, number + 1);
     let ready = ready(&world).await;
     assert_eq!((&ready["status"], &ready["configuration"]["refused"]), (&json!("ready"), &Value::Null));
     world.join().await;
@@ -69,7 +69,7 @@ fn reload_count(world: &World) -> usize {
 
 #[tokio::test]
 async fn every_mistake_is_told_at_once_and_half_a_change_is_none() {
-    let mut world = world("").await;
+    let world = world("").await;
     // The registry would suspend the agent, and the catalogue has a mistake: neither comes into force.
     edit(&world, "agents.yaml", |text| text.replacen("state: active", "state: suspended", 1));
     edit(&world, "mcp.yaml", |text| text.replace("note: {class: write", "note: {class: wirte"));
@@ -80,7 +80,7 @@ async fn every_mistake_is_told_at_once_and_half_a_change_is_none() {
     assert!(allowed(&world).await);
     edit(&world, "mcp.yaml", |text| text.replace("wirte", "write"));
     edit(&world, "http.yaml", |text| text.replace("raed", "read"));
-    reload(&mut world).await;
+    reload(&world).await;
     let answer = world.agent("support").tool("mail", "note", json!({})).await.unwrap();
     assert_eq!(answer.status, 403);
     world.join().await;

@@ -14,7 +14,7 @@ pub async fn world(extra: &str) -> World {
 
 /// The same with this upstream.
 pub async fn world_of(odd: Fake, extra: &str) -> World {
-    let mut world = World::odd(odd, "", extra).await;
+    let world = World::odd(odd, "", extra).await;
     let policies = world.dir.join("policies");
     std::fs::create_dir_all(&policies).unwrap();
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("policies");
@@ -24,7 +24,7 @@ pub async fn world_of(odd: Fake, extra: &str) -> World {
         }
     }
     edit(&world, "holdpoint.yaml", |text| text.replace(&shipped.display().to_string(), "policies"));
-    reload(&mut world).await;
+    reload(&world).await;
     world
 }
 
@@ -38,7 +38,7 @@ pub fn edit(world: &World, file: &str, change: impl FnOnce(&str) -> String) {
 }
 
 /// Asks for the configuration to be read anew; it is good. Gives the number of the generation.
-pub async fn reload(world: &mut World) -> u64 {
+pub async fn reload(world: &World) -> u64 {
     match world.running.as_ref().unwrap().reload().now().await {
         Ok(number) => number,
         Err(mistakes) => panic!("{mistakes:#?}"),
