@@ -28,6 +28,8 @@ async fn allowed(world: &World) -> bool {
 #[tokio::test]
 async fn each_kind_of_mistake_leaves_the_last_good_one_in_force() {
     let world = world("").await;
+    // The one mistake that is in the agents' own bundle must not be theirs.
+    let agent = world.agent("support");
     let mut failures = 0.0;
     let number = generation(&world);
     for (file, text, told) in MISTAKES {
@@ -50,7 +52,8 @@ async fn each_kind_of_mistake_leaves_the_last_good_one_in_force() {
         assert!(refused["at"].as_str().unwrap().starts_with("20"), "{refused}");
         assert!(refused["mistakes"].to_string().contains(told.split('"').next().unwrap()), "{refused}");
         assert_eq!(generation(&world), number, "{file}");
-        assert!(allowed(&world).await, "{file}");
+        let answer = agent.tool("mail", "note", json!({})).await.unwrap();
+        assert_eq!(answer.outcome(), "allowed", "{file}");
         match good {
             Some(good) => std::fs::write(&path, good).unwrap(),
             None => std::fs::remove_file(&path).unwrap(),
