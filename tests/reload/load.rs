@@ -102,9 +102,11 @@ async fn reloads(count: usize) -> ((usize, usize), (usize, usize)) {
     let first = generations(&world).len();
     let mut load = Load::of(&world, 4);
     let mut early = used();
+    let mut known = Vec::new();
     for number in 1..=count {
         turn(&world, number % 2);
         reload(&world).await;
+        known.push(Arc::downgrade(&world.running.as_ref().unwrap().gateway().in_force.load_full()));
         load.goes_on().await;
         if number == count / 5 {
             early = used();
@@ -113,6 +115,8 @@ async fn reloads(count: usize) -> ((usize, usize), (usize, usize)) {
     let late = used();
     let calls = load.ends().await;
     assert!(calls >= 2 * count);
+    let alive = known.iter().filter(|generation| generation.strong_count() > 0).count();
+    assert_eq!(alive, 1, "of all generations only the one in force is still there");
     assert_eq!(metric(&world, "holdpoint_reload_failures_total").await, 0.0);
     assert_eq!(generations(&world).len(), first + count);
     // Each intent names the revision that permitted it, and what the call was by the catalogue of the same.
