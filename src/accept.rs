@@ -5,6 +5,7 @@ mod framing;
 mod gone;
 mod h2guard;
 mod head;
+mod open;
 pub mod tls;
 
 use std::error::Error;
@@ -14,6 +15,7 @@ use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -28,10 +30,12 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::call::{AgentId, Stage, Stop, StopKind};
-use crate::identify::svid::Leaf;
+use crate::identify::svid::{Leaf, Role, Trust};
 use activity::Activity;
 pub use gone::Gone;
 use gone::{Presence, Watched};
+pub use open::Connections;
+use open::Entered;
 
 /// How long a connection that must end may still finish its calls.
 const DRAIN_MAX: Duration = Duration::from_secs(30);
@@ -179,8 +183,30 @@ pub trait Handler: Send + Sync + 'static {
     fn refused(&self, peer: SocketAddr, reason: &'static str, detail: String);
 }
 
+/// Who is let in by a listener.
+pub struct Door {
+    tls: Arc<ServerConfig>,
+    trust: Arc<ArcSwap<Trust>>,
+    role: Role,
+    connections: Arc<Connections>,
+}
+
+impl Door {
+    /// A door for a role, by the trust in force; who comes in is entered among the connections.
+    pub fn new(
+        trust: &Arc<ArcSwap<Trust>>,
+        role: Role,
+        identity: Arc<tls::Identity>,
+        connections: &Arc<Connections>,
+    ) -> Result<Door, String> {
+        let tls = tls::server_config(Arc::clone(trust), role, identity)?;
+        Ok(Door { tls, trust: Arc::clone(trust), role, connections: Arc::clone(connections) })
+    }
+}
+
 struct Listener<H> {
     acceptor: TlsAcceptor,
+    door: Door,
     bounds: Bounds,
     handler: Arc<H>,
     connections: Arc<Semaphore>,
@@ -197,14 +223,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream for S {}
 /// Serves a listener until `drain` turns true (or its sender is gone), then ends connections gracefully.
 pub async fn serve<H: Handler>(
     listener: TcpListener,
-    tls: Arc<ServerConfig>,
+    door: Door,
     bounds: Bounds,
     handler: Arc<H>,
     mut drain: watch::Receiver<bool>,
 ) {
     let (alive, mut ended) = mpsc::channel::<()>(1);
     let shared = Arc::new(Listener {
-        acceptor: TlsAcceptor::from(tls),
+        acceptor: TlsAcceptor::from(Arc::clone(&door.tls)),
+        door,
         connections: Arc::new(Semaphore::new(bounds.connections_max)),
         handshakes: Arc::new(Semaphore::new(bounds.handshakes_max)),
         bounds,
@@ -271,16 +298,16 @@ impl<H: Handler> Listener<H> {
         // Each in a box of its own, so that an idle connection holds neither the other nor the handshake.
         let accepted = Box::pin(self.handshake(socket, peer)).await;
         drop(handshake);
-        let (stream, conn) = match accepted {
+        let (stream, entered) = match accepted {
             Ok(accepted) => accepted,
             Err((reason, detail)) => return self.handler.refused(peer, reason, detail),
         };
-        let fault = conn.fault.clone();
+        let fault = entered.conn().fault.clone();
         let busy = Arc::new(Activity::new());
-        if conn.h2 {
-            Box::pin(self.serve_h2(stream, conn, busy)).await;
+        if entered.conn().h2 {
+            Box::pin(self.serve_h2(stream, entered, busy)).await;
         } else {
-            Box::pin(self.serve_h1(stream, conn, busy)).await;
+            Box::pin(self.serve_h1(stream, entered, busy)).await;
         }
         if fault.get() == Some(&"h2-control-flood") {
             self.handler.refused(peer, "h2-control-flood", "too many HTTP/2 control frames".to_owned());
@@ -291,7 +318,8 @@ impl<H: Handler> Listener<H> {
         &self,
         socket: TcpStream,
         peer: SocketAddr,
-    ) -> Result<(TlsStream<TcpStream>, Arc<Conn>), (&'static str, String)> {
+    ) -> Result<(TlsStream<TcpStream>, Entered), (&'static str, String)> {
+        let trust = self.door.trust.load_full();
         // A peer that is gone already fails the handshake below, which is what is reported.
         let _ = socket.set_nodelay(true);
         let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4);
@@ -304,8 +332,8 @@ impl<H: Handler> Listener<H> {
             Ok(Ok(stream)) => stream,
         };
         let (_, session) = stream.get_ref();
-        let der = session.peer_certificates().and_then(<[_]>::first);
-        let der = der.ok_or_else(|| ("no-certificate", "the peer presented none".to_owned()))?;
+        let chain = session.peer_certificates().unwrap_or_default();
+        let der = chain.first().ok_or_else(|| ("no-certificate", "the peer presented none".to_owned()))?;
         let leaf = Leaf::read(der).map_err(|error| (error.reason(), error.to_string()))?;
         let mut fingerprint = [0; 32];
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, der);
@@ -314,7 +342,14 @@ impl<H: Handler> Listener<H> {
         }
         let h2 = session.alpn_protocol() == Some(b"h2");
         let conn = Conn { peer, local, leaf, fingerprint, h2, fault: Arc::default() };
-        Ok((stream, Arc::new(conn)))
+        let chain = chain.iter().map(|der| der.clone().into_owned()).collect();
+        let entered = self.door.connections.enter(Arc::new(conn), chain, self.door.role);
+        // Invariant: what is withdrawn from here on cuts this connection, and what was before is found now.
+        let now = self.door.trust.load_full();
+        if !Arc::ptr_eq(&trust, &now) {
+            entered.verify(&now).map_err(|error| (error.reason(), error.to_string()))?;
+        }
+        Ok((stream, entered))
     }
 
     /// A connection without TLS, for benchmarks alone.
@@ -325,10 +360,12 @@ impl<H: Handler> Listener<H> {
         let not_after = SystemTime::now() + Duration::from_secs(86_400);
         let leaf = Leaf { id: crate::bench::agent(), serial: Arc::from("00"), not_after };
         let conn = Conn { peer, local, leaf, fingerprint: [0; 32], h2: false, fault: Arc::default() };
-        Box::pin(self.serve_h1(socket, Arc::new(conn), Arc::new(Activity::new()))).await;
+        let entered = self.door.connections.enter(Arc::new(conn), Box::default(), self.door.role);
+        Box::pin(self.serve_h1(socket, entered, Arc::new(Activity::new()))).await;
     }
 
-    async fn serve_h1<S: Stream>(&self, stream: S, conn: Arc<Conn>, activity: Arc<Activity>) {
+    async fn serve_h1<S: Stream>(&self, stream: S, entered: Entered, activity: Arc<Activity>) {
+        let conn = entered.conn();
         let head = framing::HeadBounds {
             bytes_max: self.bounds.headers_bytes_max,
             fields_max: self.bounds.headers_max,
@@ -346,10 +383,11 @@ impl<H: Handler> Listener<H> {
             builder.max_headers(self.bounds.headers_max);
         }
         let connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-        self.until_done(connection, |connection| connection.graceful_shutdown(), &conn, &activity).await;
+        self.until_done(connection, |connection| connection.graceful_shutdown(), &entered, &activity).await;
     }
 
-    async fn serve_h2<S: Stream>(&self, stream: S, conn: Arc<Conn>, activity: Arc<Activity>) {
+    async fn serve_h2<S: Stream>(&self, stream: S, entered: Entered, activity: Arc<Activity>) {
+        let conn = entered.conn();
         let stream = h2guard::H2Guard::new(stream, conn.fault.clone());
         let service = service_fn(|request| self.call(conn.clone(), &activity, request));
         let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
@@ -363,7 +401,7 @@ impl<H: Handler> Listener<H> {
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_WAIT_MAX);
         let connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-        self.until_done(connection, |connection| connection.graceful_shutdown(), &conn, &activity).await;
+        self.until_done(connection, |connection| connection.graceful_shutdown(), &entered, &activity).await;
     }
 
     /// Gives one request to a task of its own.
@@ -392,25 +430,30 @@ impl<H: Handler> Listener<H> {
     }
 
     /// Drives a connection to its end, and asks it to end when it is idle, too old, past its certificate, or at drain.
+    /// One whose peer is trusted no more is not asked: it is dropped, with all its streams.
     async fn until_done<C: Future>(
         &self,
         mut connection: Pin<&mut C>,
         end: impl Fn(Pin<&mut C>),
-        conn: &Conn,
+        entered: &Entered,
         activity: &Activity,
     ) {
-        let valid = conn.not_after().duration_since(SystemTime::now()).unwrap_or_default();
+        let valid = entered.conn().not_after().duration_since(SystemTime::now()).unwrap_or_default();
         let life = valid.min(Duration::from_secs(self.bounds.connection_seconds_max));
         let idle = Duration::from_secs(self.bounds.idle_seconds_max);
         let mut drain = self.drain.clone();
         tokio::select! {
             _ = connection.as_mut() => return,
+            () = entered.cut() => return,
             () = tokio::time::sleep(life) => {}
             () = activity.idle_for(idle) => {}
             () = drained(&mut drain) => {}
         }
         end(connection.as_mut());
-        let _ = tokio::time::timeout(DRAIN_MAX, connection).await;
+        tokio::select! {
+            _ = tokio::time::timeout(DRAIN_MAX, connection) => {}
+            () = entered.cut() => {}
+        }
     }
 }
 

@@ -1,12 +1,17 @@
-//! Wiring: from what configuration gives to a running gateway, and its orderly end.
+//! Wiring: from what configuration gives to a running gateway, its changes, and its orderly end.
+
+mod ageing;
+mod follow;
+mod generation;
+pub mod reload;
 
 mod audit;
 mod people;
+mod sights;
 mod state;
 
 pub use state::{State, keep_labels, restore_labels};
 
-use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,28 +24,26 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 
-use crate::accept::{self, Conn, Handler, tls};
+use crate::accept::{self, Conn, Connections, Door, Handler, tls};
 use crate::admin;
 use crate::config::{Listener, ListenerKind, Loaded, Settings};
-use crate::credential::Broker;
-use crate::decode::{Decoder, Inbound, Room, Route, Routes};
-use crate::definitions::Definitions;
-use crate::definitions::sights::Remembered;
+use crate::decode::Inbound;
 use crate::flow::Runs;
-use crate::forward::Upstreams;
 use crate::forward::breaker::OnChange;
 use crate::health;
 use crate::identify::suspended::Suspensions;
-use crate::identify::svid::Role;
+use crate::identify::svid::{Role, Trust};
 use crate::json::Members;
-use crate::limit::Meters;
 use crate::observe::Body;
-use crate::pipeline::{self, Errands, Gateway, Generation, listing};
+use crate::pipeline::{self, Errands, Gateway, listing};
 use crate::record::fold::{Folds, Refusal};
 use crate::record::{Entry, Evidence, Kind, Ledger, OnCommit, Recovered};
 use crate::secret::PseudonymKey;
 use crate::secret::ring::{Purpose, Ring};
-use crate::telemetry::{Metrics, Telemetry};
+use crate::telemetry::Telemetry;
+use ageing::Ageing;
+use reload::Reload;
+use sights::StoredSights;
 
 /// Why the gateway cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -94,28 +97,35 @@ pub struct Running {
     pub recovered: Recovered,
     gateway: Arc<Gateway>,
     state: State,
+    reload: Arc<Reload>,
     tasks: JoinSet<()>,
     drain: watch::Sender<bool>,
     publishing: audit::Publishing,
 }
 
-/// Starts everything; when this returns, agents are served.
+/// Starts everything; when this returns, agents are served. Changes come into force by [`Reload`].
 pub async fn start(loaded: Loaded) -> Result<Running, StartError> {
-    let settings = loaded.settings.clone();
+    let (settings, file, sources) = (loaded.settings.clone(), loaded.file.clone(), loaded.sources.clone());
     let bound = bind(&settings.listeners).await?;
     let sockets = people::bind(&settings.sockets).await?;
-    let people = loaded.people.clone();
+    let people = Arc::new(ArcSwap::from_pointee(loaded.people.clone()));
     audit::rotate(&settings).await?;
     let Wired { gateway, identity, trust, recovered, state, keeping } = gateway(loaded).await?;
-    let gateway = Arc::new(gateway);
-    let server = tls::server_config(Arc::clone(&trust), Role::Agents, Arc::clone(&identity));
-    let server = server.map_err(StartError::Tls)?;
-    let of_people =
-        tls::server_config(trust, Role::People, Arc::clone(&identity)).map_err(StartError::Tls)?;
+    let (gateway, connections) = (Arc::new(gateway), Arc::new(Connections::default()));
     let (drain, draining) = watch::channel(false);
-    let admin = people::admin(&gateway, people, &state, draining.clone())?;
+    let ageing = Arc::new(Ageing {
+        gateway: Arc::clone(&gateway),
+        identity: Arc::clone(&identity),
+        trust: Arc::clone(&trust),
+        people: Arc::clone(&people),
+        connections: Arc::clone(&connections),
+        told: Default::default(),
+    });
+    let reload =
+        Arc::new(Reload::new(file, sources, settings.clone(), Arc::clone(&ageing), draining.clone()));
+    let admin = people::admin(&gateway, people, &state, &reload, draining.clone())?;
     let mut tasks = JoinSet::new();
-    tasks.spawn(ageing(Arc::clone(&gateway), identity, draining.clone()));
+    tasks.spawn(ageing.watch(draining.clone()));
     tasks.spawn(state::keeping(Arc::clone(&gateway), Arc::clone(&state.store), draining.clone()));
     tasks.spawn(listing::attend(Arc::clone(&gateway), draining.clone()));
     let publishing = keeping.start(&gateway.evidence, &mut tasks, &draining);
@@ -127,67 +137,26 @@ pub async fn start(loaded: Loaded) -> Result<Running, StartError> {
             ListenerKind::Admin => {
                 let bounds = admin::PeopleListener::bounds(&settings.accept);
                 let people = admin::PeopleListener::new(Arc::clone(&admin), &listener.name);
-                let server = Arc::clone(&of_people);
-                tasks.spawn(accept::serve(socket, server, bounds, people, draining.clone()));
+                let door = Door::new(&trust, Role::People, Arc::clone(&identity), &connections)
+                    .map_err(StartError::Tls)?;
+                tasks.spawn(accept::serve(socket, door, bounds, people, draining.clone()));
             }
             ListenerKind::Agents => {
+                let door = Door::new(&trust, Role::Agents, Arc::clone(&identity), &connections)
+                    .map_err(StartError::Tls)?;
                 let agents =
                     Arc::new(Agents { gateway: Arc::clone(&gateway), listener: listener.name.clone() });
-                tasks.spawn(accept::serve(
-                    socket,
-                    Arc::clone(&server),
-                    settings.accept.clone(),
-                    agents,
-                    draining.clone(),
-                ));
+                tasks.spawn(accept::serve(socket, door, settings.accept.clone(), agents, draining.clone()));
             }
             ListenerKind::Health => {
                 let evidence = Arc::clone(&gateway.evidence);
-                tasks.spawn(health::serve(socket, evidence, draining.clone()));
+                let standing = Arc::clone(reload.standing());
+                tasks.spawn(health::serve(socket, evidence, standing, draining.clone()));
             }
         }
     }
     people::serve(&mut tasks, sockets, &admin, &draining);
-    Ok(Running { listeners, recovered, gateway, state, tasks, drain, publishing })
-}
-
-/// Tells the metrics what ages: the gateway's certificate, and reviews of agents.
-async fn ageing(gateway: Arc<Gateway>, identity: Arc<tls::Identity>, mut drain: watch::Receiver<bool>) {
-    const EVERY: Duration = Duration::from_secs(60);
-    const WARNED_AHEAD: time::Duration = time::Duration::days(30);
-    let name: Arc<str> = Arc::from("gateway");
-    let metrics = gateway.evidence.telemetry.metrics();
-    loop {
-        if let Some(end) = identity.not_after() {
-            let now = std::time::SystemTime::now();
-            let left = match end.duration_since(now) {
-                Ok(left) => left.as_secs_f64(),
-                Err(past) => -past.duration().as_secs_f64(),
-            };
-            metrics.trust_expiry(&name, left);
-        }
-        let soon = time::OffsetDateTime::now_utc().date().saturating_add(WARNED_AHEAD);
-        let generation = gateway.in_force.load_full();
-        let due = generation.directory.entries();
-        metrics.reviews_due(due.filter(|entry| entry.review_due.is_some_and(|due| due <= soon)).count());
-        shadowed(metrics, &generation);
-        drop(generation);
-        tokio::select! {
-            () = tokio::time::sleep(EVERY) => {}
-            _ = drain.wait_for(|drain| *drain) => return,
-        }
-    }
-}
-
-/// Tells the metrics what is in shadow, and for how long.
-fn shadowed(metrics: &Metrics, generation: &Generation) {
-    let now = std::time::SystemTime::now();
-    for upstream in generation.catalog.upstreams() {
-        if let Some(shadow) = &upstream.config().shadow {
-            let left = shadow.until.duration_since(now).unwrap_or_default();
-            metrics.shadow(&upstream.config().name, left.as_secs_f64());
-        }
-    }
+    Ok(Running { listeners, recovered, gateway, state, reload, tasks, drain, publishing })
 }
 
 async fn bind(listeners: &[Listener]) -> Result<Vec<(Listener, TcpListener)>, StartError> {
@@ -207,14 +176,14 @@ async fn bind(listeners: &[Listener]) -> Result<Vec<(Listener, TcpListener)>, St
 struct Wired {
     gateway: Gateway,
     identity: Arc<tls::Identity>,
-    trust: Arc<ArcSwap<crate::identify::svid::Trust>>,
+    trust: Arc<ArcSwap<Trust>>,
     recovered: Recovered,
     state: State,
     keeping: audit::Keeping,
 }
 
 async fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
-    let settings: Settings = loaded.settings;
+    let settings: Settings = loaded.settings.clone();
     let ring = Ring::open(&settings.keys_dir)?;
     let pseudonyms = PseudonymKey::new(&*ring.current_or_new(Purpose::Pseudonym)?);
     let telemetry = Arc::new(Telemetry::start(&settings.telemetry)?);
@@ -240,26 +209,12 @@ async fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
         folds: Folds::default(),
         open: TaskTracker::new(),
     };
-    let generation = Generation {
-        number: 1,
-        directory: loaded.directory,
-        decoder: Decoder {
-            room: Room::new(&settings.decode),
-            bounds: settings.decode,
-            hosts: hosts(&settings.listeners, &loaded.routes),
-            routes: Routes::new(loaded.routes),
-            sessions: Arc::default(),
-        },
-        catalog: loaded.catalog,
-        meters: Meters::new(settings.limits),
-        policy: Arc::new(loaded.policy),
-        broker: Broker::new(loaded.credentials),
-        upstreams: Upstreams::new(loaded.upstreams).watched(&breakers),
-    };
+    let first = generation::First { breakers, sights: Arc::new(StoredSights(Arc::clone(&store))) };
+    let (generation, identity, trust) = generation::first(first, loaded);
     let gateway = Gateway {
         in_force: ArcSwap::from_pointee(generation),
+        turned: tokio::sync::Notify::new(),
         suspensions,
-        definitions: Arc::new(Definitions::new(loaded.listings, Box::new(Remembered::default()))),
         runs,
         evidence: Arc::new(evidence),
         parked: Arc::default(),
@@ -267,22 +222,12 @@ async fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
     };
     Ok(Wired {
         gateway,
-        identity: Arc::new(loaded.identity),
-        trust: Arc::new(ArcSwap::from_pointee(loaded.trust)),
+        identity: Arc::new(identity),
+        trust: Arc::new(ArcSwap::from_pointee(trust)),
         recovered,
         state: State { store, index: Arc::new(index) },
         keeping,
     })
-}
-
-/// The names by which agents may address the gateway, where its listeners name any.
-fn hosts(listeners: &[Listener], routes: &[Route]) -> HashSet<String> {
-    let named: HashSet<String> =
-        listeners.iter().flat_map(|listener| listener.hosts.iter().cloned()).collect();
-    if named.is_empty() {
-        return named;
-    }
-    routes.iter().filter_map(|route| route.host.clone()).chain(named).collect()
 }
 
 // === impl Running ===
@@ -303,6 +248,16 @@ impl Running {
         &self.state
     }
 
+    /// What brings changes of the configuration into force.
+    pub fn reload(&self) -> &Arc<Reload> {
+        &self.reload
+    }
+
+    /// Follows the configuration's files from now on.
+    pub fn follow(&mut self) {
+        self.tasks.spawn(follow::follow(Arc::clone(&self.reload), self.drain.subscribe()));
+    }
+
     /// Stops accepting, lets calls end, writes what is queued.
     pub async fn drain(mut self) {
         // Receivers that are gone have ended already.
@@ -311,6 +266,7 @@ impl Running {
             while self.tasks.join_next().await.is_some() {}
             self.gateway.errands.made().await;
             self.gateway.evidence.closed().await;
+            self.reload.ended().await;
         };
         if tokio::time::timeout(DRAIN_TIME_MAX, ended).await.is_err() {
             tracing::warn!("calls were still under way when the drain time ended");

@@ -9,12 +9,14 @@ pub mod people;
 pub mod raw;
 pub mod registry;
 mod shadow;
+mod sources;
 mod stdio;
 mod upstream;
 
 pub use audit::audit_dir;
 pub use listing::{CatalogFile, warnings};
-pub use load::{Listener, ListenerKind, Loaded, Settings, load, policy_dir};
+pub use load::{Listener, ListenerKind, Loaded, Settings, load, policy_dir, read};
+pub use sources::{Digests, Sources};
 
 /// The JSON Schema of the configuration file.
 pub fn schema() -> serde_json::Value {

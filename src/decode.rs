@@ -63,6 +63,7 @@ pub struct Decoder {
 
 /// The memory that bodies share, so that many calls at once cannot use up the machine's. A body gives its part back when
 /// the last of its bytes has gone.
+#[derive(Clone)]
 pub struct Room(Arc<Semaphore>);
 
 /// A body with its part of the [`Room`].

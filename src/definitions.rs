@@ -40,15 +40,21 @@ pub struct Listing {
 
 /// What each MCP upstream serves now, as far as is known.
 pub struct Definitions {
-    upstreams: HashMap<Arc<str>, Slot>,
+    upstreams: HashMap<Arc<str>, Arc<Slot>>,
     /// What was seen first.
-    pub sights: Box<dyn Sights>,
+    pub sights: Arc<dyn Sights>,
 }
 
 struct Slot {
     listing: Listing,
     served: ArcSwapOption<Served>,
     changed: Notify,
+}
+
+impl Slot {
+    fn new(listing: Listing) -> Arc<Slot> {
+        Arc::new(Slot { listing, served: ArcSwapOption::empty(), changed: Notify::new() })
+    }
 }
 
 /// One list of an upstream's tools.
@@ -82,11 +88,21 @@ impl Definitions {
     /// Definitions of these upstreams, of which none is known yet.
     pub fn new(
         upstreams: impl IntoIterator<Item = (Arc<str>, Listing)>,
-        sights: Box<dyn Sights>,
+        sights: Arc<dyn Sights>,
     ) -> Definitions {
-        let slot = |listing| Slot { listing, served: ArcSwapOption::empty(), changed: Notify::new() };
-        let upstreams = upstreams.into_iter().map(|(name, listing)| (name, slot(listing))).collect();
+        let upstreams = upstreams.into_iter().map(|(name, listing)| (name, Slot::new(listing))).collect();
         Definitions { upstreams, sights }
+    }
+
+    /// Definitions of these upstreams: what is known of those that are listed as before stays known.
+    pub fn then(&self, upstreams: impl IntoIterator<Item = (Arc<str>, Listing)>) -> Definitions {
+        let kept = |(name, listing): (Arc<str>, Listing)| {
+            let before = self.upstreams.get(&name).filter(|slot| slot.listing == listing);
+            let slot = before.map_or_else(|| Slot::new(listing), Arc::clone);
+            (name, slot)
+        };
+        let upstreams = upstreams.into_iter().map(kept).collect();
+        Definitions { upstreams, sights: Arc::clone(&self.sights) }
     }
 
     /// Every upstream that has definitions, and how it is listed.

@@ -21,11 +21,11 @@ use http::{Request, Response, Uri, response};
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
 
-use crate::call::{AgentId, Class, Era, RecordId, Stage, Stop, StopKind, TraceContext};
+use crate::call::{AgentId, BreakerPhase, Class, Era, RecordId, Stage, Stop, StopKind, TraceContext};
 use crate::credential::Lease;
 use crate::decode::jsonrpc::{Form, Id, Message};
 use crate::decode::{Action, Payload, splice};
-use crate::net::{self, Dial};
+use crate::net::{self, Dial, Inside};
 use crate::record::{Committed, RECORD_HEADER};
 use breaker::{Breaker, Fault, OnChange, Pass};
 use outgoing::{Outgoing, Steady, Upload};
@@ -34,7 +34,9 @@ use pool::{Failure, Lent, Pool};
 /// One upstream, as sending sees it.
 pub struct Upstream {
     /// The connections to it.
-    pub pool: Pool,
+    pub pool: Arc<Pool>,
+    /// A digest of all that the connections rest on. Where it stays the same, they outlive a change of configuration.
+    pub rests_on: [u8; 32],
     /// The `Host` it is sent.
     pub authority: HeaderValue,
     /// The path before every call's own: a base path for HTTP, the whole endpoint for MCP.
@@ -42,7 +44,7 @@ pub struct Upstream {
     /// How long the head of a reply may take.
     pub timeout: Duration,
     /// What stops calls to it while it fails; none sends every one.
-    pub breaker: Option<Breaker>,
+    pub breaker: Option<Arc<Breaker>>,
     /// Whether the agent's own `Authorization` is passed on.
     pub pass_authorization: bool,
 }
@@ -51,6 +53,8 @@ pub struct Upstream {
 #[derive(Default)]
 pub struct Upstreams {
     by_name: HashMap<Arc<str>, Upstream>,
+    /// Is told when a breaker turns.
+    changed: Option<OnChange>,
 }
 
 /// The head of a reply, and the body as it arrives.
@@ -380,16 +384,44 @@ fn broken(failure: &Failure) -> Box<Stop> {
 impl Upstreams {
     /// These upstreams.
     pub fn new(upstreams: impl IntoIterator<Item = (Arc<str>, Upstream)>) -> Upstreams {
-        Upstreams { by_name: upstreams.into_iter().collect() }
+        Upstreams { by_name: upstreams.into_iter().collect(), changed: None }
     }
 
-    /// From now on, tells the phase of each breaker, beginning with what it is now.
+    /// From now on, tells the phase of each breaker, of later upstreams too, beginning with what it is now.
     #[must_use]
-    pub fn watched(self, changed: &OnChange) -> Upstreams {
+    pub fn watched(mut self, changed: OnChange) -> Upstreams {
         for breaker in self.by_name.values().filter_map(|upstream| upstream.breaker.as_ref()) {
-            breaker.watch(Arc::clone(changed));
+            breaker.watch(Arc::clone(&changed));
         }
+        self.changed = Some(changed);
         self
+    }
+
+    /// These upstreams, with the connections of those before that rest on the same, and breakers as they stand.
+    pub fn then(&self, upstreams: impl IntoIterator<Item = (Arc<str>, Upstream)>) -> Upstreams {
+        let kept = |(name, mut upstream): (Arc<str>, Upstream)| {
+            if let Some(before) = self.by_name.get(&name).filter(|old| old.rests_on == upstream.rests_on) {
+                upstream.pool = Arc::clone(&before.pool);
+                let standing = before.breaker.as_ref().zip(upstream.breaker.as_ref());
+                if let Some((old, _)) = standing.filter(|(old, new)| old.config() == new.config()) {
+                    upstream.breaker = Some(Arc::clone(old));
+                }
+            }
+            (name, upstream)
+        };
+        let next = Upstreams::new(upstreams.into_iter().map(kept));
+        let Some(changed) = &self.changed else { return next };
+        for name in self.by_name.keys().filter(|name| !next.by_name.contains_key(*name)) {
+            changed(name, BreakerPhase::Closed);
+        }
+        next.watched(Arc::clone(changed))
+    }
+
+    /// The servers inside this process that these use and the next do not.
+    pub fn left_by(&self, next: &Upstreams) -> Vec<Arc<dyn Inside>> {
+        let goes_on = |pool: &Arc<Pool>| next.by_name.values().any(|other| Arc::ptr_eq(&other.pool, pool));
+        let left = self.by_name.values().map(|upstream| &upstream.pool).filter(|pool| !goes_on(pool));
+        left.filter_map(|pool| pool.dial().inside.clone()).collect()
     }
 
     /// Where a committed call goes.

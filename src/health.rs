@@ -11,10 +11,13 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use serde_json::json;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
+use crate::app::reload::{Refused, Standing};
 use crate::record::Evidence;
 use crate::record::space::Room;
 
@@ -24,7 +27,12 @@ const CONNECTIONS_MAX: usize = 64;
 const HEAD_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Serves until `drain` turns true. While draining, `/readyz` says so.
-pub async fn serve(listener: TcpListener, evidence: Arc<Evidence>, mut drain: watch::Receiver<bool>) {
+pub async fn serve(
+    listener: TcpListener,
+    evidence: Arc<Evidence>,
+    standing: Arc<Standing>,
+    mut drain: watch::Receiver<bool>,
+) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let accepted = tokio::select! {
@@ -36,10 +44,10 @@ pub async fn serve(listener: TcpListener, evidence: Arc<Evidence>, mut drain: wa
             continue;
         };
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
-        let evidence = Arc::clone(&evidence);
+        let (evidence, standing) = (Arc::clone(&evidence), Arc::clone(&standing));
         tokio::spawn(async move {
             let service = service_fn(|request| {
-                let response = answer(&evidence, &request);
+                let response = answer(&evidence, &standing, &request);
                 async move { Ok::<_, Infallible>(response) }
             });
             // A probe that breaks off is no event.
@@ -53,7 +61,7 @@ pub async fn serve(listener: TcpListener, evidence: Arc<Evidence>, mut drain: wa
     }
 }
 
-fn answer(evidence: &Evidence, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+fn answer(evidence: &Evidence, standing: &Standing, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     if request.method() != Method::GET && request.method() != Method::HEAD {
         return text(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET\n".to_owned());
     }
@@ -61,16 +69,22 @@ fn answer(evidence: &Evidence, request: &Request<Incoming>) -> Response<Full<Byt
         "/healthz" => text(StatusCode::OK, "text/plain", "ok\n".to_owned()),
         "/readyz" => {
             let (ledger, lost) = (&evidence.ledger, evidence.ledger.stats().lost);
-            let room = ledger.room();
+            let (room, refused) = (ledger.room(), standing.refused.load());
             let open = evidence.telemetry.metrics().breakers_open();
+            let whole = lost == 0 && open.is_empty() && refused.is_none();
             // Not ready is who cannot serve an allowed read; with less than that, writes are refused one by one.
             let (status, state) = match (room, ledger.failure()) {
                 (Room::Floor, _) | (_, Some(_)) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
-                (Room::Ample, None) if lost == 0 && open.is_empty() => (StatusCode::OK, "ready"),
+                (Room::Ample, None) if whole => (StatusCode::OK, "ready"),
                 (Room::Ample | Room::Low, None) => (StatusCode::OK, "degraded"),
             };
             let audit = json!({"lost": lost, "room": room.as_str(), "free_bytes": ledger.free_bytes(), "failure": ledger.failure()});
-            let body = json!({"status": state, "audit": audit, "upstreams": {"breaker_open": open}});
+            let configuration = json!({
+                "restart_needed_for": **standing.restart.load(),
+                "refused": refused.as_ref().map(|refused| told(refused)),
+            });
+            let upstreams = json!({"breaker_open": open});
+            let body = json!({"status": state, "audit": audit, "upstreams": upstreams, "configuration": configuration});
             text(status, "application/json", format!("{body}\n"))
         }
         "/metrics" => {
@@ -79,6 +93,16 @@ fn answer(evidence: &Evidence, request: &Request<Incoming>) -> Response<Full<Byt
         }
         _ => text(StatusCode::NOT_FOUND, "text/plain", "no such page\n".to_owned()),
     }
+}
+
+/// Mistakes that are told; the log has all.
+const MISTAKES_MAX: usize = 20;
+
+/// When and why a configuration was refused.
+fn told(refused: &Refused) -> Value {
+    let at = OffsetDateTime::from(refused.at).format(&Rfc3339).unwrap_or_default();
+    let mistakes: Vec<String> = refused.mistakes.iter().take(MISTAKES_MAX).map(ToString::to_string).collect();
+    json!({"at": at, "mistakes": mistakes})
 }
 
 fn text(status: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {

@@ -102,5 +102,11 @@ fn suspended(id: &AgentId) -> Box<Stop> {
         .operator(format!("{id} is suspended"))
 }
 
+/// Whether an agent may call at all on a day; one that may not keeps no connection when that is found.
+pub fn may_call(directory: &Directory, suspensions: &Suspensions, id: &AgentId, today: Date) -> bool {
+    let standing = directory.find(id).map(|known| known.entry().standing(today));
+    matches!(standing, Some(Standing::InForce | Standing::Reduced)) && !suspensions.includes(id)
+}
+
 #[cfg(test)]
 mod tests;

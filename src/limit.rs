@@ -33,7 +33,7 @@ pub enum Dimension {
 }
 
 /// One configured limit.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Rule {
     /// What agents are told it is called, as in `agent-tool`.
     pub name: String,
@@ -48,7 +48,7 @@ pub struct Rule {
 }
 
 /// So many calls in so long, and so many in a burst.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rate {
     /// Calls, at least one.
     pub count: NonZeroU32,
@@ -59,7 +59,7 @@ pub struct Rate {
 }
 
 /// The configured limits.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// By certificate, before the body is read.
     pub certificate: Rate,
@@ -79,8 +79,8 @@ type Places = Arc<DashMap<Key, u32>>;
 
 /// The state of every limit.
 pub struct Meters {
-    certificates: Meter<[u8; 32]>,
-    rules: Vec<(Rule, Option<Meter<Key>>, Places)>,
+    certificates: Arc<Meter<[u8; 32]>>,
+    rules: Vec<(Rule, Option<Arc<Meter<Key>>>, Places)>,
     clock: DefaultClock,
 }
 
@@ -191,11 +191,36 @@ fn take(places: &DashMap<Key, u32>, key: &Key, most: u32) -> bool {
 impl Meters {
     /// Meters at rest.
     pub fn new(config: Config) -> Meters {
+        let certificates = Arc::new(Meter::new(config.certificate));
+        Meters { certificates, rules: Vec::new(), clock: DefaultClock::default() }.then(config)
+    }
+
+    /// The meters of other limits, which go on from these: a rate that stays is used as far as it is, and what is under
+    /// way counts against a concurrency limit of the same kind, whatever its number. A rate that changed begins at rest.
+    pub fn then(&self, config: Config) -> Meters {
+        let certificates = match self.certificates.rate == config.certificate {
+            true => Arc::clone(&self.certificates),
+            false => Arc::new(Meter::new(config.certificate)),
+        };
         let mut rules = config.rules;
         rules.sort_by_key(|rule| std::cmp::Reverse(rule.per.len()));
-        let rules =
-            rules.into_iter().map(|rule| (rule.clone(), rule.rate.map(Meter::new), Arc::default())).collect();
-        Meters { certificates: Meter::new(config.certificate), rules, clock: DefaultClock::default() }
+        let mut before: Vec<_> = self.rules.iter().collect();
+        let rules = rules
+            .into_iter()
+            .map(|rule| {
+                let alike = |(old, ..): &&(Rule, _, _)| old.per == rule.per && old.class == rule.class;
+                let same = before.iter().position(|(old, ..)| *old == rule);
+                let at = same.or_else(|| before.iter().position(alike));
+                // Each is gone on from once, so that two limits never share what they count.
+                let old = at.map(|at| before.remove(at));
+                let kept =
+                    old.filter(|(old, ..)| old.rate == rule.rate).and_then(|(_, meter, _)| meter.clone());
+                let meter = kept.or_else(|| rule.rate.map(|rate| Arc::new(Meter::new(rate))));
+                let places = old.map(|(_, _, places)| Arc::clone(places)).unwrap_or_default();
+                (rule, meter, places)
+            })
+            .collect();
+        Meters { certificates, rules, clock: self.clock.clone() }
     }
 }
 
@@ -346,6 +371,27 @@ mod tests {
         assert!(ask(&meters, "a", "z", Class::External).is_ok());
         let left: usize = meters.rules.iter().map(|(_, _, places)| places.len()).sum();
         assert_eq!(left, 1);
+    }
+
+    #[test]
+    fn other_limits_go_on_from_where_these_are() {
+        let kept = rule(vec![Dimension::Agent], Some(rate(1, 60, 2)), None);
+        let places = rule(vec![Dimension::Upstream], None, Some(2));
+        let before = meters(vec![kept.clone(), places.clone()]);
+        let under_way = ask(&before, "a", "x", Class::Read).unwrap();
+
+        let added = rule(vec![Dimension::Tool], Some(rate(9, 1, 9)), None);
+        let fewer = Rule { concurrency: Some(1), ..places };
+        let config = Config { certificate: rate(1000, 1, 1000), rules: vec![added, fewer, kept.clone()] };
+        let after = before.then(config);
+        assert_eq!(ask(&after, "b", "x", Class::Read).err().unwrap().reason, "concurrency");
+        drop(under_way);
+        assert!(ask(&after, "a", "x", Class::Read).is_ok(), "one of the burst of two is left");
+        assert_eq!(ask(&after, "a", "x", Class::Read).err().unwrap().reason, "rate");
+
+        let wider = Rule { rate: Some(rate(1, 60, 3)), ..kept };
+        let after = after.then(Config { certificate: rate(1000, 1, 1000), rules: vec![wider] });
+        assert!(ask(&after, "a", "x", Class::Read).is_ok(), "a rate that changed begins at rest");
     }
 
     #[test]

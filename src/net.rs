@@ -32,6 +32,9 @@ pub trait Inside: Send + Sync {
     /// Takes a connection.
     fn accept(&self, stream: DuplexStream);
 
+    /// Whether nobody waits for anything of it now.
+    fn is_idle(&self) -> bool;
+
     /// Ends what it has begun, in bounded time.
     fn end(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 }

@@ -14,13 +14,12 @@ use bytes::Bytes;
 use http::{Request, Response};
 use time::OffsetDateTime;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::accept::{Conn, Gone};
 use crate::call::{Stage, Stop, StopKind};
 use crate::decide::{Moment, Verdict};
 use crate::decode::{Decoded, Inbound};
-use crate::definitions::Definitions;
 use crate::flow::Runs;
 use crate::forward::{HopHeaders, Reply};
 use crate::identify::suspended::Suspensions;
@@ -41,8 +40,8 @@ pub struct Gateway {
     pub in_force: ArcSwap<Generation>,
     /// Who may not call, by an order that no registry lifts.
     pub suspensions: Suspensions,
-    /// What upstreams say their tools are.
-    pub definitions: Arc<Definitions>,
+    /// Is told when another generation is in force.
+    pub turned: Notify,
     /// What runs have read.
     pub runs: Runs,
     /// Audit and traces.
@@ -148,7 +147,7 @@ async fn run(
     record.enter(Stage::Classify);
     let now = SystemTime::now();
     let mut shade = classify::shade(&generation.catalog, &call, now);
-    let facts = classify::call(&generation.catalog, &gw.definitions, &call, &mut shade)?;
+    let facts = classify::call(&generation.catalog, &generation.definitions, &call, &mut shade)?;
     record.understood(&call, &facts);
     record.enter(Stage::Limit);
     let slot = limit::acquire(&generation.meters, limit::Subject::of(call.agent().id(), &facts));

@@ -75,6 +75,10 @@ impl Inside for Server {
         tokio::spawn(async move { drop(serving.await) });
     }
 
+    fn is_idle(&self) -> bool {
+        self.children.are_idle()
+    }
+
     fn end(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(self.children.end())
     }

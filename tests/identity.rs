@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use holdpoint::accept::{self, Bounds, Conn, Handler, tls};
+use holdpoint::accept::{self, Bounds, Conn, Door, Handler, tls};
 use holdpoint::config::ListenerKind;
 use holdpoint::demo::sample::Sample;
 use holdpoint::identify::svid::{DomainSource, Role, Trust};
@@ -200,14 +200,14 @@ async fn gateway_within(bounds: Bounds) -> Gateway {
     let trust = Arc::new(ArcSwap::from_pointee(Trust::build(&sources, &tls::provider()).unwrap()));
     let (own, key) = gateway_certificate(&a);
     let identity = tls::Identity::read(own.as_bytes(), key.as_bytes()).unwrap();
-    let config = tls::server_config(trust.clone(), Role::Agents, Arc::new(identity)).unwrap();
+    let door = Door::new(&trust, Role::Agents, Arc::new(identity), &Arc::default()).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let recorder = Arc::new(Recorder::default());
     let (drain, drained) = watch::channel(false);
     let bounds =
         Bounds { handshake_seconds_max: 1, head_seconds_max: 1, headers_bytes_max: 16 * 1024, ..bounds };
-    let serving = tokio::spawn(accept::serve(listener, config, bounds, recorder.clone(), drained));
+    let serving = tokio::spawn(accept::serve(listener, door, bounds, recorder.clone(), drained));
     Gateway { address, a, b, people, recorder, trust, drain, serving }
 }
 

@@ -41,6 +41,11 @@ impl Identity {
         SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
     }
 
+    /// Takes another's certificate for handshakes from now on.
+    pub fn adopt(&self, other: &Identity) {
+        self.0.store(other.0.load_full());
+    }
+
     /// Replaces the certificate for handshakes from now on; on an error the old one stays.
     pub fn replace(&self, chain: &[u8], key: &[u8]) -> Result<(), String> {
         self.0.store(Arc::new(certified_key(chain, key)?));

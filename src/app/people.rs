@@ -8,6 +8,7 @@ use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::reload::Reload;
 use super::{StartError, State};
 use crate::admin::{self, Admin, Cut};
 use crate::identify::people::People;
@@ -30,13 +31,13 @@ pub(super) async fn bind(paths: &[PathBuf]) -> Result<Vec<Socket>, StartError> {
 /// The admin side of a gateway.
 pub(super) fn admin(
     gateway: &Arc<Gateway>,
-    people: People,
+    people: Arc<ArcSwap<People>>,
     state: &State,
+    reload: &Arc<Reload>,
     drain: watch::Receiver<bool>,
 ) -> Result<Arc<Admin>, StartError> {
-    let people = Arc::new(ArcSwap::from_pointee(people));
-    // Nobody can cut connections yet: an agent that is suspended is refused at its next request.
-    let cut: Cut = Arc::new(|_| 0);
+    let reload = Arc::clone(reload);
+    let cut: Cut = Arc::new(move |agent| reload.cut(|other| other == agent));
     Admin::new(Arc::clone(gateway), people, Arc::clone(&state.index), cut, drain).map_err(StartError::Random)
 }
 

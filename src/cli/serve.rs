@@ -2,10 +2,12 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+use crate::app::reload::Reload;
 use crate::record::tail::Format;
 use crate::{app, config};
 
@@ -31,8 +33,12 @@ pub fn serve(file: &Path, format: Format) -> u8 {
     let served = runtime.block_on(async {
         // From here on nobody who tells the program to end finds it unprepared, not even while it starts.
         let end = end().map_err(|error| error.to_string())?;
-        let running = app::start(loaded).await.map_err(|error| error.to_string())?;
+        let hangups = signal(SignalKind::hangup()).map_err(|error| error.to_string())?;
+        let mut running = app::start(loaded).await.map_err(|error| error.to_string())?;
+        running.follow();
+        let asked = tokio::spawn(reload_when_asked(Arc::clone(running.reload()), hangups));
         until_told(running, end).await;
+        asked.abort();
         Ok::<(), String>(())
     });
     match served {
@@ -53,6 +59,14 @@ pub(super) fn end() -> io::Result<impl Future<Output = ()>> {
             _ = interrupt.recv() => {}
         }
     })
+}
+
+/// Reads the configuration anew at each SIGHUP; those that come while it is read count as one.
+async fn reload_when_asked(reload: Arc<Reload>, mut hangups: Signal) {
+    while hangups.recv().await.is_some() {
+        // What is wrong has been said aloud.
+        let _ = reload.now().await;
+    }
 }
 
 async fn until_told(running: app::Running, end: impl Future<Output = ()>) {

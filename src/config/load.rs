@@ -24,12 +24,17 @@ use crate::{accept, flow, forward, limit, record, telemetry};
 use super::audit::Keeping;
 use super::listing::CatalogFile;
 use super::raw::{File, OneOrMany};
+use super::sources::Sources;
 use super::{catalog, people, registry, upstream};
 use crate::units;
 use crate::yaml::{self, Mistake};
 
 /// Everything that configuration gives, ready to be wired.
 pub struct Loaded {
+    /// The configuration file.
+    pub file: PathBuf,
+    /// What it was read from.
+    pub sources: Sources,
     /// The plain settings.
     pub settings: Settings,
     /// The gateway's certificate.
@@ -109,16 +114,31 @@ pub enum ListenerKind {
 
 /// Loads a configuration file and all that it names.
 pub fn load(path: &Path) -> Result<Loaded, Vec<Mistake>> {
+    read(path).map_err(|(mistakes, _)| mistakes)
+}
+
+/// The same, and with the mistakes what was read, so that it can be known when to try again.
+pub fn read(path: &Path) -> Result<Loaded, (Vec<Mistake>, Sources)> {
     let file = path.display().to_string();
+    let mut sources = Sources::default();
     let mut mistakes = Vec::new();
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| vec![Mistake::new(&file, "", format!("cannot be read: {error}"))])?;
+    sources.will_read(path);
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) => {
+            return Err((vec![Mistake::new(&file, "", format!("cannot be read: {error}"))], sources));
+        }
+    };
+    sources.has_read("config", b"", text.as_bytes());
     let raw: Option<File> = yaml::read(&file, &text, &mut mistakes);
-    let mut reader = Reader { file, base: path.parent().unwrap_or(Path::new(".")).to_owned(), mistakes };
-    let loaded = raw.and_then(|raw| reader.file(raw));
-    match loaded {
-        Some(loaded) if reader.mistakes.is_empty() => Ok(loaded),
-        _ => Err(reader.mistakes),
+    let base = path.parent().unwrap_or(Path::new(".")).to_owned();
+    let mut reader = Reader { file, base, mistakes, sources };
+    let parts = raw.and_then(|raw| reader.file(raw));
+    match parts {
+        Some(parts) if reader.mistakes.is_empty() => {
+            Ok(Loaded { file: path.to_owned(), sources: reader.sources, ..parts })
+        }
+        _ => Err((reader.mistakes, reader.sources)),
     }
 }
 
@@ -135,6 +155,8 @@ pub(super) struct Reader {
     pub(super) file: String,
     base: PathBuf,
     pub(super) mistakes: Vec<Mistake>,
+    /// What was read so far.
+    pub(super) sources: Sources,
 }
 
 impl Reader {
@@ -144,13 +166,17 @@ impl Reader {
         let (identity, trust) = self.trust(&raw);
         let settings = self.settings(&raw);
         let directory = match &raw.agents {
-            Some(path) => registry::load(&self.path(path), &mut self.mistakes),
+            Some(path) => {
+                let path = self.path(path);
+                registry::load(&path, &mut self.sources, &mut self.mistakes)
+            }
             None => {
                 self.mistake("agents", "is required: the registry's file or directory");
                 Directory::new(Vec::new())
             }
         };
-        let people = raw.people.as_deref().map(|path| people::load(&self.path(path), &mut self.mistakes));
+        let path = raw.people.as_deref().map(|path| self.path(path));
+        let people = path.map(|path| people::load(&path, &mut self.sources, &mut self.mistakes));
         self.of_people(&raw, people.as_ref(), trust.as_ref());
         let mut parts = upstream::Parts::default();
         for (at, upstream) in raw.upstreams.iter().enumerate() {
@@ -162,6 +188,8 @@ impl Reader {
         upstream::check_credentials(self, &catalog, &parts);
         let routes = parts.routes(&catalog);
         Some(Loaded {
+            file: PathBuf::new(),
+            sources: Sources::default(),
             settings: settings?,
             identity: identity?,
             trust: trust?,
@@ -426,8 +454,16 @@ impl Reader {
         };
         let facts = catalog.fact_types();
         let dir = self.path(cedar);
+        for dir in [&dir, &dir.join("cases")] {
+            self.sources.will_read(dir);
+        }
         let files = match read_dir(&dir) {
-            Ok(files) => files,
+            Ok(files) => {
+                for (name, text) in &files {
+                    self.sources.has_read("policy", name.as_bytes(), text.as_bytes());
+                }
+                files
+            }
             Err(mistake) => {
                 self.mistakes.push(mistake);
                 return None;
@@ -456,7 +492,11 @@ impl Reader {
             return None;
         };
         let path = self.path(path);
-        std::fs::read(&path).map_err(|error| self.mistake(at, format!("{}: {error}", path.display()))).ok()
+        self.sources.will_read(&path);
+        let read = std::fs::read(&path);
+        let bytes = read.map_err(|error| self.mistake(at, format!("{}: {error}", path.display()))).ok()?;
+        self.sources.has_read_for(at, &bytes);
+        Some(bytes)
     }
 
     pub(super) fn duration(&mut self, at: &str, text: Option<&str>, default_seconds: u64) -> Duration {

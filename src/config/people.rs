@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::sources::Sources;
 use crate::call::{AgentId, Person};
 use crate::identify::people::People;
 use crate::identify::svid;
@@ -35,10 +36,14 @@ pub struct RawPerson {
 }
 
 /// Reads a file, adding every mistake.
-pub fn load(path: &Path, mistakes: &mut Vec<Mistake>) -> People {
+pub fn load(path: &Path, sources: &mut Sources, mistakes: &mut Vec<Mistake>) -> People {
     let file = path.display().to_string();
+    sources.will_read(path);
     match std::fs::read_to_string(path) {
-        Ok(text) => parse(&file, &text, mistakes),
+        Ok(text) => {
+            sources.has_read("people", file.as_bytes(), text.as_bytes());
+            parse(&file, &text, mistakes)
+        }
         Err(error) => {
             mistakes.push(Mistake::new(&file, "", format!("cannot be read: {error}")));
             People::default()

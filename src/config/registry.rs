@@ -7,6 +7,7 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::sources::Sources;
 use crate::call::{AgentId, Autonomy};
 use crate::identify::directory::{Directory, Entry, Owners, State};
 use crate::identify::svid;
@@ -87,13 +88,18 @@ pub enum RawState {
     Retired,
 }
 
-/// Reads a file, or every `.yaml` and `.yml` file of a directory, adding every mistake.
-pub fn load(path: &Path, mistakes: &mut Vec<Mistake>) -> Directory {
+/// Reads a file, or every `.yaml` and `.yml` file of a directory, adding every mistake, and what was read.
+pub fn load(path: &Path, sources: &mut Sources, mistakes: &mut Vec<Mistake>) -> Directory {
     let mut texts = Vec::new();
+    sources.will_read(path);
     for file in files(path, mistakes) {
         let name = file.display().to_string();
+        sources.will_read(&file);
         match std::fs::read_to_string(&file) {
-            Ok(text) => texts.push((name, text)),
+            Ok(text) => {
+                sources.has_read("agents", name.as_bytes(), text.as_bytes());
+                texts.push((name, text));
+            }
             Err(error) => mistakes.push(Mistake::new(&name, "", format!("cannot be read: {error}"))),
         }
     }

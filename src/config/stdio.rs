@@ -18,6 +18,7 @@ use crate::stdio::{Config, Server};
 
 use super::load::Reader;
 use super::raw;
+use super::sources::digest_of;
 
 /// A head is due within `timeout`; a stream is opened in good time before that.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(15);
@@ -61,9 +62,14 @@ impl Reader {
         let idle_time_max =
             self.duration(&format!("{path}.idle_time_max"), raw.idle_time_max.as_deref(), 600);
         let name: Arc<str> = Arc::from(upstream.name.as_str());
+        let program = self.program(&path, raw)?;
+        // What is written, and what of it was looked up. A secret in a file is read anew by each start.
+        let user = program.user.as_ref().map(|user| (user.uid, user.gid));
+        let written = format!("{raw:?} {timeout:?} {user:?} {:?} {:?}", program.command, program.home);
+        let rests_on = digest_of([b"stdio".as_slice(), written.as_bytes()]);
         let server = Server::new(Config {
             name: Arc::clone(&name),
-            program: self.program(&path, raw)?,
+            program,
             children_max,
             children_per_agent_max: per_agent,
             idle_time_max,
@@ -78,7 +84,8 @@ impl Reader {
             inside: Some(Arc::new(server)),
         };
         Some(forward::Upstream {
-            pool: Pool::new(dial),
+            pool: Arc::new(Pool::new(dial)),
+            rests_on,
             authority: HeaderValue::from_static("stdio"),
             path: PathAndQuery::from_static("/mcp"),
             timeout,

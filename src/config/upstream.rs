@@ -18,6 +18,7 @@ use crate::net::{self, Dial};
 use super::catalog;
 use super::load::Reader;
 use super::raw;
+use super::sources::digest_of;
 
 /// What the section gives.
 #[derive(Default)]
@@ -213,7 +214,10 @@ impl Reader {
             self.mistake(&format!("{path}.url"), expected);
             return None;
         };
-        let config = if tls { Some(self.upstream_tls(path, raw)?) } else { None };
+        let (config, roots) = match tls {
+            true => self.upstream_tls(path, raw).map(|(config, roots)| (Some(config), roots))?,
+            false => (None, Vec::new()),
+        };
         if !tls && raw.tls.is_some() {
             self.mistake(&format!("{path}.tls"), "needs an https:// URL");
         }
@@ -225,15 +229,19 @@ impl Reader {
                 false
             }
         };
+        let spiffe_id = raw.tls.as_ref().and_then(|tls| tls.spiffe_id.as_deref()).unwrap_or_default();
+        let scheme: &[u8] = if tls { b"https" } else { b"http" };
+        let rests_on = digest_of([scheme, authority.as_bytes(), &roots, spiffe_id.as_bytes()]);
         Some(forward::Upstream {
-            pool: Pool::new(Dial {
+            pool: Arc::new(Pool::new(Dial {
                 name: Arc::from(host.as_str()),
                 authority: authority.parse().ok()?,
                 host,
                 port,
                 tls: config,
                 inside: None,
-            }),
+            })),
+            rests_on,
             authority: HeaderValue::from_str(&authority).ok()?,
             path: base,
             timeout: self.duration(&format!("{path}.timeout"), raw.timeout.as_deref(), 30),
@@ -243,7 +251,7 @@ impl Reader {
     }
 
     /// On unless `failures` is 0.
-    fn breaker(&mut self, path: &str, raw: &raw::Upstream) -> Option<Breaker> {
+    fn breaker(&mut self, path: &str, raw: &raw::Upstream) -> Option<Arc<Breaker>> {
         let name = Arc::from(raw.name.as_str());
         let raw::Breaker { failures, open_for } = raw.breaker.clone().unwrap_or_default();
         let usual = breaker::Config::default();
@@ -258,19 +266,30 @@ impl Reader {
             let problem = format!("must be {} at most", breaker::Config::FAILURES_MAX);
             self.mistake(&format!("{path}.failures"), problem);
         }
-        (failures > 0).then(|| Breaker::new(name, breaker::Config { failures, open_for }))
+        (failures > 0).then(|| Arc::new(Breaker::new(name, breaker::Config { failures, open_for })))
     }
 
-    fn upstream_tls(&mut self, path: &str, raw: &raw::Upstream) -> Option<Arc<rustls::ClientConfig>> {
+    /// TLS to an upstream, and what tells its roots from others.
+    fn upstream_tls(
+        &mut self,
+        path: &str,
+        raw: &raw::Upstream,
+    ) -> Option<(Arc<rustls::ClientConfig>, Vec<u8>)> {
         let tls = raw.tls.as_ref();
         let bundle = match tls.and_then(|tls| tls.bundle.as_deref()) {
             Some(file) => Some(self.bytes(&format!("{path}.tls.bundle"), Some(file))?),
             None => None,
         };
         let spiffe_id = tls.and_then(|tls| tls.spiffe_id.as_deref());
-        net::tls::client_config(bundle.as_deref(), spiffe_id, &[b"h2", b"http/1.1"])
+        let config = net::tls::client_config(bundle.as_deref(), spiffe_id, &[b"h2", b"http/1.1"])
             .map_err(|problem| self.mistake(&format!("{path}.tls"), problem))
-            .ok()
+            .ok()?;
+        let roots = bundle.unwrap_or_else(|| {
+            let mut system = net::tls::system_certificates();
+            system.sort_unstable_by(|one, other| one.as_ref().cmp(other.as_ref()));
+            digest_of(system.iter().map(AsRef::as_ref)).to_vec()
+        });
+        Some((config, roots))
     }
 
     fn credential(&mut self, path: &str, raw: &raw::StaticCredential) -> Option<StaticFile> {

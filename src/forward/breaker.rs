@@ -78,6 +78,11 @@ struct Held<'a> {
 }
 
 impl Breaker {
+    /// When it opens, and for how long.
+    pub fn config(&self) -> Config {
+        self.config
+    }
+
     /// A closed one.
     pub fn new(name: Arc<str>, config: Config) -> Breaker {
         let state = State {

@@ -290,6 +290,7 @@ pub struct DomainSource {
 pub struct Domain {
     role: Role,
     roots: Arc<RootCertStore>,
+    not_after: Option<SystemTime>,
     verifier: Arc<dyn ClientCertVerifier>,
 }
 
@@ -302,6 +303,11 @@ impl Domain {
     /// Its roots.
     pub fn roots(&self) -> &Arc<RootCertStore> {
         &self.roots
+    }
+
+    /// When the first of its roots stops being valid.
+    pub fn not_after(&self) -> Option<SystemTime> {
+        self.not_after
     }
 }
 
@@ -360,6 +366,11 @@ impl Trust {
         self.domains.values().any(|domain| domain.role == role)
     }
 
+    /// Every trust domain, by its normalised name.
+    pub fn domains(&self) -> impl Iterator<Item = (&str, &Domain)> {
+        self.domains.iter().map(|(name, domain)| (name.as_str(), domain))
+    }
+
     /// Verifies a peer's certificate for a role: its form, its domain, and its chain to that domain's roots only.
     pub fn verify(
         &self,
@@ -410,7 +421,17 @@ fn read_domain(source: &DomainSource, provider: &Arc<CryptoProvider>) -> Result<
         builder = builder.with_crls(crls).enforce_revocation_expiration();
     }
     let verifier = builder.build().map_err(|error| error.to_string())?;
-    Ok(Domain { role: source.role, roots, verifier })
+    Ok(Domain { role: source.role, roots, not_after: earliest_end(&source.bundle), verifier })
+}
+
+/// When the first certificate of a PEM bundle stops being valid.
+fn earliest_end(pem: &[u8]) -> Option<SystemTime> {
+    let ends = CertificateDer::pem_slice_iter(pem).filter_map(|certificate| {
+        let certificate = certificate.ok()?;
+        let (_, read) = x509_parser::parse_x509_certificate(&certificate).ok()?;
+        u64::try_from(read.validity().not_after.timestamp()).ok()
+    });
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(ends.min()?))
 }
 
 #[cfg(test)]

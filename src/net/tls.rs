@@ -76,6 +76,12 @@ pub fn mutual_config(
     Ok(Arc::new(config))
 }
 
+/// The certificates of the operating system's store as they are now: they change without any file that configuration
+/// names.
+pub fn system_certificates() -> Vec<CertificateDer<'static>> {
+    rustls_native_certs::load_native_certs().certs
+}
+
 /// The operating system's roots. A system's store may hold relics that cannot be read, so those alone are passed over.
 fn system_roots() -> Result<RootCertStore, String> {
     let found = rustls_native_certs::load_native_certs();

@@ -46,7 +46,7 @@ impl Judging {
             let way = Way::of(gw, conn, call);
             judge.declining(Arc::new(move |id, session| way.decline(id, session)));
         }
-        let (definitions, upstream) = (Arc::clone(&gw.definitions), Arc::clone(name));
+        let (definitions, upstream) = (Arc::clone(&generation.definitions), Arc::clone(name));
         judge.relisting(Box::new(move || definitions.changed(&upstream)));
         if let (McpAction::OpenSession, Some(at)) = (&envelope.action, &envelope.endpoint) {
             let authority =
@@ -82,7 +82,7 @@ impl Judging {
                 }));
             } else {
                 let sight = Sight::new(&generation.policy, upstream, input, shade);
-                let (looks, shade) = (Looks::of(gw, generation, upstream), shade.clone());
+                let (looks, shade) = (Looks::of(generation, upstream), shade.clone());
                 judge.see(Box::new(move |name, item| {
                     if !sight.shows(list.array, name) {
                         return Shown::No;
@@ -111,9 +111,9 @@ struct Looks {
 }
 
 impl Looks {
-    fn of(gw: &Gateway, generation: &Generation, upstream: &Arc<Upstream>) -> Looks {
+    fn of(generation: &Generation, upstream: &Arc<Upstream>) -> Looks {
         Looks {
-            definitions: Arc::clone(&gw.definitions),
+            definitions: Arc::clone(&generation.definitions),
             upstream: Arc::clone(upstream),
             names: Arc::clone(generation.catalog.names()),
         }

@@ -10,6 +10,7 @@ use crate::classify::catalog::Catalog;
 use crate::credential::Broker;
 use crate::decide::Policy;
 use crate::decode::Decoder;
+use crate::definitions::Definitions;
 use crate::forward::Upstreams;
 use crate::identify::directory::Directory;
 use crate::limit::Meters;
@@ -24,6 +25,8 @@ pub struct Generation {
     pub decoder: Decoder,
     /// What calls do.
     pub catalog: Catalog,
+    /// What upstreams say their tools are.
+    pub definitions: Arc<Definitions>,
     /// Limits.
     pub meters: Meters,
     /// Policy.

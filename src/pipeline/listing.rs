@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 use super::{Gateway, Generation};
 use crate::call::Drift;
@@ -19,7 +19,7 @@ use crate::decode::told::Members as Told;
 use crate::definitions::ask::{self, Items, List};
 use crate::definitions::canonical::{self, Definition};
 use crate::definitions::sights::First;
-use crate::definitions::{Served, Standing, Tool};
+use crate::definitions::{Listing, Served, Standing, Tool};
 use crate::json::Members;
 use crate::names::{looks, visible};
 use crate::record::{Entry, Kind};
@@ -29,6 +29,8 @@ const AT_ONCE_MAX: usize = 4;
 /// However often an upstream says that its list has changed, it is listed no more often than this, and at most a tenth of
 /// the time is spent on it.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
+/// How often it is looked for another generation, beside being told.
+const TURN_LOOK: Duration = Duration::from_secs(5);
 /// First sights in one record.
 const SIGHTS_PER_RECORD: usize = 64;
 /// Findings that one list puts on the record; how many there were is in the log.
@@ -36,14 +38,34 @@ const FINDINGS_MAX: usize = 128;
 /// How much of a name is recorded.
 const NAME_CHARS_MAX: usize = 128;
 
-/// Lists every upstream until the program drains.
-pub async fn attend(gateway: Arc<Gateway>, drain: watch::Receiver<bool>) {
+/// Lists every upstream until the program drains, those of later generations too.
+pub async fn attend(gateway: Arc<Gateway>, mut drain: watch::Receiver<bool>) {
     let room = Arc::new(Semaphore::new(AT_ONCE_MAX));
-    let mut tasks = JoinSet::new();
-    for (upstream, listing) in gateway.definitions.listings() {
-        let Some(every) = listing.every else { continue };
-        let one = one(Arc::clone(&gateway), Arc::clone(upstream), every, Arc::clone(&room), drain.clone());
-        tasks.spawn(one);
+    let (mut tasks, mut attended) = (JoinSet::new(), HashMap::new());
+    loop {
+        let turned = gateway.turned.notified();
+        let generation = gateway.in_force.load_full();
+        let now: HashMap<Arc<str>, Listing> =
+            generation.definitions.listings().map(|(name, listing)| (Arc::clone(name), listing)).collect();
+        drop(generation);
+        attended.retain(|name: &Arc<str>, (listing, task): &mut (Listing, AbortHandle)| {
+            let stays = now.get(name) == Some(listing);
+            if !stays {
+                task.abort();
+            }
+            stays
+        });
+        for (upstream, listing) in now {
+            let Some(every) = listing.every.filter(|_| !attended.contains_key(&upstream)) else { continue };
+            let one =
+                one(Arc::clone(&gateway), Arc::clone(&upstream), every, Arc::clone(&room), drain.clone());
+            attended.insert(upstream, (listing, tasks.spawn(one)));
+        }
+        tokio::select! {
+            () = turned => {}
+            () = tokio::time::sleep(TURN_LOOK) => {}
+            _ = drain.wait_for(|drain| *drain) => break,
+        }
     }
     while tasks.join_next().await.is_some() {}
 }
@@ -79,7 +101,8 @@ async fn one(
             () = tokio::time::sleep(jittered(every)) => {}
             () = async {
                 tokio::time::sleep(PAUSE_MIN.max(took * 9)).await;
-                gateway.definitions.until_changed(&upstream).await;
+                let definitions = Arc::clone(&gateway.in_force.load().definitions);
+                definitions.until_changed(&upstream).await;
             } => {}
             _ = drain.wait_for(|drain| *drain) => return,
         }
@@ -108,14 +131,14 @@ pub async fn take(gateway: &Gateway, name: &Arc<str>) -> Result<(), String> {
     // A long list is a long computation, and others wait for this thread.
     let read =
         tokio::task::spawn_blocking(move || Read::of(&items)).await.map_err(|error| error.to_string())?;
-    let firsts = gateway.definitions.sights.note(name, &read.definitions).await?;
+    let firsts = generation.definitions.sights.note(name, &read.definitions).await?;
     let mut served = read.served(upstream, &firsts);
-    let before = gateway.definitions.served(name).unwrap_or_default();
+    let before = generation.definitions.served(name).unwrap_or_default();
     suspect_looks(&generation, upstream, &mut served);
     first_sights(gateway, &generation, name, &read, &firsts);
     let after = served.clone();
-    gateway.definitions.replace(name, served);
-    findings(gateway, upstream, &before, &after);
+    generation.definitions.replace(name, served);
+    findings(gateway, &generation, upstream, &before, &after);
     Ok(())
 }
 
@@ -217,7 +240,13 @@ fn first_sights(gateway: &Gateway, generation: &Generation, name: &Arc<str>, rea
 type Finding = (Arc<str>, Drift, Option<Arc<str>>, Option<Arc<str>>);
 
 /// Puts on the record what is found to differ, once, and tells the metric how much does.
-fn findings(gateway: &Gateway, upstream: &Upstream, before: &Served, after: &Served) {
+fn findings(
+    gateway: &Gateway,
+    generation: &Generation,
+    upstream: &Upstream,
+    before: &Served,
+    after: &Served,
+) {
     let name = &upstream.config().name;
     let mut drifted = 0;
     let mut found: Vec<Finding> = Vec::new();
@@ -226,7 +255,8 @@ fn findings(gateway: &Gateway, upstream: &Upstream, before: &Served, after: &Ser
         if upstream.tool(tool).is_none() {
             continue;
         }
-        let Standing::Drifted(drift, digest) = gateway.definitions.standing(name, tool, entry.pin.as_deref())
+        let Standing::Drifted(drift, digest) =
+            generation.definitions.standing(name, tool, entry.pin.as_deref())
         else {
             continue;
         };

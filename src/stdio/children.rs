@@ -228,6 +228,11 @@ impl Children {
         self.changes.send_replace(());
     }
 
+    /// Whether nobody uses any.
+    pub(super) fn are_idle(&self) -> bool {
+        self.table().children.values().all(|entry| entry.link.idle_since().is_some())
+    }
+
     /// Ends every child in good order, and starts none any more.
     pub(super) async fn end(&self) {
         let mut changes = self.changes.subscribe();

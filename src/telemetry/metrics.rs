@@ -137,6 +137,7 @@ pub struct Metrics {
     checkpoint_failures: Counter,
     audit_free_bytes: Gauge,
     reload_failures: Counter,
+    generation: Gauge,
     trust_expiry: Family<Named, Float>,
     shadow: Family<Named, Float>,
     reviews_due: Gauge,
@@ -173,6 +174,7 @@ impl Metrics {
             checkpoint_failures: Counter::default(),
             audit_free_bytes: Gauge::default(),
             reload_failures: Counter::default(),
+            generation: Gauge::default(),
             trust_expiry: Family::default(),
             shadow: Family::default(),
             reviews_due: Gauge::default(),
@@ -287,6 +289,7 @@ impl Metrics {
             "Records of the audit that are not in the index yet",
             self.index_lag.clone(),
         );
+        add("holdpoint_generation", "The generation of configuration in force", self.generation.clone());
     }
 
     /// Counts a call that ended.
@@ -371,6 +374,16 @@ impl Metrics {
     /// A reload was refused because of mistakes.
     pub fn reload_failed(&self) {
         self.reload_failures.inc();
+    }
+
+    /// This generation of configuration is in force.
+    pub fn generation(&self, number: u64) {
+        self.generation.set(i64::try_from(number).unwrap_or(i64::MAX));
+    }
+
+    /// What was trusted by this name is not configured any more.
+    pub fn trust_gone(&self, name: &Arc<str>) {
+        self.trust_expiry.remove(&Named { name: Arc::clone(name) });
     }
 
     /// What we present or trust, by its configured name, expires so many seconds from now (negative: expired).

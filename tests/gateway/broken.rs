@@ -202,7 +202,7 @@ async fn a_kept_connection_that_the_upstream_closed_costs_no_call() {
         assert_eq!(agent.http(method, path, body).await.unwrap().status, 200);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert_eq!(world.odd.seen().len(), 20);
+    assert_eq!((world.odd.seen().len(), world.odd.connections()), (20, 20));
     world.join().await;
 }
 

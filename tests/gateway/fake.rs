@@ -34,6 +34,7 @@ pub struct Fake {
     seen: Arc<Mutex<Vec<Seen>>>,
     begun: Arc<Mutex<usize>>,
     left: Arc<Mutex<usize>>,
+    connections: Arc<Mutex<usize>>,
     go: Arc<Semaphore>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -58,6 +59,8 @@ impl Fake {
         let address = listener.local_addr().unwrap();
         let (seen, begun, left) = (Arc::default(), Arc::default(), Arc::default());
         let go = Arc::new(Semaphore::new(0));
+        let connections: Arc<Mutex<usize>> = Arc::default();
+        let accepted = Arc::clone(&connections);
         let share = Share {
             does: Arc::new(does),
             seen: Arc::clone(&seen),
@@ -67,10 +70,11 @@ impl Fake {
         };
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
+                *accepted.lock().unwrap() += 1;
                 tokio::spawn(serve(stream, share.clone()));
             }
         });
-        Fake { address, seen, begun, left, go, task }
+        Fake { address, seen, begun, left, connections, go, task }
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -84,6 +88,11 @@ impl Fake {
     /// How many requests have begun, their bodies perhaps still to come.
     pub fn begun(&self) -> usize {
         *self.begun.lock().unwrap()
+    }
+
+    /// How many connections were made to it.
+    pub fn connections(&self) -> usize {
+        *self.connections.lock().unwrap()
     }
 
     /// How many connections ended while a reply was still owed.

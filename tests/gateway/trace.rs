@@ -104,7 +104,7 @@ async fn the_metric_of_the_audit_counts_every_record_and_not_intents_alone() {
     assert_eq!(refused.status, 403);
     let kinds: Vec<String> =
         world.records().iter().map(|record| record["type"].as_str().unwrap().to_owned()).collect();
-    assert_eq!(kinds[3..], ["intent", "outcome", "intent", "outcome", "held", "refused"]);
+    assert_eq!(kinds[3..], ["policy", "intent", "outcome", "intent", "outcome", "held", "refused"]);
 
     let segments = std::fs::read_dir(world.dir.join("audit")).unwrap().map(|entry| entry.unwrap());
     let segments = segments.filter(|entry| entry.path().extension().is_some_and(|end| end == "jsonl"));
