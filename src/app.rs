@@ -103,7 +103,6 @@ pub async fn start(loaded: Loaded) -> Result<Running, StartError> {
         tls::server_config(trust, Role::People, Arc::clone(&identity)).map_err(StartError::Tls)?;
     let (drain, draining) = watch::channel(false);
     let admin = people::admin(&gateway, people, &state, draining.clone())?;
-    let admin = people::admin(&gateway, people, &state, draining.clone())?;
     let mut tasks = JoinSet::new();
     tasks.spawn(ageing(Arc::clone(&gateway), identity, draining.clone()));
     tasks.spawn(state::keeping(Arc::clone(&gateway), Arc::clone(&state.store), draining.clone()));

@@ -12,7 +12,7 @@ use axum::body::Body;
 use axum::response::IntoResponse;
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -24,7 +24,7 @@ use tower_service::Service;
 use super::caller::Peer;
 use super::problem::Problem;
 use super::{Admin, api, body};
-use crate::accept::{self, Bounds, Conn, Handler};
+use crate::accept::{Bounds, Conn, Handler};
 use crate::json::Members;
 use crate::record::{Entry, Kind};
 

@@ -15,3 +15,4 @@ mod console;
 mod doors;
 mod harness;
 mod records;
+mod shots;
