@@ -15,4 +15,3 @@ mod console;
 mod doors;
 mod harness;
 mod records;
-mod shots;
