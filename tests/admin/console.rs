@@ -90,10 +90,9 @@ async fn what_an_agent_wrote_is_shown_as_what_it_is() {
         let page = text(&auditor.get(path).await);
         assert!(!page.contains("<script"), "{path}: {page}");
         assert!(!page.contains(['\u{202e}', '\u{200b}', '\u{feff}']), "{path}");
-        assert!(
-            page.contains("&lt;script&gt;alert(1)&lt;/script&gt;") && page.contains("U+202E"),
-            "{path}: {page}"
-        );
+        // The story tells the name that the catalogue does not have; elsewhere it is an unlisted tool.
+        let told = page.contains("&lt;script&gt;alert(1)&lt;/script&gt;") && page.contains("U+202E");
+        assert!(told || !path.ends_with(&record), "{path}: {page}");
         assert!(!page.contains("\" onmouseover"), "{path}");
     }
     // What comes back in a search field is text too.
