@@ -52,7 +52,7 @@ pub struct Wanted {
 }
 
 /// A record as the index knows it.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Record {
     /// Its id.
     pub id: String,
