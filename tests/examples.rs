@@ -156,11 +156,13 @@ fn properties(schema: &Value, keys: &mut BTreeSet<String>) {
 fn what_is_reserved_is_refused_as_not_supported_yet() {
     let copy = Copy::new();
     let words = ["holds", "oidc", "notify", "credentials", "tasks", "connect", "egress"];
-    let reserved: String = words.iter().map(|word| format!("{word}: {{}}\n")).collect();
+    let mut reserved: String = words.iter().map(|word| format!("{word}: {{}}\n")).collect();
+    reserved.push_str("store: {postgres: \"postgres://localhost/holdpoint\"}\n");
     fs::write(copy.0.join("config/minimal.yaml"), text("config/minimal.yaml") + &reserved).unwrap();
     let found = copy.load("config/minimal.yaml").err().unwrap();
-    let expected: Vec<String> =
+    let mut expected: Vec<String> =
         words.iter().map(|word| format!("config/minimal.yaml: {word}: not supported yet")).collect();
+    expected.insert(0, "config/minimal.yaml: store.postgres: not supported yet".to_owned());
     assert_eq!(found, expected);
 }
 

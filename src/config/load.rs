@@ -258,7 +258,7 @@ impl Reader {
             self.mistake("keys", "is required: {dir: …}");
         }
         let (accept, decode) = self.bounds(raw);
-        let (audit, limits, telemetry) = (self.audit(raw), self.limits(raw), self.telemetry(raw));
+        let (limits, audit, telemetry) = (self.limits(raw), self.audit(raw), self.telemetry(raw));
         let audit = audit?;
         Some(Settings {
             listeners,

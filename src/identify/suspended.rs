@@ -58,15 +58,16 @@ impl Suspensions {
         let _turn = self.turn.lock().await;
         let agent = order.agent.clone();
         self.set(|agents| agents.insert(agent));
-        let kept = self.store.suspend(order).await;
-        kept.map_err(OrderError::Forgettable)
+        let store = Arc::clone(&self.store);
+        finished(async move { store.suspend(order).await }).await.map_err(OrderError::Forgettable)
     }
 
     /// Lifts a suspension, once the store has it.
     pub async fn resume(&self, order: Order) -> Result<Changed, OrderError> {
         let _turn = self.turn.lock().await;
         let agent = order.agent.clone();
-        let stored = self.store.resume(order).await?;
+        let store = Arc::clone(&self.store);
+        let stored = finished(async move { store.resume(order).await }).await?;
         // An agent whose suspension could not be kept is lifted too.
         let lifted = self.set(|agents| agents.remove(&agent));
         Ok(if lifted { Changed::Now } else { stored })
@@ -97,4 +98,11 @@ impl Suspensions {
         }
         differs
     }
+}
+
+/// Lets the store finish what was begun, even when whoever asked for it leaves meanwhile.
+async fn finished<T: Send + 'static>(
+    work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+) -> Result<T, StoreError> {
+    tokio::spawn(work).await.unwrap_or_else(|error| Err(StoreError::Failed(error.to_string())))
 }

@@ -130,11 +130,14 @@ impl Index {
         let _ = self.orders.try_send(Order::Rebuild);
     }
 
-    /// Ends the thread, once it has finished what it is at.
+    /// Ends the thread, once it has finished what it is at, and closes the index.
     pub async fn end(self) {
-        let Index { orders, mut indexed, .. } = self;
+        let Index { orders, mut indexed, records, .. } = self;
         drop(orders);
         while indexed.changed().await.is_ok() {}
+        if let Err(error) = records.close().await {
+            tracing::warn!(%error, "the index of records was not closed");
+        }
     }
 
     async fn told(&self, rows: Vec<Row>) -> Vec<Told> {

@@ -35,6 +35,9 @@ pub trait Records: Send + Sync {
 
     /// Everything about one call or one trace, in the log's order; at most [`STORY_RECORDS_MAX`].
     fn related(&self, subject: Subject) -> Answer<'_, Vec<Row>>;
+
+    /// Closes the database; nothing may be asked of it afterwards.
+    fn close(&self) -> Answer<'_, ()>;
 }
 
 /// What a story is about.

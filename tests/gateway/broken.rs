@@ -239,6 +239,10 @@ async fn a_call_under_way_is_finished_before_the_gateway_ends() {
 #[tokio::test]
 async fn two_gateways_never_write_one_audit() {
     let world = World::start().await;
+    let file = world.dir.join("holdpoint.yaml");
+    let with_its_own_store =
+        std::fs::read_to_string(&file).unwrap() + "store: {sqlite: other/holdpoint.db}\n";
+    std::fs::write(&file, with_its_own_store).unwrap();
     let loaded = holdpoint::config::load(&world.dir.join("holdpoint.yaml"));
     let Ok(loaded) = loaded else { panic!("the configuration is good") };
     let second = holdpoint::app::start(loaded).await;

@@ -86,7 +86,7 @@ async fn what_the_audit_gets_is_found_with_its_line() {
     let audit = Followed::open(&dir).await;
     audit.calls("a", 20).await;
     let ids = audit.calls("b", 20).await;
-    assert_eq!(audit.found(of("b")).await, (41..=80).step_by(2).rev().collect::<Vec<_>>());
+    assert_eq!(audit.found(of("b")).await, (41..=80).rev().filter(|seq| seq % 2 == 1).collect::<Vec<_>>());
     assert_eq!(audit.found(Filter::default()).await.len(), 80);
     assert_eq!((audit.index.behind(), audit.index.indexed().unreadable), (0, 0));
 
@@ -161,10 +161,9 @@ async fn a_line_that_was_changed_or_archived_is_never_told_as_if_it_were_there()
     segments.retain(|path| path.extension().is_some_and(|end| end == "jsonl"));
     segments.sort();
     assert!(segments.len() > 3);
-    let mut text = std::fs::read_to_string(&segments[1]).unwrap();
+    let text = std::fs::read_to_string(&segments[1]).unwrap();
     let first: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
     let changed = uuid::Uuid::parse_str(first["id"].as_str().unwrap()).unwrap();
-    text.replace_range(..1, " ");
     let text = text.replacen(&changed.to_string(), &RecordId::new().to_string(), 1);
     std::fs::write(&segments[1], text).unwrap();
     let line = async |id| audit.index.record(id).await.unwrap().unwrap().line;
@@ -176,7 +175,7 @@ async fn a_line_that_was_changed_or_archived_is_never_told_as_if_it_were_there()
 }
 
 #[tokio::test]
-async fn rows_of_archived_segments_go_with_the_next_start() {
+async fn rows_of_archived_segments_are_dropped() {
     let dir = Dir::new();
     let audit = Followed::open(&dir).await;
     audit.calls("a", 30).await;
@@ -189,6 +188,14 @@ async fn rows_of_archived_segments_go_with_the_next_start() {
     let left = records.page(Filter { limit: Some(1000), ..Filter::default() }).await.unwrap();
     assert!(left.rows.iter().all(|row| row.seq >= second && row.segment >= second));
     assert_eq!(left.rows.len() as u64, 60 - (second - 1));
+}
+
+/// What this process has used of the processors; the kernel counts in hundredths of a second.
+fn processor_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+    let ticks: u64 = fields[11..13].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+    ticks as f64 / 100.0
 }
 
 /// `cargo test --release --test store index::rate -- --exact --ignored --nocapture`
@@ -213,11 +220,13 @@ async fn rate() {
     println!("behind_when_written_records: {}", audit.index.behind());
     while !audit.index.caught_up(SOON).await {}
     println!("indexed_seconds: {:.1}", start.elapsed().as_secs_f64());
-    let start = std::time::Instant::now();
+    let (start, used) = (std::time::Instant::now(), processor_seconds());
     audit.index.rebuild();
     tokio::time::sleep(Duration::from_millis(200)).await;
     while !audit.index.caught_up(SOON).await {}
     println!("rebuilt_records_per_second: {:.0}", RECORDS as f64 / start.elapsed().as_secs_f64());
+    let used = (processor_seconds() - used) * 1e6 / RECORDS as f64;
+    println!("processor_microseconds_per_record: {used:.1}");
     println!("index_bytes_per_record: {}", std::fs::metadata(dir.file("index.db")).unwrap().len() / RECORDS);
     for (name, filter) in [("newest", Filter::default()), ("agent", of("agent-7"))] {
         let start = std::time::Instant::now();

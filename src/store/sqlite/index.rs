@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use sqlx::sqlite::{SqlitePool, SqliteRow};
-use sqlx::{AssertSqlSafe, QueryBuilder, Row as _, Sqlite as Database, SqliteConnection};
+use sqlx::{AssertSqlSafe, QueryBuilder, Row as _, Sqlite as Database, SqliteConnection, Transaction};
 
 use super::state::place;
 use super::{Sync, micros, moment, pools, private, signed, within};
@@ -72,6 +72,21 @@ impl Index {
         }
     }
 
+    /// The error of a change. A damaged file is removed, so that the next start makes it anew.
+    fn unusable(&self, error: sqlx::Error) -> StoreError {
+        match within(&self.path)(error) {
+            StoreError::Corrupt { detail, .. } => {
+                let removed = throw_away(&self.path);
+                let then = match removed {
+                    Ok(()) => "it is made anew at the next start".to_owned(),
+                    Err(error) => format!("remove it and start again: {error}"),
+                };
+                StoreError::Failed(format!("{}: the index is damaged: {detail}; {then}", self.path.display()))
+            }
+            other => other,
+        }
+    }
+
     async fn shut(&self) {
         self.readers.close().await;
         self.writer.close().await;
@@ -124,9 +139,9 @@ impl Records for Index {
                 .bind(place.leaf.as_slice())
                 .execute(&mut *tx)
                 .await?;
-                tx.commit().await
+                Transaction::commit(tx).await
             };
-            run.await.map_err(within(&self.path))
+            run.await.map_err(|error| self.unusable(error))
         })
     }
 
@@ -145,7 +160,7 @@ impl Records for Index {
                 let mut tx = self.writer.begin_with("BEGIN IMMEDIATE").await?;
                 sqlx::query("DELETE FROM place").execute(&mut *tx).await?;
                 sqlx::query("DELETE FROM record").execute(&mut *tx).await?;
-                tx.commit().await
+                Transaction::commit(tx).await
             };
             run.await.map_err(within(&self.path))
         })
@@ -188,6 +203,13 @@ impl Records for Index {
             };
             query.push(" ORDER BY seq LIMIT ").push_bind(STORY_RECORDS_MAX as i64);
             self.rows(query).await
+        })
+    }
+
+    fn close(&self) -> Answer<'_, ()> {
+        Box::pin(async move {
+            self.shut().await;
+            Ok(())
         })
     }
 }
@@ -253,7 +275,8 @@ async fn add(tx: &mut SqliteConnection, rows: &[Row]) -> Result<(), sqlx::Error>
             to.push_bind(text.as_str());
         }
     });
-    insert.build().execute(tx).await?;
+    // Only the usual statement is worth keeping: it is large, and every count of rows has one of its own.
+    insert.build().persistent(rows.len() == ROWS_AT_ONCE).execute(tx).await?;
     Ok(())
 }
 

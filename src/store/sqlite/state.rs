@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row as _, SqliteConnection};
+use sqlx::{QueryBuilder, Row as _, SqliteConnection, Transaction};
 
 use super::{Sqlite, micros, moment, signed, within};
 use crate::call::AgentId;
@@ -135,7 +135,7 @@ impl Sqlite {
         let run = async {
             let mut tx = self.writer.begin_with("BEGIN IMMEDIATE").await?;
             let done = statements(&mut tx).await?;
-            tx.commit().await?;
+            Transaction::commit(tx).await?;
             Ok(done)
         };
         run.await.map_err(|halt| match halt {
@@ -300,7 +300,7 @@ async fn keep(tx: &mut SqliteConnection, snapshot: &Snapshot) -> Within<()> {
         });
         // The same label twice is the later one.
         insert.push(" ON CONFLICT (agent, run, label) DO UPDATE SET at = max(at, excluded.at)");
-        insert.build().execute(&mut *tx).await?;
+        insert.build().persistent(false).execute(&mut *tx).await?;
     }
     let Place { segment, bytes, seq, leaf } = &snapshot.place;
     sqlx::query("INSERT OR REPLACE INTO label_place (one, segment, bytes, seq, leaf) VALUES (1, ?, ?, ?, ?)")
