@@ -165,7 +165,7 @@ pub fn openapi() -> Value {
             "title": "Holdpoint admin API",
             "version": env!("CARGO_PKG_VERSION"),
             "description": "Over mutual TLS with a certificate of a trust domain of people, or over the machine's own \
-                            socket, which has no records of its own to give away: it sees, suspends and resumes.",
+                            socket, which sees, suspends and resumes, and nothing else.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "security": [{"mutualTLS": []}],

@@ -52,7 +52,7 @@ pub struct Wanted {
 }
 
 /// A record as the index knows it.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Record {
     /// Its id.
     pub id: String,
@@ -127,7 +127,7 @@ pub struct Call {
     pub reason: String,
     /// The stage that stopped the call, when one did.
     pub stage: Option<String>,
-    /// Class, consequence, effects, destinations (as pseudonyms), labels and findings that the decision went by.
+    /// What was asked for where the catalogue has no name for it, class, consequence, effects, destinations (as pseudonyms), labels and findings that the decision went by.
     pub evidence: Value,
     /// How it ended, when it was sent.
     pub ended: Option<String>,
@@ -369,7 +369,7 @@ fn add(calls: &mut Vec<Call>, record: Record, line: &Value) {
         return;
     }
     let policies = line.pointer("/decision/policies").and_then(Value::as_array);
-    let told = ["class", "consequence", "effects", "destinations", "labels", "findings"];
+    let told = ["asked", "class", "consequence", "effects", "destinations", "labels", "findings"];
     let evidence = told.iter().filter_map(|name| Some(((*name).to_owned(), line.get(name)?.clone())));
     // A refusal before policy was asked has the reason of its stage alone.
     let reason = [text("/decision/reason"), text("/detail"), text("/reason")].into_iter().flatten();

@@ -11,7 +11,7 @@ use crate::harness::{World, of};
 async fn an_agents_certificate_does_not_open_the_admin_listener() {
     let world = World::start().await;
     assert!(world.at("support", ListenerKind::Admin).is_shut_out("/v1/agents").await);
-    let refused = world.records().into_iter().find(|record| record["listener"] == "admin").unwrap();
+    let refused = world.refusal_at("admin").await;
     assert_eq!((&refused["type"], &refused["reason"]), (&json!("refused"), &json!("wrong-role")));
 }
 
@@ -19,7 +19,7 @@ async fn an_agents_certificate_does_not_open_the_admin_listener() {
 async fn a_persons_certificate_does_not_open_the_agents_listener() {
     let world = World::start().await;
     assert!(world.at("admin", ListenerKind::Agents).is_shut_out("/mail/mcp").await);
-    let refused = world.records().into_iter().find(|record| record["listener"] == "agents").unwrap();
+    let refused = world.refusal_at("agents").await;
     assert_eq!(refused["reason"], "wrong-role");
     world.nothing_upstream();
 }

@@ -192,6 +192,18 @@ keys: {{dir: keys}}
         self.records().into_iter().filter(|record| record["type"] == "admin").collect()
     }
 
+    /// Waits for the record of a connection that a listener refused: nobody waits for it when the connection ends.
+    pub async fn refusal_at(&self, listener: &str) -> Value {
+        let end = tokio::time::Instant::now() + SOON;
+        loop {
+            if let Some(record) = self.records().into_iter().find(|record| record["listener"] == listener) {
+                return record;
+            }
+            assert!(tokio::time::Instant::now() < end, "no refusal at {listener}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     pub fn nothing_upstream(&self) {
         assert!(self.mail.seen().is_empty(), "{:?}", self.mail.seen());
     }

@@ -18,6 +18,8 @@ use crate::admin::records as told;
 use crate::admin::{Admin, agents::Shown};
 use crate::store::REASON_BYTES_MAX;
 
+/// Records among which an agent's last call is looked for: orders about it are among them.
+const LOOKED_THROUGH: usize = 10;
 /// Records that an agent's page shows.
 const LAST_RECORDS: usize = 20;
 
@@ -93,9 +95,11 @@ async fn all(admin: &Admin, caller: &Caller, find: &Find) -> Result<Markup, Prob
 
 /// The last call of an agent, as a link to its story.
 async fn last_call(admin: &Admin, caller: &Caller, id: &str) -> Result<Option<Markup>, Problem> {
-    let wanted = told::Wanted { agent: Some(id.to_owned()), limit: Some(1), ..told::Wanted::default() };
+    let wanted =
+        told::Wanted { agent: Some(id.to_owned()), limit: Some(LOOKED_THROUGH), ..told::Wanted::default() };
     let page = told::page(admin, caller, &wanted).await?;
-    let Some(record) = page.records.first() else { return Ok(None) };
+    let is_call = |record: &&told::Record| record.kind != "admin";
+    let Some(record) = page.records.iter().find(is_call) else { return Ok(None) };
     Ok(Some(
         html! { a href={ "/records/" (record.call) } { (time(&record.at)) } " " (badge(&record.outcome)) },
     ))
