@@ -178,7 +178,11 @@ async fn a_log_that_nobody_signed_so_far_is_signed_from_its_next_start_on() {
     calls(&ledger, 20).await;
     drop(ledger);
     dir.signer();
-    assert_eq!(dir.verify().checkpoints, 0);
+    // Who asks for a signature learns that there is none: a log without any could be anybody's.
+    let report = dir.verify();
+    assert_eq!((report.status, report.checkpoints), (Status::Incomplete, 0), "{report:?}");
+    assert!(report.first_bad.unwrap().why.contains("no checkpoint is signed by a key that was given"));
+    assert_eq!(verify(&dir.audit()).unwrap().status, Status::Ok);
     log_of(&dir, 5).await;
     let report = dir.verify();
     assert_eq!(report.status, Status::Ok, "{report:?}");

@@ -1,5 +1,6 @@
 //! The audit's wiring: its keys, what of payloads it keeps, and what is done for it in the background.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -9,12 +10,13 @@ use tokio::task::{JoinHandle, JoinSet};
 use super::StartError;
 use crate::config::Settings;
 use crate::config::audit::{Capturing, Keeping as Kept, Target};
+use crate::json::Members;
 use crate::record::capture::Capture;
 use crate::record::keep::Keeper;
 use crate::record::publish::{self, Newest, OnPublished, Place};
 use crate::record::rotate::{self, RotateError};
 use crate::record::seal::Auditor;
-use crate::record::{Config, Evidence};
+use crate::record::{Config, Entry, Evidence, Kind};
 use crate::secret::ring::{Purpose, Ring, Slot};
 use crate::telemetry::poster::Poster;
 
@@ -61,6 +63,8 @@ pub(super) struct Keeping {
     keeper: Keeper,
     places: Vec<Place>,
     newest: Newest,
+    /// The fingerprint of a signing key that had to be made though there was a log.
+    made: Option<String>,
 }
 
 /// The task that publishes checkpoints.
@@ -72,7 +76,9 @@ pub(super) struct Publishing {
 impl Keeping {
     /// Completes the ledger's configuration with who signs and who is told.
     pub(super) fn of(config: Config, kept: &Kept, ring: &Ring) -> Result<(Config, Keeping), StartError> {
+        let lost = ring.key(Purpose::AuditSigning, Slot::Current)?.is_none() && segments(&config.dir);
         let signer = Arc::new(ring.signer()?);
+        let made = lost.then(|| signer.public().fingerprint());
         let keeper = Keeper::new(&config.dir, kept.retention, Arc::clone(&signer));
         let (tell, newest) = watch::channel(None);
         let places =
@@ -84,7 +90,7 @@ impl Keeping {
             })),
             ..config
         };
-        Ok((config, Keeping { keeper, places, newest }))
+        Ok((config, Keeping { keeper, places, newest, made }))
     }
 
     /// Starts all of it.
@@ -94,6 +100,14 @@ impl Keeping {
         tasks: &mut JoinSet<()>,
         drain: &watch::Receiver<bool>,
     ) -> Publishing {
+        if let Some(key) = &self.made {
+            tracing::warn!(%key, "the audit had no signing key: a new one was made, and no older one vouches for it");
+            let mut members = Members::default();
+            members.text("action", "key-made");
+            members.text("purpose", Purpose::AuditSigning.as_str());
+            members.text("new", key);
+            evidence.ledger.append_detached(Entry::new(Kind::Admin, None, members));
+        }
         tasks.spawn(keep(Arc::new(self.keeper), Arc::clone(evidence), drain.clone()));
         tasks.spawn(tick(Arc::clone(evidence), drain.clone()));
         let telemetry = Arc::clone(&evidence.telemetry);
@@ -121,6 +135,12 @@ impl Publishing {
             tracing::warn!("the last checkpoint was not published before the program ended");
         }
     }
+}
+
+/// Whether there is a log in a directory.
+fn segments(dir: &Path) -> bool {
+    let named = |entry: std::fs::DirEntry| entry.file_name().to_string_lossy().starts_with("audit-");
+    std::fs::read_dir(dir).is_ok_and(|entries| entries.flatten().any(named))
 }
 
 fn place(target: &Target) -> Result<Place, String> {

@@ -34,6 +34,8 @@ pub struct Attested {
     pub signed_by: Vec<String>,
     /// How many checkpoints kept elsewhere were found to hold.
     pub held: u64,
+    /// Why what is here cannot be called signed, though keys were given.
+    pub unsigned: Option<String>,
     /// What a reader should know.
     pub notes: Vec<String>,
 }
@@ -180,17 +182,33 @@ impl Attest {
             let Some(by) = rotation.signer() else {
                 return Err("its rotation is not signed by the key that it names".to_owned());
             };
+            self.is_ours(&rotation.origin)?;
             let believed = self.trusted.contains(&by);
             self.trusted
                 .extend(rotation.signs_next().filter(|next| believed && !self.trusted.contains(next)));
         }
         if let Some(deletion) = body.deletion {
-            if deletion.signer().is_none() {
+            let Some(by) = deletion.signer() else {
                 return Err("its deletion is not signed by the key that it names".to_owned());
+            };
+            self.is_ours(&deletion.origin)?;
+            if self.given && self.known && !self.trusted.contains(&by) {
+                return Err(format!(
+                    "its deletion is signed by the key {}, which is not believed",
+                    by.fingerprint()
+                ));
             }
             self.deletion = Some(deletion);
         }
         Ok(())
+    }
+
+    /// Whether a statement is about this log.
+    fn is_ours(&self, origin: &str) -> Result<(), String> {
+        match &self.origin {
+            Some(own) if own != origin => Err(format!("it is about another log, {origin}")),
+            _ => Ok(()),
+        }
     }
 
     /// Whether a checkpoint kept elsewhere is of this log, and by a key that is believed.
@@ -231,6 +249,15 @@ impl Attest {
                     .to_owned(),
             );
         }
+        let covered = self.attested.covered;
+        self.attested.unsigned = match covered.filter(|_| self.known) {
+            _ if !self.given => None,
+            None => Some("no checkpoint is signed by a key that was given".to_owned()),
+            Some(covered) if covered + 1 < last => {
+                Some(format!("no checkpoint signs the records from {} on", covered + 1))
+            }
+            Some(_) => None,
+        };
         let notes = &mut self.attested.notes;
         if !archived.is_empty() {
             notes.push("some checkpoints cover records that are not here".to_owned());

@@ -105,9 +105,12 @@ pub fn verify(dir: &Path) -> io::Result<Report> {
 
 /// Checks every record of a directory, its archive included, against keys and checkpoints that are known elsewhere.
 pub fn verify_against(dir: &Path, against: &Against) -> io::Result<Report> {
-    let report = read(dir, against)?;
-    // A running gateway cuts off a write that the disk refused; who reads at that instant may see half of it. One that
-    // archives a segment meanwhile takes it from where it was looked for.
+    let report = match read(dir, against) {
+        // A running gateway has archived a segment since it was listed.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && is_live(dir) => read(dir, against)?,
+        read => read?,
+    };
+    // A running gateway cuts off a write that the disk refused; who reads at that instant may see half of it.
     if report.live && report.status == Status::Tampered { read(dir, against) } else { Ok(report) }
 }
 
@@ -287,7 +290,7 @@ impl Check {
     fn report(self, stopped: Option<Stopped>, live: bool, (first, file): (u64, String)) -> Report {
         let last = self.walker.seq - 1;
         let (attested, missing) = self.attest.end(last, (first, self.first_prev));
-        let missing = missing.map(|why| Bad { file, line: self.line, seq: last, why });
+        let missing = missing.map(|why| Bad { file: file.clone(), line: self.line, seq: last, why });
         let stopped = stopped.filter(|stopped| matches!(stopped, Stopped::Wrong(_)) || missing.is_none());
         let stopped = stopped.or(missing.map(Stopped::Wrong));
         let since = timestamp(time::OffsetDateTime::now_utc() - IN_FLIGHT).to_string();
@@ -296,6 +299,9 @@ impl Check {
             false => 0,
         };
         let open_intents = self.open.len() as u64 + self.open_lost;
+        // The end of a log that is written to is signed within a minute.
+        let unsigned = attested.unsigned.filter(|_| !live);
+        let unsigned = unsigned.map(|why| Bad { file: file.clone(), line: self.line, seq: last, why });
         let overdue = self.open.into_values().filter(|place| !live || *place.ts <= *since);
         let overdue = overdue.min_by_key(|place| place.seq).map(|Place { file, line, seq, .. }| Bad {
             file: file.to_string(),
@@ -318,7 +324,10 @@ impl Check {
                 notes.push("the last write is in progress".to_owned());
                 (Status::Ok, None)
             }
-            (None, None) => (Status::Ok, None),
+            (None, None) => match unsigned {
+                Some(bad) => (Status::Incomplete, Some(bad)),
+                None => (Status::Ok, None),
+            },
         };
         if self.archived.is_some() {
             notes.push(format!("records before {first} are not here; check them where they were archived"));
