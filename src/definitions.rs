@@ -195,7 +195,7 @@ mod tests {
 
     fn definitions(pins: Pins) -> Definitions {
         let listing = Listing { every: None, pins };
-        Definitions::new([(Arc::from("mail"), listing)], Box::new(Remembered::default()))
+        Definitions::new([(Arc::from("mail"), listing)], Arc::new(Remembered::default()))
     }
 
     fn serve(definitions: &Definitions, digest: &str, first: &str, suspicion: Option<Drift>) {

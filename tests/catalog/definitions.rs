@@ -78,13 +78,13 @@ async fn what_no_pin_holds_is_held_to_its_first_sight() {
     assert_eq!(server.calls(), ["find"]);
 
     server.serve(vec![tool("find", "Something else.")]);
-    world.running().gateway().definitions.changed("usual");
+    world.running().gateway().in_force.load().definitions.changed("usual");
     world.until(|world| world.findings("find") == ["changed"]).await;
     let held = agent.tool("usual", "find", json!({})).await.unwrap();
     assert_eq!((held.outcome().as_str(), server.calls().len()), ("pending", 1));
     // What it was before is believed again.
     server.serve(vec![tool("find", "Finds customers.")]);
-    let definitions = &world.running().gateway().definitions;
+    let definitions = std::sync::Arc::clone(&world.running().gateway().in_force.load().definitions);
     definitions.changed("usual");
     let believed = |_: &World| {
         let served = definitions.served("usual").unwrap();
@@ -192,7 +192,10 @@ async fn a_list_is_read_page_by_page_in_either_era() {
         let entries = read("tool7", &format!(", pin: \"{}\"", pin(&tools[7])));
         let upstreams = upstream("mail", &server, ", strict: true");
         let world = World::with(&upstreams, &[("mail.yaml", entries)]).listed(&["mail"]).await;
-        assert_eq!(world.running().gateway().definitions.served("mail").unwrap().tools.len(), 8);
+        assert_eq!(
+            world.running().gateway().in_force.load().definitions.served("mail").unwrap().tools.len(),
+            8
+        );
         assert_eq!(world.agent().tool("mail", "tool7", json!({})).await.unwrap().outcome(), "allowed");
         world.join().await;
     }
@@ -242,7 +245,7 @@ async fn ten_thousand_tools_are_listed_and_far_more_are_not() {
     let upstreams = upstream("mail", &server, ", strict: true");
     let world = World::with(&upstreams, &[("mail.yaml", entries)]).listed(&["mail"]).await;
     let gateway = world.running().gateway();
-    assert_eq!(gateway.definitions.served("mail").unwrap().tools.len(), 10_000);
+    assert_eq!(gateway.in_force.load().definitions.served("mail").unwrap().tools.len(), 10_000);
     assert_eq!(world.agent().tool("mail", "tool-number9999", json!({})).await.unwrap().outcome(), "allowed");
     let sights =
         |world: &World| world.records().iter().filter(|record| record["event"] == "first-sight").count();
@@ -251,6 +254,10 @@ async fn ten_thousand_tools_are_listed_and_far_more_are_not() {
     server.serve((0..=ask::ITEMS_MAX).map(|at| json!({"name": format!("t{at}")})).collect());
     let problem = holdpoint::pipeline::listing::take(gateway, &"mail".into()).await.unwrap_err();
     assert!(problem.contains("16384 items"), "{problem}");
-    assert_eq!(gateway.definitions.served("mail").unwrap().tools.len(), 10_000, "the last list stays");
+    assert_eq!(
+        gateway.in_force.load().definitions.served("mail").unwrap().tools.len(),
+        10_000,
+        "the last list stays"
+    );
     world.join().await;
 }

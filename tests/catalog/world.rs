@@ -79,7 +79,10 @@ keys: {{dir: keys}}
     pub async fn listed(mut self, upstreams: &[&str]) -> World {
         self.up().await;
         for upstream in upstreams {
-            self.until(|world| world.running().gateway().definitions.served(upstream).is_some()).await;
+            self.until(|world| {
+                world.running().gateway().in_force.load().definitions.served(upstream).is_some()
+            })
+            .await;
         }
         self
     }
