@@ -96,6 +96,7 @@ fn series() -> BTreeMap<String, BTreeSet<String>> {
     metrics.connection_refused("tls");
     metrics.trust_expiry(&name, 1.0);
     metrics.catalog_drift(&name, 1);
+    metrics.shadow(&name, 1.0);
     metrics.upstream_breaker(&name, BreakerPhase::Closed);
     let text = metrics.render();
     let mut series = BTreeMap::new();

@@ -277,6 +277,12 @@ impl Raw {
         self.stream.flush().await.unwrap();
     }
 
+    /// Sends to an other side that may have gone.
+    pub async fn try_send(&mut self, text: &str) {
+        let _ = self.stream.write_all(text.as_bytes()).await;
+        let _ = self.stream.flush().await;
+    }
+
     /// Reads until the text so far contains this; false when the other side ended before.
     pub async fn until(&mut self, text: &str) -> bool {
         let reading = async {
