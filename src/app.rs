@@ -135,8 +135,9 @@ pub async fn start(loaded: Loaded) -> Result<Running, StartError> {
         listeners.push(Listener { address, ..listener.clone() });
         match listener.kind {
             ListenerKind::Admin => {
+                let Some(admin) = &admin else { continue };
                 let bounds = admin::PeopleListener::bounds(&settings.accept);
-                let people = admin::PeopleListener::new(Arc::clone(&admin), &listener.name);
+                let people = admin::PeopleListener::new(Arc::clone(admin), &listener.name);
                 let door = Door::new(&trust, Role::People, Arc::clone(&identity), &connections)
                     .map_err(StartError::Tls)?;
                 tasks.spawn(accept::serve(socket, door, bounds, people, draining.clone()));
@@ -155,7 +156,9 @@ pub async fn start(loaded: Loaded) -> Result<Running, StartError> {
             }
         }
     }
-    people::serve(&mut tasks, sockets, &admin, &draining);
+    if let Some(admin) = &admin {
+        people::serve(&mut tasks, sockets, admin, &draining);
+    }
     Ok(Running { listeners, recovered, gateway, state, reload, tasks, drain, publishing })
 }
 
@@ -197,7 +200,11 @@ async fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
     let (config, keeping) = audit::Keeping::of(config, &settings.keeping, &ring)?;
     let (ledger, recovered) = Ledger::open(config)?;
     restore_labels(&runs, &*store, &dir, (ledger.end())()).await?;
-    let index = state::index(&settings.store, &dir, &ledger, &telemetry).await?;
+    let asked = settings.listeners.iter().any(|listener| listener.kind == ListenerKind::Admin);
+    let index = match asked || !settings.sockets.is_empty() {
+        true => Some(Arc::new(state::index(&settings.store, &dir, &ledger, &telemetry).await?)),
+        false => None,
+    };
     let suspensions = Suspensions::read(Arc::clone(&store)).await?;
     let watched = Arc::clone(&telemetry);
     let breakers: OnChange = Arc::new(move |name, phase| watched.metrics().upstream_breaker(name, phase));
@@ -225,7 +232,7 @@ async fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
         identity: Arc::new(identity),
         trust: Arc::new(ArcSwap::from_pointee(trust)),
         recovered,
-        state: State { store, index: Arc::new(index) },
+        state: State { store, index },
         keeping,
     })
 }

@@ -77,10 +77,13 @@ const SWEEP_CALLS: usize = 4096;
 /// How many calls are under way, by what shares the limit.
 type Places = Arc<DashMap<Key, u32>>;
 
+/// The rate of a limit that has one, shared by the generations that keep it.
+type Rates = Option<Arc<Meter<Key>>>;
+
 /// The state of every limit.
 pub struct Meters {
     certificates: Arc<Meter<[u8; 32]>>,
-    rules: Vec<(Rule, Option<Arc<Meter<Key>>>, Places)>,
+    rules: Vec<(Rule, Rates, Places)>,
     clock: DefaultClock,
 }
 

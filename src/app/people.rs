@@ -28,17 +28,19 @@ pub(super) async fn bind(paths: &[PathBuf]) -> Result<Vec<Socket>, StartError> {
     Ok(sockets)
 }
 
-/// The admin side of a gateway.
+/// The admin side of a gateway, where anybody can reach it.
 pub(super) fn admin(
     gateway: &Arc<Gateway>,
     people: Arc<ArcSwap<People>>,
     state: &State,
     reload: &Arc<Reload>,
     drain: watch::Receiver<bool>,
-) -> Result<Arc<Admin>, StartError> {
+) -> Result<Option<Arc<Admin>>, StartError> {
+    let Some(index) = &state.index else { return Ok(None) };
     let reload = Arc::clone(reload);
     let cut: Cut = Arc::new(move |agent| reload.cut(|other| other == agent));
-    Admin::new(Arc::clone(gateway), people, Arc::clone(&state.index), cut, drain).map_err(StartError::Random)
+    let admin = Admin::new(Arc::clone(gateway), people, Arc::clone(index), cut, drain);
+    admin.map(Some).map_err(StartError::Random)
 }
 
 /// Serves the sockets, and follows the audit for readers of events.

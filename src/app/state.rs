@@ -24,8 +24,8 @@ const KEEP_LABELS_EVERY: Duration = Duration::from_secs(30);
 pub struct State {
     /// Suspensions, first sights of definitions, labels.
     pub store: Arc<dyn Store>,
-    /// By which records are found.
-    pub index: Arc<Index>,
+    /// By which records are found, where people can ask for them: keeping it costs as much as a third of a call.
+    pub index: Option<Arc<Index>>,
 }
 
 /// Opens the store; the error names its file.
@@ -121,7 +121,7 @@ impl State {
     pub(super) async fn end(self, gateway: &Gateway) {
         keep(gateway, &*self.store).await;
         // Whoever still reads an event ends it with the last use of it.
-        if let Some(index) = Arc::into_inner(self.index) {
+        if let Some(index) = self.index.and_then(Arc::into_inner) {
             index.end().await;
         }
         if let Err(error) = self.store.close().await {
