@@ -42,7 +42,7 @@ integration: build ## real SDKs, servers, nginx, curl and the OpenTelemetry Coll
 differentials: build ## JSONTestSuite and requests of our own: nothing is judged otherwise than Go, Node, Python and Rust read it
 	HOLDPOINT_BIN=$(BIN) integration/run.sh quick -s test_differentials.py
 
-fuzz: ## decoding under coverage-guided fuzzing: each target for FUZZ_SECONDS (60), two at a time
+fuzz: ## decoding under coverage-guided fuzzing: each target for FUZZ_SECONDS (30), two at a time
 	fuzz/run.sh
 
 conformance: build ## the official MCP conformance suite, direct and through Holdpoint, check by check, both revisions
