@@ -208,9 +208,13 @@ keys: {{dir: keys}}
         assert!(self.mail.seen().is_empty(), "{:?}", self.mail.seen());
     }
 
-    /// A call of an agent that nothing forbids.
+    /// A call of an agent that nothing forbids; once more over a new connection when the one it had was cut.
     pub async fn calls(&self, agent: &Agent) -> Answer {
-        agent.tool("mail", "search_customers", json!({"query": "x"})).await.unwrap()
+        let call = || agent.tool("mail", "search_customers", json!({"query": "x"}));
+        match call().await {
+            Ok(answer) => answer,
+            Err(_) => call().await.unwrap(),
+        }
     }
 }
 
