@@ -2,6 +2,7 @@
 """Tables from results: `report.py [RESULTS.json]` writes them into docs/performance.md between its markers."""
 
 import json
+import statistics
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -172,15 +173,28 @@ def overload(row: Json) -> str:
 
 def standing(row: Json) -> str:
     """Standing streams over HTTP/2."""
-    through, direct = row["through"], row["direct"]
+
+    def of(way: str, at: str) -> list[float]:
+        return sorted(each[way][at] for each in row["windows"])
+
+    def told(values: list[float]) -> str:
+        return f"{figure(statistics.median(values))} ({figure(values[0])} to {figure(values[-1])})"
+
+    def both(way: str) -> str:
+        return ", ".join(told(of(way, at)) for at in ("p50_us", "p99_us"))
+
+    added = [
+        told(sorted(each["through"][at] - each["direct"][at] for each in row["windows"])) for at in ("p50_us", "p99_us")
+    ]
     return table(
         ("standing streams", "figure"),
         (
             ("streams, on connections", f"{figure(row['streams'])}, {figure(row['connections'])}"),
-            ("KiB a stream, beside its connection", figure(row["each_kib"], 1)),
-            ("an event's delay, p50 and p99 µs", f"{figure(through['p50_us'])}, {figure(through['p99_us'])}"),
-            ("the same without the gateway", f"{figure(direct['p50_us'])}, {figure(direct['p99_us'])}"),
-            ("added, p50 and p99 µs", ", ".join(figure(through[at] - direct[at]) for at in ("p50_us", "p99_us"))),
+            ("KiB a stream, with its upstream connection", figure(row["each_kib"], 1)),
+            ("windows of time, each with its own percentiles", figure(len(row["windows"]))),
+            ("an event's delay, p50 and p99 µs: median (least to most) of the windows", both("through")),
+            ("the same at the same time without the gateway", both("direct")),
+            ("added, p50 and p99 µs", ", ".join(added)),
         ),
     )
 

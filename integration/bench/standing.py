@@ -107,8 +107,9 @@ async def filled(connections: list[Connection], streams: int) -> None:
             await asyncio.sleep(0.005)
 
 
-async def direct(port: int) -> list[float]:
-    """How late events are without the gateway."""
+@asynccontextmanager
+async def direct(port: int) -> AsyncIterator[list[float]]:
+    """How late events are without the gateway, as they come."""
     late: list[float] = []
 
     async def one() -> None:
@@ -119,12 +120,11 @@ async def direct(port: int) -> list[float]:
             late.extend((time.monotonic_ns() - int(at)) / 1000 for at in AT.findall(line))
 
     tasks = [asyncio.create_task(one()) for _ in range(DIRECT)]
-    await asyncio.sleep(2)
-    late.clear()
-    await asyncio.sleep(8)
-    for task in tasks:
-        task.cancel()
-    return late
+    try:
+        yield late
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def spread(late: list[float]) -> Json:
@@ -133,33 +133,36 @@ def spread(late: list[float]) -> Json:
     return {"events": len(late), "p50_us": cut[49], "p99_us": cut[98]}
 
 
-async def measured(world: World, proxy: Proxy, port: int, streams: int) -> Json:
-    """Opens everything, and listens for a while."""
-    without = await direct(port)
-    async with connected(proxy, -(-streams // PER_CONNECTION)) as connections:
+async def measured(world: World, proxy: Proxy, ports: tuple[int, int], streams: int) -> Json:
+    """Opens everything, and listens for a while: to the streams, and to some that come directly at the same time, so
+    that a machine that stands still for a moment is seen on both ways."""
+    async with connected(proxy, -(-streams // PER_CONNECTION)) as connections, direct(ports[1]) as without:
         await asyncio.sleep(SETTLE_SECONDS)
         before = proxy.memory()
         await filled(connections, streams)
         await asyncio.sleep(SETTLE_SECONDS)
         after = proxy.memory()
-        for each in connections:
-            each.late_us.clear()
-        await asyncio.sleep(world.short(5, 20))
-        ended = [why for each in connections for why in each.ended]
-        assert not ended, f"{len(ended)} streams ended: {ended[:3]}"
-        late = [us for each in connections for us in each.late_us]
+        windows: list[Json] = []
+        for _ in range(int(world.short(2, 7))):
+            without.clear()
+            for each in connections:
+                each.late_us.clear()
+            await asyncio.sleep(world.short(2, 5))
+            ended = [why for each in connections for why in each.ended]
+            assert not ended, f"{len(ended)} streams ended: {ended[:3]}"
+            late = [us for each in connections for us in each.late_us]
+            windows.append({"direct": spread(without), "through": spread(late)})
     return {
         "streams": streams,
         "connections": len(connections),
         "each_kib": (after.anonymous - before.anonymous) / streams,
-        "direct": spread(without),
-        "through": spread(late),
+        "windows": windows,
     }
 
 
 def row(world: World) -> Json:
     """Ten thousand streams; the upstream writes events on one after the other."""
     streams = int(world.short(1_000, 10_000))
-    with server(world.directory, RATE) as port:
+    with server(world.directory, RATE) as port, server(world.directory, RATE) as beside:
         with proxies.holdpoint(world.directory, world.pki, replace(world.ports, standing=port), "standing") as proxy:
-            return asyncio.run(measured(world, proxy, port, streams))
+            return asyncio.run(measured(world, proxy, (port, beside), streams))
