@@ -231,6 +231,7 @@ impl Queue {
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         std::thread::Builder::new().name("telemetry".to_owned()).spawn(move || {
+            stand_back();
             runtime.block_on(worker.run());
             // A name lookup that hangs must not keep the thread.
             runtime.shutdown_background();
@@ -239,6 +240,16 @@ impl Queue {
         // A call is about a dozen spans at most; an eighth of a batch of calls fills a batch.
         let wake_at = (config.batch_spans_max / 8).min(config.queue_max / 2).max(1);
         Ok(Queue { items, wake, wake_at, flush_timeout: config.flush_timeout, stop, ended })
+    }
+}
+
+/// Lets every other thread of the process go before this one, where they want the same core: a batch of spans takes
+/// milliseconds, and a call must not wait for it. A tenth of a core is still this thread's when calls want all of it.
+pub(crate) fn stand_back() {
+    const NICE: i32 = 10;
+    // Linux takes "the calling process" for the calling thread [setpriority(2), notes].
+    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+        tracing::warn!(%error, "this thread competes with calls");
     }
 }
 

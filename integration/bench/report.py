@@ -88,7 +88,7 @@ def latency(rows: Json) -> str:
             added = ("–", "–") if who == "direct" else (figure(p50 - base50), figure(p99 - base99))
             cpu = "–" if who == "direct" else figure(each["cpu_us_per_call"]["median"], 1)
             reached = figure(each["calls_per_second"]["median"])
-            lines.append((text, who, reached, figure(p50), figure(p99), *added, cpu))
+            lines.append((text, who, reached, figure(p50), spread(each["p99_us"]), *added, cpu))
     head = ("call", "through", "calls/s reached", "p50 µs", "p99 µs", "added p50 µs", "added p99 µs", "CPU µs a call")
     return table(head, lines)
 

@@ -46,12 +46,13 @@ SPANS = ("exported", "dropped")
 def fixed(world: World, work: Work, three: list[Proxy]) -> Json:
     """Latency at a fixed rate, and of the upstream alone: the difference is what a proxy adds.
 
-    Each round is long, so that its own handshakes are far less than one call in a hundred.
+    Each round is so long that its own handshakes are far less than one call in a hundred, and there are so many that a
+    machine which stands still in one of them does not make the median.
     """
-    load = Load(work, world.short(2, 40), rate=RATE)
+    load = Load(work, world.short(2, 15), rate=RATE)
     kept: dict[str, list[Round]] = {"direct": [], **{proxy.name: [] for proxy in three}}
     with world.collector.standing_back():
-        for _ in range(int(world.short(1, 3))):
+        for _ in range(int(world.short(1, 7))):
             kept["direct"].append(direct(world.ports.constants, load))
             for proxy in three:
                 kept[proxy.name].append(through(proxy, load))

@@ -15,6 +15,7 @@ use super::{AuditEnd, Indexed, OnLag, segment, stretch};
 use crate::record::chain::Leaf;
 use crate::record::segment::Line;
 use crate::store::{Place, Records, Row, StoreError};
+use crate::telemetry::stand_back;
 
 /// How often the audit is looked at: how late a record is indexed when there is nothing else to do.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -57,7 +58,10 @@ impl Follower {
     /// Starts the thread. It ends when nobody can give it orders any more, and drops `tell` last.
     pub(super) fn start(self) -> io::Result<()> {
         let runtime = Builder::new_current_thread().enable_time().build()?;
-        std::thread::Builder::new().name("audit-index".to_owned()).spawn(move || self.follow(&runtime))?;
+        std::thread::Builder::new().name("audit-index".to_owned()).spawn(move || {
+            stand_back();
+            self.follow(&runtime);
+        })?;
         Ok(())
     }
 
