@@ -120,6 +120,7 @@ class Measured(Gateway):
     shared_pki: Path = Path()
     policies: int = POLICIES
     program: str = ""
+    preload: str = ""
     off: str = ""
     agents: list[Agent] = field(default_factory=lambda: [SUPPORT, FLOOD])
 
@@ -139,6 +140,8 @@ class Measured(Gateway):
         """Starts it on the proxies' core and waits until it is ready."""
         command = [self.program or gateway.binary(), "serve", "--config", str(self.directory / "holdpoint.yaml")]
         more = {"HOLDPOINT_BENCH_OFF": self.off, "HOLDPOINT_BENCH_AGENT": SUPPORT.id} if self.off else {}
+        if self.preload:
+            more["LD_PRELOAD"] = self.preload
         log = self.directory / "gateway.log"
         self.process = Process.start("holdpoint", pinned(PROXY_CORE, command), log, TOKIO_WORKER_THREADS="1", **more)
         until("the gateway to be ready", self.ready, pause=0.02)

@@ -199,6 +199,21 @@ def standing(row: Json) -> str:
     )
 
 
+def allocators(row: Json) -> str:
+    """The same gateway with one allocator and another."""
+    lines = []
+    for name, each in row["saturated"].items():
+        memory = row["memory"][name]
+        mib = [figure(memory[when]["rss_kib"] / 1024, 1) for when in ("idle", "after")]
+        kib = [figure(memory[kind]["each"]["anonymous_kib"], 1) for kind in ("HTTP/1.1 connection", "HTTP/2 connection")]
+        lines.append((name, spread(each["cpu_us_per_call"], 1, 1), *mib, *kib))
+    head = (
+        "allocator", "CPU µs a call", "RSS MiB at the start", "after the load", "KiB an idle HTTP/1.1 connection",
+        "KiB an idle HTTP/2 connection",
+    )
+    return table(head, lines)
+
+
 def tables(results: Json) -> dict[str, str]:
     """Every table whose rows there are, by the name of its marker."""
     rows, made = results["rows"], {"facts": facts(results)}
@@ -209,7 +224,7 @@ def tables(results: Json) -> dict[str, str]:
         made["sizes"] = calls(rows, SIZED)
     for name, render in (
         ("connections", connections), ("write", write), ("controls", controls), ("memory", memory),
-        ("standing", standing), ("overload", overload),
+        ("standing", standing), ("overload", overload), ("allocators", allocators),
     ):
         if name in rows:
             made[name] = render(rows[name])

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+import allocators
 import held
 import overload
 import standing
@@ -142,6 +143,7 @@ ROWS: dict[str, Row] = {
     "memory": held.row,
     "standing": standing.row,
     "overload": overload.row,
+    "allocators": allocators.row,
 }
 
 

@@ -26,6 +26,12 @@ if ! installed "$cache/oha/bin/oha" "oha $oha_version"; then
     echo "setup: building oha $oha_version, which takes minutes"
     cargo install oha --version "$oha_version" --root "$cache/oha" --locked --no-default-features --features rustls
 fi
+# The allocators that the gateway's own is compared with.
+packages=(libjemalloc2 libmimalloc2.0 libtcmalloc-minimal4)
+if ! dpkg -s "${packages[@]}" >/dev/null 2>&1; then
+    echo "setup: installing ${packages[*]}"
+    apt-get install -y -qq "${packages[@]}" >"$cache/allocators.log" 2>&1 || { tail -20 "$cache/allocators.log" >&2; exit 1; }
+fi
 plots_done="$cache/.plots-$(sha256sum "$here/../pins/plots.txt" | cut -c1-16)"
 if ! [ -e "$plots_done" ]; then
     echo "setup: installing matplotlib"
