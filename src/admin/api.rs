@@ -12,7 +12,8 @@ use serde_json::{Map, Value, json};
 
 use super::caller::Caller;
 use super::problem::Problem;
-use super::{Admin, agents, console, events, records};
+use super::shadow::InShadow;
+use super::{Admin, agents, console, events, records, tools};
 
 /// One operation of the API.
 struct Route {
@@ -59,7 +60,7 @@ impl Route {
 }
 
 /// Every operation of the API.
-static ROUTES: [Route; 10] = [
+static ROUTES: [Route; 11] = [
     Route::get("/v1/agents", "Every agent that you may see", || get(agents::list), shape::<agents::Agents>),
     Route::post(
         "/v1/agents/resume",
@@ -120,6 +121,15 @@ static ROUTES: [Route; 10] = [
         || get(records::story),
         shape::<records::Story>,
     ),
+    Route {
+        query: Some(shape::<tools::Wanted>),
+        ..Route::get(
+            "/v1/tools",
+            "What the catalogue says of each tool, and whether its definition is still believed",
+            || get(tools::list),
+            shape::<tools::Tools>,
+        )
+    },
 ];
 
 /// What people reach: the API and the console.
@@ -246,6 +256,8 @@ struct Health {
     suspended: usize,
     /// People.
     people: usize,
+    /// What is decided and recorded, and not enforced.
+    shadow: InShadow,
 }
 
 /// Records that the index may be behind by without anybody being told.
@@ -282,5 +294,6 @@ async fn health(State(admin): State<Arc<Admin>>, _caller: Caller) -> Result<Json
         agents: admin.directory().entries().count(),
         suspended,
         people: admin.people.load().len(),
+        shadow: InShadow::now(&admin),
     }))
 }

@@ -3,6 +3,8 @@
 mod agents;
 mod page;
 mod records;
+mod shadow;
+mod tools;
 
 use std::sync::Arc;
 
@@ -17,6 +19,8 @@ use super::problem::Problem;
 
 /// The style of every page.
 const STYLE: &str = include_str!("console/style.css");
+/// The mark in front of the name, and in the browser's tab.
+const MARK: &str = include_str!("console/mark.svg");
 /// What a page may load and do: its own style and its own forms.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; \
                                        base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'";
@@ -30,7 +34,15 @@ pub(super) fn routes() -> Router<Arc<Admin>> {
         .route("/agents/{id}/resume", post(agents::resume))
         .route("/records", get(records::list))
         .route("/records/{id}", get(records::story))
+        .route("/tools", get(tools::list))
+        .route("/mark.svg", get(mark))
         .route("/style.css", get(style))
+}
+
+async fn mark(_caller: Caller) -> Response {
+    // Opened as a page of its own it does nothing either.
+    let headers = [(header::CONTENT_TYPE, "image/svg+xml"), (header::CONTENT_SECURITY_POLICY, "default-src 'none'")];
+    (headers, MARK).into_response()
 }
 
 async fn style(_caller: Caller) -> Response {
@@ -38,10 +50,10 @@ async fn style(_caller: Caller) -> Response {
 }
 
 /// A page, or the page that says what went wrong.
-fn answer(caller: &Caller, made: Result<maud::Markup, Problem>) -> Response {
+fn answer(admin: &Admin, caller: &Caller, made: Result<maud::Markup, Problem>) -> Response {
     let (status, markup) = match made {
         Ok(markup) => (None, markup),
-        Err(problem) => (Some(problem.face().0), page::problem(caller, &problem)),
+        Err(problem) => (Some(problem.face().0), page::problem(admin, caller, &problem)),
     };
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));

@@ -8,7 +8,7 @@ use maud::{Markup, html};
 use serde_json::Value;
 
 use super::answer;
-use super::page::{self, Place, badge, segment, text, time};
+use super::page::{self, Place, badge, or_dash, path, segment, text, time};
 use crate::admin::Admin;
 use crate::admin::body::Asked;
 use crate::admin::caller::Caller;
@@ -35,7 +35,7 @@ pub(super) async fn list(
     caller: Caller,
     Asked(wanted): Asked<Wanted>,
 ) -> Response {
-    answer(&caller, found(&admin, &caller, &wanted).await)
+    answer(&admin, &caller, found(&admin, &caller, &wanted).await)
 }
 
 async fn found(admin: &Admin, caller: &Caller, wanted: &Wanted) -> Result<Markup, Problem> {
@@ -44,6 +44,7 @@ async fn found(admin: &Admin, caller: &Caller, wanted: &Wanted) -> Result<Markup
     let content = html! {
         form class="search" method="get" action="/records" role="search" {
             label { "Agent" input name="agent" value=(given(&wanted.agent)) placeholder="agent/support"; }
+            label { "Upstream" input name="upstream" value=(given(&wanted.upstream)); }
             label { "Tool" input name="tool" value=(given(&wanted.tool)); }
             label { "Outcome"
                 select name="outcome" {
@@ -65,7 +66,7 @@ async fn found(admin: &Admin, caller: &Caller, wanted: &Wanted) -> Result<Markup
             p { a rel="next" href={ "/records?" (query(wanted)) "cursor=" (cursor) } { "Older records" } }
         }
     };
-    Ok(page::page(caller, Place::Records, "Records", &content))
+    Ok(page::page(admin, caller, Place::Records, "Records", &content))
 }
 
 /// A search's query again, without its cursor.
@@ -89,17 +90,17 @@ fn query(wanted: &Wanted) -> String {
 /// Records, a row each.
 pub(super) fn table(records: &[Record]) -> Markup {
     if records.is_empty() {
-        return html! { p class="quiet" { "No records." } };
+        return html! { p class="empty" { "No records." } };
     }
     html! {
         table class="cards" {
-            thead { tr { th { "Time" } th { "Type" } th { "Agent" } th { "Called" } th { "Outcome" } th { "Rule" } th { "Why" } } }
+            thead { tr { @for name in ["Time", "Type", "Agent", "Called", "Outcome", "Rule", "Why"] { th scope="col" { (name) } } } }
             tbody {
                 @for record in records {
                     tr {
                         th scope="row" { a href={ "/records/" (record.call) } { (time(&record.at)) } }
                         td data-label="Type" { (text(&record.kind)) }
-                        td data-label="Agent" { (text(short(&record.agent))) }
+                        td data-label="Agent" { (text(or_dash(path(&record.agent)))) }
                         td data-label="Called" { (called(&record.upstream, &record.tool)) @if !record.class.is_empty() { " " span class="quiet" { (text(&record.class)) } } }
                         td data-label="Outcome" { (badge(&record.outcome)) }
                         td data-label="Rule" { (text(or_dash(&record.rule))) }
@@ -125,7 +126,7 @@ pub(super) async fn story(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Response {
-    answer(&caller, whole(&admin, &caller, &id).await)
+    answer(&admin, &caller, whole(&admin, &caller, &id).await)
 }
 
 async fn whole(admin: &Admin, caller: &Caller, id: &str) -> Result<Markup, Problem> {
@@ -145,7 +146,7 @@ async fn whole(admin: &Admin, caller: &Caller, id: &str) -> Result<Markup, Probl
         @for record in &story.records { (line(record)) }
         @for missing in &story.missing { p class="problem" { (text(&missing.id)) ": " (text(&missing.why)) } }
     };
-    Ok(page::page(caller, Place::Records, &title, &content))
+    Ok(page::page(admin, caller, Place::Records, &title, &content))
 }
 
 /// What was decided about a call, by which rule and evidence, and who answers for the agent.
@@ -172,7 +173,7 @@ fn verdict(call: &Call) -> Markup {
                 @if let Some(trace) = &call.trace_id {
                     div { dt { "Trace" } dd class="mono" { a href={ "/records?trace=" (trace) } { (trace) } } }
                 }
-                div { dt { "Record" } dd class="mono" { (text(&call.id)) } }
+                div { dt { "Record" } dd class="mono id" { (text(&call.id)) } }
             }
         }
     }
@@ -199,14 +200,4 @@ fn line(record: &Value) -> Markup {
             pre tabindex="0" { @for line in pretty.lines() { (text(line)) "\n" } }
         }
     }
-}
-
-/// An agent's id without its trust domain.
-fn short(id: &str) -> &str {
-    let rest = id.strip_prefix("spiffe://").and_then(|rest| rest.split_once('/')).map(|(_, path)| path);
-    rest.unwrap_or(or_dash(id))
-}
-
-fn or_dash(text: &str) -> &str {
-    if text.is_empty() { "–" } else { text }
 }
