@@ -109,7 +109,8 @@ async fn served(mut routes: Router, peer: Peer, request: Request<Incoming>) -> R
     for (name, value) in [
         (http::header::CACHE_CONTROL, "no-store"),
         (http::header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (http::header::REFERRER_POLICY, "no-referrer"),
+        // With `no-referrer` browsers do not name the origin of a form either, and it would be refused [Fetch, `Origin` header].
+        (http::header::REFERRER_POLICY, "same-origin"),
         (http::HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
     ] {
         response.headers_mut().insert(name, http::HeaderValue::from_static(value));
