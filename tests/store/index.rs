@@ -152,7 +152,7 @@ async fn an_index_of_another_audit_is_not_believed() {
 }
 
 #[tokio::test]
-async fn a_line_that_was_changed_or_archived_is_never_told_as_if_it_were_there() {
+async fn a_line_that_was_changed_or_deleted_is_never_told_as_if_it_were_there() {
     let dir = Dir::new();
     let audit = Followed::open(&dir).await;
     let ids = audit.calls("a", 30).await;
@@ -169,13 +169,13 @@ async fn a_line_that_was_changed_or_archived_is_never_told_as_if_it_were_there()
     let line = async |id| audit.index.record(id).await.unwrap().unwrap().line;
     assert_eq!(line(RecordId::from_u128(changed.as_u128())).await, Err(NoLine::Changed));
     std::fs::remove_file(&segments[0]).unwrap();
-    assert_eq!(line(ids[0]).await, Err(NoLine::Archived));
+    assert_eq!(line(ids[0]).await, Err(NoLine::Gone));
     assert!(line(ids[29]).await.is_ok());
     audit.end().await;
 }
 
 #[tokio::test]
-async fn rows_of_archived_segments_are_dropped() {
+async fn rows_of_deleted_segments_are_dropped() {
     let dir = Dir::new();
     let audit = Followed::open(&dir).await;
     audit.calls("a", 30).await;
