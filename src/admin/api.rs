@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::caller::Caller;
 use super::problem::Problem;
 use super::shadow::InShadow;
-use super::{Admin, agents, console, events, records, tools};
+use super::{Admin, agents, console, events, records, shadow, tools};
 
 /// One operation of the API.
 struct Route {
@@ -60,7 +60,7 @@ impl Route {
 }
 
 /// Every operation of the API.
-static ROUTES: [Route; 11] = [
+static ROUTES: [Route; 12] = [
     Route::get("/v1/agents", "Every agent that you may see", || get(agents::list), shape::<agents::Agents>),
     Route::post(
         "/v1/agents/resume",
@@ -120,6 +120,12 @@ static ROUTES: [Route; 11] = [
         "The whole story of one call, by a record's id, or of one trace",
         || get(records::story),
         shape::<records::Story>,
+    ),
+    Route::get(
+        "/v1/shadow",
+        "What is decided and recorded but not enforced, and what would have been stopped in the last day",
+        || get(shadow::show),
+        shape::<shadow::Told>,
     ),
     Route {
         query: Some(shape::<tools::Wanted>),

@@ -34,6 +34,7 @@ pub(super) fn routes() -> Router<Arc<Admin>> {
         .route("/agents/{id}/resume", post(agents::resume))
         .route("/records", get(records::list))
         .route("/records/{id}", get(records::story))
+        .route("/shadow", get(shadow::show))
         .route("/tools", get(tools::list))
         .route("/mark.svg", get(mark))
         .route("/style.css", get(style))
@@ -41,7 +42,8 @@ pub(super) fn routes() -> Router<Arc<Admin>> {
 
 async fn mark(_caller: Caller) -> Response {
     // Opened as a page of its own it does nothing either.
-    let headers = [(header::CONTENT_TYPE, "image/svg+xml"), (header::CONTENT_SECURITY_POLICY, "default-src 'none'")];
+    let headers =
+        [(header::CONTENT_TYPE, "image/svg+xml"), (header::CONTENT_SECURITY_POLICY, "default-src 'none'")];
     (headers, MARK).into_response()
 }
 

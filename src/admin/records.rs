@@ -83,7 +83,7 @@ pub struct Record {
     pub outcome: String,
     /// What would have become of a call that shadow let pass: `held`, `denied` or `limited`.
     pub would_be: String,
-    /// The rule that decided.
+    /// The rule that decided; where shadow let the call pass, the one that would have stopped it.
     pub rule: String,
     /// Why.
     pub reason: String,
@@ -133,6 +133,8 @@ pub struct Call {
     pub stage: Option<String>,
     /// What was asked for where the catalogue has no name for it, class, consequence, effects, destinations (as pseudonyms), labels and findings that the decision went by.
     pub evidence: Value,
+    /// What would have become of it, where shadow let it pass: `outcome`, `rule`, `policies`, `reason` and `detail`.
+    pub would_be: Option<Value>,
     /// How it ended, when it was sent.
     pub ended: Option<String>,
 }
@@ -399,6 +401,7 @@ fn add(calls: &mut Vec<Call>, record: Record, line: &Value) {
         reason: reason.into_iter().find(|reason| !reason.is_empty()).unwrap_or_default(),
         stage: text("/stage"),
         evidence: Value::Object(evidence.collect()),
+        would_be: line.get("would_be").cloned(),
         ended: None,
     });
 }

@@ -1,13 +1,27 @@
-//! What is in shadow now, and so is decided and recorded but not enforced: everybody who looks must see it.
+//! `/v1/shadow`: what is in shadow now, and so is decided and recorded but not enforced, and what it let pass. Everybody
+//! who looks must see it.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::SystemTime;
 
+use axum::Json;
+use axum::extract::State;
 use schemars::JsonSchema;
 use serde::Serialize;
 use time::{Duration, OffsetDateTime};
 
 use super::Admin;
 use super::agents::moment;
+use super::caller::Caller;
+use super::problem::Problem;
+use super::records::Sight;
+use crate::store::{self, Filter, PAGE_RECORDS_MAX};
+
+/// How far back what would have been stopped is counted.
+const COUNTED: Duration = Duration::DAY;
+/// Pages of the index that one count looks through, the newest first.
+const PAGES_MAX: usize = 20;
 
 /// What passes for now although it would be stopped.
 #[derive(Clone, Debug, Default, Serialize, JsonSchema)]
@@ -59,7 +73,8 @@ impl InShadow {
 
     /// As far as it is about an agent of these groups.
     pub(super) fn of_groups(mut self, groups: &[String]) -> InShadow {
-        let about = |one: &Shadowed| one.groups.is_empty() || one.groups.iter().any(|group| groups.contains(group));
+        let about =
+            |one: &Shadowed| one.groups.is_empty() || one.groups.iter().any(|group| groups.contains(group));
         self.upstreams.retain(about);
         self
     }
@@ -68,4 +83,78 @@ impl InShadow {
     pub(super) fn is_empty(&self) -> bool {
         self.upstreams.is_empty() && self.policies.is_empty()
     }
+}
+
+/// What is in shadow, and what that let pass of late.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Told {
+    /// What passes for now.
+    pub in_force: InShadow,
+    /// Since when calls are counted, RFC 3339: a day ago.
+    pub since: String,
+    /// Calls that would have been stopped, of agents that the caller may see, by upstream, rule and outcome; the most
+    /// first.
+    pub would_be: Vec<Count>,
+    /// Whether there were more of them than could be counted; then these are the newest.
+    pub more: bool,
+}
+
+/// Calls that would have been stopped alike.
+#[derive(Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Count {
+    /// The upstream.
+    pub upstream: String,
+    /// The rule that would have stopped them.
+    pub rule: String,
+    /// What would have become of them: `held`, `denied` or `limited`.
+    pub outcome: String,
+    /// How many.
+    pub calls: u64,
+    /// Of how many agents.
+    pub agents: usize,
+}
+
+/// `GET /v1/shadow`
+pub(super) async fn show(State(admin): State<Arc<Admin>>, caller: Caller) -> Result<Json<Told>, Problem> {
+    told(&admin, &caller).await.map(Json)
+}
+
+/// What is in shadow, and what it let pass of calls of agents that the caller may see.
+pub(super) async fn told(admin: &Admin, caller: &Caller) -> Result<Told, Problem> {
+    let since = OffsetDateTime::now_utc() - COUNTED;
+    let mut filter = Filter {
+        would_be: Some(store::Shadowed::Any),
+        from: Some(since.into()),
+        limit: Some(PAGE_RECORDS_MAX),
+        ..Filter::default()
+    };
+    let mut sight = Sight::new(admin, caller);
+    // By upstream, rule and outcome: the calls of each agent.
+    let mut counted: BTreeMap<[String; 3], BTreeMap<String, u64>> = BTreeMap::new();
+    for _ in 0..PAGES_MAX {
+        let page = admin.index.records(filter.clone()).await?;
+        for row in page.rows.into_iter().filter(|row| sight.shows(&row.agent)) {
+            let agents = counted.entry([row.upstream, row.rule, row.would_be]).or_default();
+            *agents.entry(row.agent).or_default() += 1;
+        }
+        filter.cursor = page.next;
+        if page.next.is_none() {
+            break;
+        }
+    }
+    let count = |([upstream, rule, outcome], agents): ([String; 3], BTreeMap<String, u64>)| Count {
+        upstream,
+        rule,
+        outcome,
+        calls: agents.values().sum(),
+        agents: agents.len(),
+    };
+    let mut would_be: Vec<Count> = counted.into_iter().map(count).collect();
+    would_be.sort_by(|a, b| b.calls.cmp(&a.calls));
+    Ok(Told {
+        in_force: InShadow::now(admin),
+        since: moment(since.into()),
+        would_be,
+        more: filter.cursor.is_some(),
+    })
 }

@@ -178,7 +178,11 @@ impl Inside {
         let own = format!("http://{}", self.authority);
         for origin in head.headers.get_all(ORIGIN) {
             let is_own = origin.as_bytes() == own.as_bytes();
-            inner = if is_own { inner.header(ORIGIN, format!("https://{INNER}")) } else { inner.header(ORIGIN, origin) };
+            inner = if is_own {
+                inner.header(ORIGIN, format!("https://{INNER}"))
+            } else {
+                inner.header(ORIGIN, origin)
+            };
         }
         self.person.send(inner.body(Full::new(body))?).await
     }

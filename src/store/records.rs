@@ -86,7 +86,7 @@ pub struct Row {
     pub would_be: String,
     /// Why.
     pub reason: String,
-    /// The rule that decided.
+    /// The rule that decided; where shadow let the call pass, the one that would have stopped it.
     pub rule: String,
     /// The trace.
     pub trace: Option<[u8; 16]>,

@@ -152,6 +152,7 @@ async fn one(admin: &Admin, caller: &Caller, name: &str) -> Result<Markup, Probl
         @if !shadowed.upstreams.is_empty() {
             h2 { "In shadow for this agent" }
             (shadow::list(&InShadow { policies: Vec::new(), ..shadowed }))
+            p { a href={ "/records?would_be=any&agent=" (segment(&agent.id)) } { "What would have been stopped of its calls" } }
         }
         h2 { "Last records" }
         (records::table(&last.records))

@@ -8,7 +8,7 @@ use maud::{Markup, html};
 use serde_json::Value;
 
 use super::answer;
-use super::page::{self, Place, badge, or_dash, path, segment, text, time};
+use super::page::{self, Place, badge, or_dash, path, segment, text, time, would_be};
 use crate::admin::Admin;
 use crate::admin::body::Asked;
 use crate::admin::caller::Caller;
@@ -28,6 +28,9 @@ const OUTCOMES: [&str; 10] = [
     "tool-error",
     "unknown",
 ];
+
+/// What would have become of calls that shadow let pass, as the search offers it.
+const WOULD_BE: [&str; 5] = ["", "any", "held", "denied", "limited"];
 
 /// `GET /records`
 pub(super) async fn list(
@@ -50,6 +53,15 @@ async fn found(admin: &Admin, caller: &Caller, wanted: &Wanted) -> Result<Markup
                 select name="outcome" {
                     @for outcome in OUTCOMES {
                         option value=(outcome) selected[given(&wanted.outcome) == outcome] { @if outcome.is_empty() { "any" } @else { (outcome) } }
+                    }
+                }
+            }
+            label { "In shadow"
+                select name="would_be" {
+                    @for wanted_be in WOULD_BE {
+                        option value=(wanted_be) selected[given(&wanted.would_be) == wanted_be] {
+                            @match wanted_be { "" => "–", "any" => "would be stopped", word => { "would be " (word) } }
+                        }
                     }
                 }
             }
@@ -76,6 +88,7 @@ fn query(wanted: &Wanted) -> String {
         ("tool", &wanted.tool),
         ("upstream", &wanted.upstream),
         ("outcome", &wanted.outcome),
+        ("would_be", &wanted.would_be),
         ("trace", &wanted.trace),
         ("from", &wanted.from),
         ("to", &wanted.to),
@@ -102,7 +115,7 @@ pub(super) fn table(records: &[Record]) -> Markup {
                         td data-label="Type" { (text(&record.kind)) }
                         td data-label="Agent" { (text(or_dash(path(&record.agent)))) }
                         td data-label="Called" { (called(&record.upstream, &record.tool)) @if !record.class.is_empty() { " " span class="quiet" { (text(&record.class)) } } }
-                        td data-label="Outcome" { (badge(&record.outcome)) }
+                        td data-label="Outcome" { (badge(&record.outcome)) @if !record.would_be.is_empty() { " " (would_be(&record.would_be)) } }
                         td data-label="Rule" { (text(or_dash(&record.rule))) }
                         td data-label="Why" class="why" { (text(or_dash(&record.reason))) }
                     }
@@ -152,6 +165,8 @@ async fn whole(admin: &Admin, caller: &Caller, id: &str) -> Result<Markup, Probl
 /// What was decided about a call, by which rule and evidence, and who answers for the agent.
 fn verdict(call: &Call) -> Markup {
     let policies = call.policies.join(", ");
+    let shadowed = call.would_be.as_ref();
+    let would = |name: &str| shadowed.and_then(|would_be| would_be.get(name)).and_then(Value::as_str);
     let rows: [(&str, &str); 7] = [
         ("Rule", &call.rule),
         ("Policies", &policies),
@@ -164,6 +179,12 @@ fn verdict(call: &Call) -> Markup {
     html! {
         section class="verdict" {
             p class="state" { (badge(&call.outcome)) " " (called(&call.upstream, &call.tool)) }
+            @if let Some(outcome) = would("outcome") {
+                p class="problem" {
+                    "It passed because of shadow. Enforced, it " (would_be(outcome)) " by " strong { (text(would("rule").unwrap_or_default())) }
+                    ": " (text(would("detail").unwrap_or_default()))
+                }
+            }
             dl {
                 div { dt { "Agent" } dd { a href={ "/agents/" (segment(&call.agent)) } { (text(&call.agent)) } } }
                 @for (name, value) in rows { @if !value.is_empty() { div { dt { (name) } dd { (text(value)) } } } }

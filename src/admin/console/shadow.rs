@@ -1,9 +1,17 @@
 //! What is in shadow, said on every page: whoever looks at decisions must know which of them stop nothing.
 
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
 use maud::{Markup, html};
 
-use super::page::{segment, text};
-use crate::admin::shadow::{InShadow, Shadowed};
+use super::answer;
+use super::page::{self, Place, or_dash, segment, text, time, would_be};
+use crate::admin::Admin;
+use crate::admin::caller::Caller;
+use crate::admin::problem::Problem;
+use crate::admin::shadow::{self as told, Count, InShadow, Shadowed};
 
 /// Lines that a banner shows unfolded.
 const UNFOLDED_MAX: usize = 3;
@@ -19,6 +27,44 @@ pub(super) fn banner(shadow: &InShadow) -> Markup {
             details open[lines <= UNFOLDED_MAX] {
                 summary { strong { "Not everything is enforced: " } (count(shadow)) " in shadow" }
                 (list(shadow))
+                p { a href="/shadow" { "What would have been stopped in the last day" } }
+            }
+        }
+    }
+}
+
+/// `GET /shadow`
+pub(super) async fn show(State(admin): State<Arc<Admin>>, caller: Caller) -> Response {
+    answer(&admin, &caller, passed(&admin, &caller).await)
+}
+
+async fn passed(admin: &Admin, caller: &Caller) -> Result<Markup, Problem> {
+    let told = told::told(admin, caller).await?;
+    let content = html! {
+        @if told.in_force.is_empty() { p { "Nothing is in shadow now: every decision is enforced." } }
+        h2 { "What would have been stopped since " (time(&told.since)) }
+        @if told.would_be.is_empty() { p class="empty" { "No call of an agent that you may see would have been stopped." } }
+        @else { (table(&told.would_be)) }
+        @if told.more { p class="problem" { "There were more than can be counted: these are the newest." } }
+        p { a href="/records?would_be=any" { "Each of them, the newest first" } }
+    };
+    Ok(page::page(admin, caller, Place::Nowhere, "In shadow", &content))
+}
+
+fn table(counts: &[Count]) -> Markup {
+    html! {
+        table class="cards" {
+            thead { tr { @for name in ["Upstream", "Rule", "Outcome", "Calls", "Agents"] { th scope="col" { (name) } } } }
+            tbody {
+                @for count in counts {
+                    tr {
+                        th scope="row" { a href={ "/records?would_be=" (count.outcome) "&upstream=" (segment(&count.upstream)) } { (text(&count.upstream)) } }
+                        td data-label="Rule" { (text(or_dash(&count.rule))) }
+                        td data-label="Outcome" { (would_be(&count.outcome)) }
+                        td data-label="Calls" { (count.calls) }
+                        td data-label="Agents" { (count.agents) }
+                    }
+                }
             }
         }
     }
@@ -31,14 +77,12 @@ pub(super) fn list(shadow: &InShadow) -> Markup {
             @for one in &shadow.upstreams {
                 li {
                     "Calls to " a href={ "/tools?upstream=" (segment(&one.upstream)) } { (text(&one.upstream)) }
-                    " pass for " (whom(one)) ", but for those of consequence 4, " (until(one)) ". "
-                    a href={ "/records?would_be=any&upstream=" (segment(&one.upstream)) } { "What would have been stopped" }
+                    " pass for " (whom(one)) ", but for those of consequence 4, " (until(one)) "."
                 }
             }
             @for policy in &shadow.policies {
                 li {
-                    "Policy " span class="mono" { (text(policy)) } " stops nothing, and has no end date. "
-                    a href="/records?would_be=any" { "What would have been stopped" }
+                    "Policy " span class="mono" { (text(policy)) } " stops nothing, and has no end date."
                 }
             }
         }

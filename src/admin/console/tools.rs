@@ -32,7 +32,8 @@ async fn found(admin: &Admin, caller: &Caller, wanted: &Wanted) -> Result<Markup
     let Tools { upstreams } = tools::told(admin, caller, wanted).await?;
     let total: usize = upstreams.iter().map(|upstream| upstream.tools.len()).sum();
     let drifted: usize = upstreams.iter().map(drifted).sum();
-    let title = wanted.upstream.as_deref().map_or_else(|| "Tools".to_owned(), |name| format!("Tools of {name}"));
+    let title =
+        wanted.upstream.as_deref().map_or_else(|| "Tools".to_owned(), |name| format!("Tools of {name}"));
     let content = html! {
         p class="count" {
             (total) " entries of " (upstreams.len()) " upstreams that you may see; "

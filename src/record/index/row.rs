@@ -30,7 +30,8 @@ struct Line<'l> {
     asked: Cow<'l, str>,
     class: Cow<'l, str>,
     decision: Decision<'l>,
-    would_be: Cow<'l, str>,
+    /// What would have been, where shadow let the call pass.
+    would_be: Decision<'l>,
     status: Cow<'l, str>,
     reason: Cow<'l, str>,
     run: Cow<'l, str>,
@@ -69,9 +70,10 @@ pub(super) fn row(bytes: &[u8], segment: u64, offset: u64) -> Option<Row> {
         tool: or(line.tool, line.asked),
         class: cut(line.class),
         outcome: or(line.decision.outcome, line.status),
-        would_be: cut(line.would_be),
-        reason: or(line.reason, line.decision.reason),
-        rule: cut(line.decision.rule),
+        // Where shadow let a call pass, the rule that is looked for is the one that would have stopped it.
+        reason: or(or(line.reason, line.would_be.reason).into(), line.decision.reason),
+        rule: or(line.would_be.rule, line.decision.rule),
+        would_be: cut(line.would_be.outcome),
         run: cut(line.run),
         hold: cut(line.hold),
     })
@@ -84,7 +86,8 @@ fn scan(bytes: &[u8]) -> Option<Line<'_>> {
     members(bytes, |name, value| {
         let place = match name {
             b"seq" => {
-                line.seq = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()).unwrap_or_default();
+                line.seq =
+                    std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()).unwrap_or_default();
                 return;
             }
             b"agent" => return line.agent = member(value, b"id"),
@@ -96,8 +99,18 @@ fn scan(bytes: &[u8]) -> Option<Line<'_>> {
                 };
                 return;
             }
-            b"would_be" => return line.would_be = member(value, b"outcome"),
-            b"input" => return line.team = find(value, b"agent").map(|agent| member(agent, b"team")).unwrap_or_default(),
+            b"would_be" => {
+                line.would_be = Decision {
+                    outcome: member(value, b"outcome"),
+                    rule: member(value, b"rule"),
+                    reason: member(value, b"detail"),
+                };
+                return;
+            }
+            b"input" => {
+                return line.team =
+                    find(value, b"agent").map(|agent| member(agent, b"team")).unwrap_or_default();
+            }
             b"ts" => &mut line.ts,
             b"id" => &mut line.id,
             b"type" => &mut line.kind,
@@ -226,7 +239,11 @@ fn parse(bytes: &[u8]) -> Option<Line<'static>> {
             rule: at("/decision/rule"),
             reason: at("/decision/reason"),
         },
-        would_be: at("/would_be/outcome"),
+        would_be: Decision {
+            outcome: at("/would_be/outcome"),
+            rule: at("/would_be/rule"),
+            reason: at("/would_be/detail"),
+        },
         status: at("/status"),
         reason: at("/reason"),
         run: at("/run"),
@@ -290,12 +307,13 @@ mod tests {
 
     #[test]
     fn a_line_is_read_alike_in_passing_and_the_slow_way() {
-        let head = format!(r#""seq":8,"ts":"2026-11-21T01:02:03.5Z","id":"{ID}","type":"intent","trace_id":"{ID}""#);
+        let head =
+            format!(r#""seq":8,"ts":"2026-11-21T01:02:03.5Z","id":"{ID}","type":"intent","trace_id":"{ID}""#);
         let members = [
             r#""owner":"a\"b\\","tool":"\u00fc\ud83d\ude00","class":"\\""#,
             r#""agent":{"id":"x","instance":"}"},"input":{"a":[{"agent":{"team":"no"}}],"agent":{"x":["]"],"team":"care"}}"#,
             r#""status":503,"hold":17,"reason":null,"run":true,"rule":"no","decision":{"rule":"a","errors":["{",",\""]}"#,
-            r#""would_be":{"outcome":"held","rule":"flow"},"decision":{"outcome":"allowed","reason":"why"}"#,
+            r#""would_be":{"outcome":"held","rule":"flow","detail":"why not"},"decision":{"outcome":"allowed","reason":"why"}"#,
             r#""x":{"tool":"no","reason":"no"},"empty":{},"none":[],"asked":"PUT \/x""#,
         ];
         for members in members {
