@@ -23,10 +23,11 @@ OLGA = Person("olga", roles=["admin"])
 PAY = Person("pay", roles=["approver"], teams=["payments"])
 ROAMER = Agent("agent/roamer", groups=["first"])
 SHADOWED = (datetime.datetime.now(datetime.UTC).date() + datetime.timedelta(days=14)).isoformat()
-HOSTILE = "<script>document.title='taken'</script><img src=x onerror=document.title='taken'>\u202egpj.exe\u200b\x1b[31mred"
+MARKUP = "<script>document.title='taken'</script><img src=x onerror=document.title='taken'>"
+HIDDEN = "pay\u202egpj.exe\u200b\x1b[31m"
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 SCREENSHOTS = Path(os.environ.get("HOLDPOINT_SCREENSHOTS", str(CACHE_ROOT / "screenshots")))
-PAGES = ["/", "/agents/agent%2Fsupport", "/records", f"/records?trace={TRACE}", f"/records/{TRACE}", "/tools", "/nowhere"]
+PAGES = ["/", "/agents/agent%2Fsupport", "/records", f"/records?trace={TRACE}", f"/records/{TRACE}", "/tools", "/shadow", "/records?limit=x", "/nowhere"]
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +62,10 @@ def a_day(gateway: Gateway, desk: Upstream, notes: Upstream) -> None:
     """Calls of every outcome."""
     asks(gateway, SUPPORT, desk, "lookup_customer", name="Weber")
     asks(gateway, SUPPORT, desk, "send_letter", to="ana@example.org", text="Hello")
-    for outcome in (asks(gateway, SUPPORT, desk, "pay_refund", order="A-7"), asks(gateway, SUPPORT, desk, HOSTILE, x=HOSTILE)):
-        assert outcome["result"]["isError"], outcome
+    for name in ("pay_refund", MARKUP):
+        answer = asks(gateway, SUPPORT, desk, name, order=MARKUP + HIDDEN)
+        assert answer["result"]["isError"], answer
+    assert "error" in asks(gateway, SUPPORT, desk, HIDDEN), "a name that hides something is no name"
     refused = asks(gateway, READER, desk, "close_account", trace=TRACE, id="C-1007")
     assert refused["result"]["isError"], refused
     assert not desk.calls("close_account") and not desk.calls("pay_refund"), "a refusal sends nothing"
@@ -102,6 +105,7 @@ def asks(gateway: Gateway, agent: Agent, upstream: Upstream, tool: str, trace: s
 def tools(gateway: Gateway) -> dict[str, Json]:
     """`/v1/tools`, by upstream."""
     told = json.loads(fetch(gateway, OLGA, f"{console(gateway)}/v1/tools"))
+    assert "upstreams" in told, told
     return {upstream["name"]: upstream for upstream in told["upstreams"]}
 
 
@@ -246,18 +250,24 @@ def test_an_agent_is_stopped_and_let_go_on_by_keyboard_alone(olga: Visit, gatewa
     ]
 
 
-def test_what_an_agent_wrote_is_shown_literally_and_does_nothing(olga: Visit) -> None:
+def test_what_others_wrote_is_shown_literally_and_does_nothing(olga: Visit, gateway: Gateway) -> None:
     page = olga.goes("/records")
     row = page.get_by_role("row").filter(has_text="<script>")
-    for shown in ("<img src=x onerror=", "U+202E", "U+200B", "U+001B"):
-        expect(row).to_contain_text(shown)
+    expect(row).to_contain_text("<img src=x onerror=")
     row.get_by_role("link").first.click()
-    expect(page.locator(".verdict")).to_contain_text("U+202E")
-    expect(page).not_to_have_title("taken")
-    raw = page.content()
-    assert not any(hidden in raw for hidden in "\u202e\u200b\x1b")
-    assert page.locator("main img, main script").count() == 0
+    expect(page.get_by_role("heading", level=1)).to_contain_text(MARKUP)
     olga.shoots("hostile")
+    # A person's reason may be anything: of what does not show itself, the number is shown.
+    for verb in ("suspend", "resume"):
+        path = f"{console(gateway)}/v1/agents/agent%2Freader/{verb}"
+        fetch(gateway, OLGA, path, "POST", {"reason": MARKUP + HIDDEN})
+    page = olga.goes("/agents/agent%2Freader")
+    for shown in (MARKUP, "U+202E", "U+200B", "U+001B"):
+        expect(page.locator("ul.plain").last).to_contain_text(shown)
+    assert not any(hidden in page.content() for hidden in "\u202e\u200b\x1b")
+    expect(page).to_have_title("agent/reader · Holdpoint")
+    assert page.locator("main img, main script").count() == 0
+    olga.shoots("hidden-characters")
 
 
 def test_no_script_runs_whatever_puts_it_there(browser: Browser, gateway: Gateway) -> None:
@@ -266,7 +276,8 @@ def test_no_script_runs_whatever_puts_it_there(browser: Browser, gateway: Gatewa
         put = "() => { const it = document.createElement('script'); it.text = 'document.title = 1'; document.body.append(it) }"
         with pytest.raises(Exception, match="TrustedScript"):
             page.evaluate(put)
-        page.evaluate("() => document.body.setAttribute('onclick', \"document.title = 'taken'\")", None)
+        with pytest.raises(Exception, match="TrustedScript"):
+            page.evaluate("() => document.body.setAttribute('onclick', \"document.title = 'taken'\")")
         page.locator("main").click(position={"x": 2, "y": 2})
         expect(page).to_have_title("Agents · Holdpoint")
         assert any("Content Security Policy" in said for said in visit.complaints), visit.complaints
@@ -288,7 +299,9 @@ def test_a_tool_that_changed_its_words_is_seen(olga: Visit, gateway: Gateway) ->
     page = olga.goes("/tools")
     row = page.get_by_role("row").filter(has_text="send_letter")
     expect(row).to_contain_text("drifted")
-    expect(row.locator("pre")).to_contain_text("archive@outside.test first.")
+    # A letter's copy, an order to the reader's terminal, and a blank that nobody sees: all three are shown as what they are.
+    expect(row.locator("pre")).to_contain_text(r"archive@outside.test first.\u{200b}\u{1b}[2J")
+    assert not any(hidden in page.content() for hidden in "\u200b\x1b")
     expect(page.locator("main")).to_contain_text("beta_export")
     olga.shoots("tools")
     told = {tool["name"]: tool for tool in tools(gateway)["desk"]["tools"]}

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use schemars::generate::SchemaSettings;
@@ -140,24 +140,31 @@ static ROUTES: [Route; 12] = [
 
 /// What people reach: the API and the console.
 pub(super) fn router(admin: &Arc<Admin>) -> Router {
-    finished(operations().merge(console::routes()), admin)
+    let routes = operations().merge(console::routes());
+    let missing = async |State(admin): State<Arc<Admin>>, caller: Caller, request: Request| {
+        console::refused(&admin, &caller, &request, no_such_page())
+    };
+    let method = async |State(admin): State<Arc<Admin>>, caller: Caller, request: Request| {
+        console::refused(&admin, &caller, &request, Problem::Method)
+    };
+    routes.fallback(missing).method_not_allowed_fallback(method).with_state(Arc::clone(admin))
 }
 
 /// What the machine's own socket reaches: the API.
 pub(super) fn local(admin: &Arc<Admin>) -> Router {
-    finished(operations(), admin)
+    operations()
+        .fallback(|_caller: Caller| async { no_such_page() })
+        .method_not_allowed_fallback(|_caller: Caller| async { Problem::Method })
+        .with_state(Arc::clone(admin))
+}
+
+fn no_such_page() -> Problem {
+    Problem::NotFound("there is no such page".to_owned())
 }
 
 fn operations() -> Router<Arc<Admin>> {
     let described = Router::new().route("/openapi.json", get(|_caller: Caller| async { Json(openapi()) }));
     ROUTES.iter().fold(described, |router, route| router.route(route.path, (route.handler)()))
-}
-
-fn finished(routes: Router<Arc<Admin>>, admin: &Arc<Admin>) -> Router {
-    routes
-        .fallback(|_caller: Caller| async { Problem::NotFound("there is no such page".to_owned()) })
-        .method_not_allowed_fallback(|_caller: Caller| async { Problem::Method })
-        .with_state(Arc::clone(admin))
 }
 
 /// The API in OpenAPI 3.1 [OpenAPI 3.1.1], from the types that it reads and writes.

@@ -9,6 +9,7 @@ mod tools;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -49,6 +50,17 @@ async fn mark(_caller: Caller) -> Response {
 
 async fn style(_caller: Caller) -> Response {
     ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], STYLE).into_response()
+}
+
+/// What is answered where nothing is: a page for a browser, and for a program what the API says.
+pub(super) fn refused(admin: &Admin, caller: &Caller, request: &Request, problem: Problem) -> Response {
+    let accepted = request.headers().get_all(header::ACCEPT).iter().filter_map(|accept| accept.to_str().ok());
+    let is_browser = accepted.into_iter().any(|accept| accept.contains("text/html"));
+    if is_browser && !request.uri().path().starts_with("/v1/") {
+        answer(admin, caller, Err(problem))
+    } else {
+        problem.into_response()
+    }
 }
 
 /// A page, or the page that says what went wrong.

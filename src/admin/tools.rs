@@ -12,7 +12,7 @@ use super::body::Asked;
 use super::caller::{Caller, Target};
 use super::problem::Problem;
 use super::shadow::{InShadow, Shadowed};
-use crate::call::{Drift, PersonAction, ResourceKind};
+use crate::call::{PersonAction, ResourceKind};
 use crate::classify::catalog::{self, Entry, UpstreamKind};
 use crate::definitions::difference;
 use crate::definitions::{Definitions, Standing};
@@ -91,8 +91,8 @@ pub struct Tool {
     pub first: Option<String>,
     /// The digest of the definition that is served.
     pub served: Option<String>,
-    /// How what is served differs from what it is held to, or what is served where that is suspicious in itself; lines
-    /// that begin with `-`, `+` or a space. Absent where the words are not kept.
+    /// How what is served differs from what it is held to, in lines that begin with `-`, `+` or a space; what is served,
+    /// where it is suspicious in itself. Absent where the words are not kept.
     pub difference: Option<String>,
 }
 
@@ -202,7 +202,7 @@ fn tool(definitions: &Definitions, entry: &Entry) -> Tool {
     }
 }
 
-/// How what is served differs from what a tool is held to; none where the words of either are not kept.
+/// How what is served differs from what a tool is held to, or what it says; none where the words of either are not kept.
 async fn differs(definitions: &Definitions, upstream: &str, tool: &Tool) -> Result<Option<String>, Problem> {
     let Some(served) = &tool.served else { return Ok(None) };
     let sights = &definitions.sights;
@@ -211,11 +211,8 @@ async fn differs(definitions: &Definitions, upstream: &str, tool: &Tool) -> Resu
         async move { sights.words(upstream, &tool.name, &digest).await.map_err(Problem::Unavailable) }
     };
     let Some(after) = words(served).await? else { return Ok(None) };
-    let suspicious = [Drift::HiddenText, Drift::LooksAlike, Drift::Unpinned].map(Drift::as_str);
-    if tool.drift.as_deref().is_some_and(|drift| suspicious.contains(&drift)) {
-        return Ok(Some(difference::told(&after)));
+    if let Some(held_to) = tool.pin.as_deref().or(tool.first.as_deref()).filter(|digest| *digest != served) {
+        return Ok(words(held_to).await?.map(|before| difference::difference(&before, &after)));
     }
-    let Some(held_to) = tool.pin.as_deref().or(tool.first.as_deref()) else { return Ok(None) };
-    let before = words(held_to).await?;
-    Ok(before.map(|before| difference::difference(&before, &after)))
+    Ok(Some(difference::told(&after)))
 }

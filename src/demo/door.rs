@@ -177,12 +177,13 @@ impl Inside {
         }
         let own = format!("http://{}", self.authority);
         for origin in head.headers.get_all(ORIGIN) {
-            let is_own = origin.as_bytes() == own.as_bytes();
-            inner = if is_own {
-                inner.header(ORIGIN, format!("https://{INNER}"))
+            // Whoever else it is, it is not the listener itself.
+            let named = if origin.as_bytes() == own.as_bytes() {
+                format!("https://{INNER}")
             } else {
-                inner.header(ORIGIN, origin)
+                "null".to_owned()
             };
+            inner = inner.header(ORIGIN, named);
         }
         self.person.send(inner.body(Full::new(body))?).await
     }

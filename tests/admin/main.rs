@@ -11,6 +11,7 @@
 mod agents;
 mod command;
 mod console;
+mod door;
 mod doors;
 mod harness;
 mod records;

@@ -46,9 +46,13 @@ pub(super) struct Ordered {
 pub(super) async fn list(
     State(admin): State<Arc<Admin>>,
     caller: Caller,
-    Asked(find): Asked<Find>,
+    asked: Result<Asked<Find>, Problem>,
 ) -> Response {
-    answer(&admin, &caller, all(&admin, &caller, &find).await)
+    let made = match asked {
+        Ok(Asked(find)) => all(&admin, &caller, &find).await,
+        Err(problem) => Err(problem),
+    };
+    answer(&admin, &caller, made)
 }
 
 async fn all(admin: &Admin, caller: &Caller, find: &Find) -> Result<Markup, Problem> {
@@ -61,7 +65,7 @@ async fn all(admin: &Admin, caller: &Caller, find: &Find) -> Result<Markup, Prob
     }
     let content = html! {
         form class="search" method="get" action="/" role="search" {
-            label { "Find" input type="search" name="q" value=(find.q) placeholder="id, owner, team, purpose"; }
+            label { "Find" input type="search" name="q" value=(find.q) placeholder="id, owner, team, purpose" size="26"; }
             label { "State"
                 select name="state" {
                     @for state in ["", "active", "read-only", "suspended", "review-overdue", "retired"] {
@@ -90,10 +94,10 @@ fn table(agents: &[&Agent], last: &[Option<Markup>], token: &str) -> Markup {
                         th scope="row" { a href={ "/agents/" (segment(&agent.id)) } { (text(path(&agent.id))) } div class="quiet" { (text(&agent.purpose)) } }
                         td data-label="State" { (badge(&agent.state)) }
                         td data-label="Autonomy" { (text(&agent.autonomy)) }
-                        td data-label="Team" { (text(or_dash(&agent.team))) }
+                        td data-label="Team" { (text(&agent.team)) }
                         td data-label="Owner" { (text(agent.owner.business.as_deref().unwrap_or("nobody"))) }
-                        td data-label="Review due" { @match &agent.review_due { Some(day) => time datetime=(day) { (day) }, None => "–" } }
-                        td data-label="Last call" { @match last { Some(last) => (last), None => "–" } }
+                        td data-label="Review due" { @if let Some(day) = &agent.review_due { time datetime=(day) { (day) } } }
+                        td data-label="Last call" { @if let Some(last) = last { (last) } }
                         td data-label="Order" { (order(agent, token)) }
                     }
                 }
@@ -199,9 +203,9 @@ pub(super) async fn suspend(
     State(admin): State<Arc<Admin>>,
     caller: Caller,
     Path(name): Path<String>,
-    Filled(ordered): Filled<Ordered>,
+    filled: Result<Filled<Ordered>, Problem>,
 ) -> Response {
-    carried(&admin, &caller, What::Suspend, &name, &ordered).await
+    carried(&admin, &caller, What::Suspend, &name, filled).await
 }
 
 /// `POST /agents/{id}/resume`
@@ -209,17 +213,24 @@ pub(super) async fn resume(
     State(admin): State<Arc<Admin>>,
     caller: Caller,
     Path(name): Path<String>,
-    Filled(ordered): Filled<Ordered>,
+    filled: Result<Filled<Ordered>, Problem>,
 ) -> Response {
-    carried(&admin, &caller, What::Resume, &name, &ordered).await
+    carried(&admin, &caller, What::Resume, &name, filled).await
 }
 
-async fn carried(admin: &Admin, caller: &Caller, what: What, name: &str, ordered: &Ordered) -> Response {
-    let done = match page::own(admin, caller, &ordered.token) {
-        Ok(()) => agents::ordered(admin, caller, what, name, &ordered.reason).await,
-        Err(problem) => Err(problem),
+async fn carried(
+    admin: &Admin,
+    caller: &Caller,
+    what: What,
+    name: &str,
+    filled: Result<Filled<Ordered>, Problem>,
+) -> Response {
+    let done = async {
+        let Filled(ordered) = filled?;
+        page::own(admin, caller, &ordered.token)?;
+        agents::ordered(admin, caller, what, name, &ordered.reason).await
     };
-    match done {
+    match done.await {
         Ok(done) => see_other(&format!("/agents/{}", segment(&done.agent.id))),
         Err(problem) => answer(admin, caller, Err(problem)),
     }

@@ -8,7 +8,7 @@ use maud::{Markup, html};
 use serde_json::Value;
 
 use super::answer;
-use super::page::{self, Place, badge, or_dash, path, segment, text, time, would_be};
+use super::page::{self, Place, badge, path, segment, text, time, would_be};
 use crate::admin::Admin;
 use crate::admin::body::Asked;
 use crate::admin::caller::Caller;
@@ -36,9 +36,13 @@ const WOULD_BE: [&str; 5] = ["", "any", "held", "denied", "limited"];
 pub(super) async fn list(
     State(admin): State<Arc<Admin>>,
     caller: Caller,
-    Asked(wanted): Asked<Wanted>,
+    asked: Result<Asked<Wanted>, Problem>,
 ) -> Response {
-    answer(&admin, &caller, found(&admin, &caller, &wanted).await)
+    let made = match asked {
+        Ok(Asked(wanted)) => found(&admin, &caller, &wanted).await,
+        Err(problem) => Err(problem),
+    };
+    answer(&admin, &caller, made)
 }
 
 async fn found(admin: &Admin, caller: &Caller, wanted: &Wanted) -> Result<Markup, Problem> {
@@ -65,7 +69,7 @@ async fn found(admin: &Admin, caller: &Caller, wanted: &Wanted) -> Result<Markup
                     }
                 }
             }
-            label { "Trace" input name="trace" value=(given(&wanted.trace)) placeholder="32 hexadecimal digits" size="34"; }
+            label { "Trace" input name="trace" value=(given(&wanted.trace)) placeholder="32 hexadecimal digits" size="30"; }
             label { "From (UTC)" input name="from" value=(given(&wanted.from)) placeholder="2026-11-20T12:00"; }
             label { "To (UTC)" input name="to" value=(given(&wanted.to)) placeholder="2026-11-20T13:00"; }
             button { "Find" }
@@ -112,12 +116,12 @@ pub(super) fn table(records: &[Record]) -> Markup {
                 @for record in records {
                     tr {
                         th scope="row" { a href={ "/records/" (record.call) } { (time(&record.at)) } }
-                        td data-label="Type" { (text(&record.kind)) }
-                        td data-label="Agent" { (text(or_dash(path(&record.agent)))) }
-                        td data-label="Called" { (called(&record.upstream, &record.tool)) @if !record.class.is_empty() { " " span class="quiet" { (text(&record.class)) } } }
-                        td data-label="Outcome" { (badge(&record.outcome)) @if !record.would_be.is_empty() { " " (would_be(&record.would_be)) } }
-                        td data-label="Rule" { (text(or_dash(&record.rule))) }
-                        td data-label="Why" class="why" { (text(or_dash(&record.reason))) }
+                        td data-label="Type" class="word" { (text(&record.kind)) }
+                        td data-label="Agent" class="name" { (text(path(&record.agent))) }
+                        td data-label="Called" class="name" { (called(&record.upstream, &record.tool)) @if !record.class.is_empty() { " " span class="quiet" { (text(&record.class)) } } }
+                        td data-label="Outcome" { @if !record.outcome.is_empty() { (badge(&record.outcome)) } @if !record.would_be.is_empty() { " " (would_be(&record.would_be)) } }
+                        td data-label="Rule" { (text(&record.rule)) }
+                        td data-label="Why" class="why" { (text(&record.reason)) }
                     }
                 }
             }
@@ -127,7 +131,7 @@ pub(super) fn table(records: &[Record]) -> Markup {
 
 fn called(upstream: &str, tool: &str) -> Markup {
     html! {
-        @if upstream.is_empty() && tool.is_empty() { "–" } @else {
+        @if !upstream.is_empty() || !tool.is_empty() {
             span class="mono" { (text(upstream)) @if !tool.is_empty() { wbr; "." (text(tool)) } }
         }
     }
@@ -167,18 +171,17 @@ fn verdict(call: &Call) -> Markup {
     let policies = call.policies.join(", ");
     let shadowed = call.would_be.as_ref();
     let would = |name: &str| shadowed.and_then(|would_be| would_be.get(name)).and_then(Value::as_str);
-    let rows: [(&str, &str); 7] = [
+    let rows: [(&str, &str); 6] = [
         ("Rule", &call.rule),
-        ("Policies", &policies),
-        ("Why", &call.reason),
-        ("Stopped at", call.stage.as_deref().unwrap_or_default()),
-        ("Ended", call.ended.as_deref().unwrap_or_default()),
         ("Owner", &call.owner),
         ("Team", &call.team),
+        ("Stopped at", call.stage.as_deref().unwrap_or_default()),
+        ("Ended", call.ended.as_deref().unwrap_or_default()),
+        ("Policies", &policies),
     ];
     html! {
         section class="verdict" {
-            p class="state" { (badge(&call.outcome)) " " (called(&call.upstream, &call.tool)) }
+            p class="state" { (badge(&call.outcome)) " " (called(&call.upstream, &call.tool)) @if !call.reason.is_empty() { ": " (text(&call.reason)) } }
             @if let Some(outcome) = would("outcome") {
                 p class="problem" {
                     "It passed because of shadow. Enforced, it " (would_be(outcome)) " by " strong { (text(would("rule").unwrap_or_default())) }
@@ -188,13 +191,16 @@ fn verdict(call: &Call) -> Markup {
             dl {
                 div { dt { "Agent" } dd { a href={ "/agents/" (segment(&call.agent)) } { (text(&call.agent)) } } }
                 @for (name, value) in rows { @if !value.is_empty() { div { dt { (name) } dd { (text(value)) } } } }
-                @for (name, value) in call.evidence.as_object().into_iter().flatten() {
-                    div { dt { "Evidence: " (text(name)) } dd { (evidence(value)) } }
-                }
                 @if let Some(trace) = &call.trace_id {
                     div { dt { "Trace" } dd class="mono" { a href={ "/records?trace=" (trace) } { (trace) } } }
                 }
                 div { dt { "Record" } dd class="mono id" { (text(&call.id)) } }
+            }
+            h3 { "Evidence" }
+            dl {
+                @for (name, value) in call.evidence.as_object().into_iter().flatten() {
+                    div { dt { (text(name)) } dd { (evidence(value)) } }
+                }
             }
         }
     }

@@ -7,7 +7,7 @@ use axum::response::Response;
 use maud::{Markup, html};
 
 use super::answer;
-use super::page::{self, Place, or_dash, segment, text, time, would_be};
+use super::page::{self, Place, segment, text, time, would_be};
 use crate::admin::Admin;
 use crate::admin::caller::Caller;
 use crate::admin::problem::Problem;
@@ -59,7 +59,7 @@ fn table(counts: &[Count]) -> Markup {
                 @for count in counts {
                     tr {
                         th scope="row" { a href={ "/records?would_be=" (count.outcome) "&upstream=" (segment(&count.upstream)) } { (text(&count.upstream)) } }
-                        td data-label="Rule" { (text(or_dash(&count.rule))) }
+                        td data-label="Rule" { (text(&count.rule)) }
                         td data-label="Outcome" { (would_be(&count.outcome)) }
                         td data-label="Calls" { (count.calls) }
                         td data-label="Agents" { (count.agents) }

@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::response::Response;
 use maud::{Markup, html};
 
-use super::page::{self, Place, badge, or_dash, segment, text};
+use super::page::{self, Place, badge, segment, text};
 use super::{answer, shadow};
 use crate::admin::Admin;
 use crate::admin::body::Asked;
@@ -23,9 +23,13 @@ const DIGEST_CHARS: usize = 19;
 pub(super) async fn list(
     State(admin): State<Arc<Admin>>,
     caller: Caller,
-    Asked(wanted): Asked<Wanted>,
+    asked: Result<Asked<Wanted>, Problem>,
 ) -> Response {
-    answer(&admin, &caller, found(&admin, &caller, &wanted).await)
+    let made = match asked {
+        Ok(Asked(wanted)) => found(&admin, &caller, &wanted).await,
+        Err(problem) => Err(problem),
+    };
+    answer(&admin, &caller, made)
 }
 
 async fn found(admin: &Admin, caller: &Caller, wanted: &Wanted) -> Result<Markup, Problem> {
@@ -37,8 +41,11 @@ async fn found(admin: &Admin, caller: &Caller, wanted: &Wanted) -> Result<Markup
     let content = html! {
         p class="count" {
             (total) " entries of " (upstreams.len()) " upstreams that you may see; "
-            @if drifted > 0 { strong { (drifted) " have drifted" } ": until they are pinned anew, each counts as external and of consequence 3 at least" }
-            @else { "none has drifted" }
+            @match drifted {
+                0 => "none has drifted",
+                1 => { strong { "1 has drifted" } ": until it is pinned anew, it counts as external and of consequence 3 at least" },
+                more => { strong { (more) " have drifted" } ": until they are pinned anew, each counts as external and of consequence 3 at least" },
+            }
             "."
         }
         @for upstream in &upstreams { (section(upstream, upstreams.len() == 1 || total <= SHOWN_MAX)) }
@@ -93,7 +100,7 @@ fn table(tools: &[&Tool]) -> Markup {
                             @if tool.conditions > 0 { span class="quiet" title="conditions on the arguments may set another class or consequence" { " *" } }
                         }
                         td data-label="Consequence" { (tool.consequence) @if !tool.reversible && tool.class != "read" { span class="quiet" { " not reversible" } } }
-                        td data-label="Effects" { (or_dash(&tool.effects.join(", "))) }
+                        td data-label="Effects" { (tool.effects.join(", ")) }
                         td data-label="Definition" { (standing(tool)) }
                     }
                 }
@@ -131,7 +138,7 @@ fn digest(digest: Option<&str>) -> Markup {
 fn lines(difference: &str) -> Markup {
     html! {
         details class="difference" open {
-            summary { "What is served" }
+            summary { @if difference.lines().any(|line| line.starts_with(['+', '-'])) { "How what is served differs" } @else { "What is served" } }
             pre tabindex="0" {
                 @for line in difference.lines() {
                     @match line.as_bytes().first() {

@@ -67,11 +67,13 @@ pub(super) fn row(bytes: &[u8], segment: u64, offset: u64) -> Option<Row> {
         owner: cut(line.owner),
         team: cut(line.team),
         upstream: cut(line.upstream),
-        tool: or(line.tool, line.asked),
+        // What the catalogue does not name is found by what the agent asked for.
+        tool: if line.asked.is_empty() { cut(line.tool) } else { cut(line.asked) },
         class: cut(line.class),
         outcome: or(line.decision.outcome, line.status),
         // Where shadow let a call pass, the rule that is looked for is the one that would have stopped it.
-        reason: or(or(line.reason, line.would_be.reason).into(), line.decision.reason),
+        // The word of a stage says less than the sentence of policy.
+        reason: or(or(line.would_be.reason, line.decision.reason).into(), line.reason),
         rule: or(line.would_be.rule, line.decision.rule),
         would_be: cut(line.would_be.outcome),
         run: cut(line.run),
