@@ -270,25 +270,45 @@ def test_what_others_wrote_is_shown_literally_and_does_nothing(olga: Visit, gate
     olga.shoots("hidden-characters")
 
 
-def test_no_script_runs_whatever_puts_it_there(browser: Browser, gateway: Gateway) -> None:
+PUT_BY_MARKUP = "() => document.body.setAttribute('onclick', \"document.title = 'taken'\")"
+PUT_BY_SCRIPT = """() => {
+  const trusted = trustedTypes.createPolicy('own', {createScript: text => text});
+  const script = document.createElement('script');
+  script.text = trusted.createScript("document.title = 'taken'");
+  document.body.append(script);
+}"""
+PUT_BY_IMAGE = "() => { document.body.append(Object.assign(new Image(), {src: 'https://outside.test/?all'})) }"
+
+
+def test_no_script_runs_and_nothing_leaves_whatever_puts_it_there(browser: Browser, gateway: Gateway) -> None:
     with Visit(browser, gateway, OLGA) as visit:
         page = visit.goes("/")
-        put = "() => { const it = document.createElement('script'); it.text = 'document.title = 1'; document.body.append(it) }"
         with pytest.raises(Exception, match="TrustedScript"):
+            page.evaluate(PUT_BY_MARKUP)
+        for put, directive in ((PUT_BY_SCRIPT, "script-src"), (PUT_BY_IMAGE, "img-src")):
+            visit.complaints.clear()
             page.evaluate(put)
-        with pytest.raises(Exception, match="TrustedScript"):
-            page.evaluate("() => document.body.setAttribute('onclick', \"document.title = 'taken'\")")
-        page.locator("main").click(position={"x": 2, "y": 2})
+            until("the browser's complaint", lambda: (page.wait_for_timeout(20), visit.complaints)[1])
+            assert all(directive in said for said in visit.complaints), visit.complaints
         expect(page).to_have_title("Agents · Holdpoint")
-        assert any("Content Security Policy" in said for said in visit.complaints), visit.complaints
         visit.complaints.clear()
 
 
-def test_what_is_in_shadow_is_said_on_every_page(olga: Visit) -> None:
+def test_what_is_in_shadow_is_said_on_every_page(olga: Visit, gateway: Gateway) -> None:
     for path in PAGES:
         banner = olga.goes(path).get_by_role("complementary", name="In shadow")
         for told in ("Not everything is enforced", "notes", "first", SHADOWED, "14 days left"):
             expect(banner).to_contain_text(told)
+    passed = {"upstream": "notes", "rule": "high-consequence", "outcome": "held", "calls": 1, "agents": 1}
+    assert json.loads(fetch(gateway, OLGA, f"{console(gateway)}/v1/shadow"))["would_be"] == [passed]
+    assert json.loads(fetch(gateway, PAY, f"{console(gateway)}/v1/shadow"))["would_be"] == []
+    page = olga.goes("/shadow")
+    expect(page.get_by_role("row", name="high-consequence")).to_contain_text("would be held")
+    page.get_by_role("link", name="Each of them").click()
+    expect(page.locator("tbody tr")).to_have_count(1)
+    page.locator("tbody a").first.click()
+    expect(page.locator(".verdict .problem")).to_contain_text("It passed because of shadow")
+    olga.shoots("shadow-story")
     page = olga.goes("/agents/agent%2Froamer")
     expect(page.get_by_role("heading", name="In shadow for this agent")).to_be_visible()
     page = olga.goes("/agents/agent%2Fsupport")

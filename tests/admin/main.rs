@@ -15,3 +15,4 @@ mod door;
 mod doors;
 mod harness;
 mod records;
+mod tools;

@@ -12,6 +12,7 @@ use super::page::{self, Place, badge, path, segment, text, time, would_be};
 use crate::admin::Admin;
 use crate::admin::body::Asked;
 use crate::admin::caller::Caller;
+use crate::admin::literal;
 use crate::admin::problem::Problem;
 use crate::admin::records::{self as told, Call, Record, Wanted};
 
@@ -120,8 +121,8 @@ pub(super) fn table(records: &[Record]) -> Markup {
                         td data-label="Agent" class="name" { (text(path(&record.agent))) }
                         td data-label="Called" class="name" { (called(&record.upstream, &record.tool)) @if !record.class.is_empty() { " " span class="quiet" { (text(&record.class)) } } }
                         td data-label="Outcome" { @if !record.outcome.is_empty() { (badge(&record.outcome)) } @if !record.would_be.is_empty() { " " (would_be(&record.would_be)) } }
-                        td data-label="Rule" { (text(&record.rule)) }
-                        td data-label="Why" class="why" { (text(&record.reason)) }
+                        td data-label="Rule" class="rule" { (text(&record.rule)) }
+                        td data-label="Why" class="why" { @if !record.reason.is_empty() { div title=(literal::plain(&record.reason)) { (text(&record.reason)) } } }
                     }
                 }
             }
@@ -181,7 +182,8 @@ fn verdict(call: &Call) -> Markup {
     ];
     html! {
         section class="verdict" {
-            p class="state" { (badge(&call.outcome)) " " (called(&call.upstream, &call.tool)) @if !call.reason.is_empty() { ": " (text(&call.reason)) } }
+            p class="state" { (badge(&call.outcome)) " " (called(&call.upstream, &call.tool)) }
+            @if !call.reason.is_empty() { p { (text(&call.reason)) } }
             @if let Some(outcome) = would("outcome") {
                 p class="problem" {
                     "It passed because of shadow. Enforced, it " (would_be(outcome)) " by " strong { (text(would("rule").unwrap_or_default())) }
@@ -196,7 +198,7 @@ fn verdict(call: &Call) -> Markup {
                 }
                 div { dt { "Record" } dd class="mono id" { (text(&call.id)) } }
             }
-            h3 { "Evidence" }
+            h2 class="minor" { "Evidence" }
             dl {
                 @for (name, value) in call.evidence.as_object().into_iter().flatten() {
                     div { dt { (text(name)) } dd { (evidence(value)) } }

@@ -53,6 +53,7 @@ pub(super) fn row(bytes: &[u8], segment: u64, offset: u64) -> Option<Row> {
     let id = RecordId::from_u128(id.as_u128());
     let at: SystemTime = OffsetDateTime::parse(&line.ts, &Rfc3339).ok()?.into();
     let or = |one: Cow<'_, str>, other: Cow<'_, str>| cut(if one.is_empty() { other } else { one });
+    let ordered = line.kind == "admin";
     let closes = if line.kind == "outcome" { uuid::Uuid::try_parse(&line.intent).ok() } else { None };
     Some(Row {
         id,
@@ -72,8 +73,11 @@ pub(super) fn row(bytes: &[u8], segment: u64, offset: u64) -> Option<Row> {
         class: cut(line.class),
         outcome: or(line.decision.outcome, line.status),
         // Where shadow let a call pass, the rule that is looked for is the one that would have stopped it.
-        // The word of a stage says less than the sentence of policy.
-        reason: or(or(line.would_be.reason, line.decision.reason).into(), line.reason),
+        // What a person says is why; of a call, the sentence of policy says more than the word of a stage.
+        reason: match ordered {
+            true => or(line.reason, line.decision.reason),
+            false => or(or(line.would_be.reason, line.decision.reason).into(), line.reason),
+        },
         rule: or(line.would_be.rule, line.decision.rule),
         would_be: cut(line.would_be.outcome),
         run: cut(line.run),
