@@ -67,7 +67,9 @@ pub enum NoLine {
     #[error("the audit has another line in its place: run `holdpoint audit verify`")]
     Changed,
     /// Too many segments would have to be decompressed for it.
-    #[error("the story is in more than {STORY_ARCHIVES_MAX} archived segments: read the others with `zstdcat`")]
+    #[error(
+        "the story is in more than {STORY_ARCHIVES_MAX} archived segments: read the others with `zstdcat`"
+    )]
     TooFar,
     /// The story weighs too much to be told whole.
     #[error("the story is longer than {STORY_BYTES_MAX} bytes")]
@@ -207,9 +209,11 @@ impl Reading<'_> {
             None if self.archives == STORY_ARCHIVES_MAX => return Err(NoLine::TooFar),
             None => {
                 self.archives += 1;
-                Lines::open(&segment::archived(self.dir, row.segment), 0).map_err(|error| match error.kind() {
-                    io::ErrorKind::NotFound => NoLine::Gone,
-                    _ => NoLine::Unreadable,
+                Lines::open(&segment::archived(self.dir, row.segment), 0).map_err(|error| {
+                    match error.kind() {
+                        io::ErrorKind::NotFound => NoLine::Gone,
+                        _ => NoLine::Unreadable,
+                    }
                 })?
             }
         };

@@ -84,7 +84,8 @@ fn scan(bytes: &[u8]) -> Option<Line<'_>> {
     members(bytes, |name, value| {
         let place = match name {
             b"seq" => {
-                line.seq = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()).unwrap_or_default();
+                line.seq =
+                    std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()).unwrap_or_default();
                 return;
             }
             b"agent" => return line.agent = member(value, b"id"),
@@ -97,7 +98,10 @@ fn scan(bytes: &[u8]) -> Option<Line<'_>> {
                 return;
             }
             b"would_be" => return line.would_be = member(value, b"outcome"),
-            b"input" => return line.team = find(value, b"agent").map(|agent| member(agent, b"team")).unwrap_or_default(),
+            b"input" => {
+                return line.team =
+                    find(value, b"agent").map(|agent| member(agent, b"team")).unwrap_or_default();
+            }
             b"ts" => &mut line.ts,
             b"id" => &mut line.id,
             b"type" => &mut line.kind,
@@ -290,7 +294,8 @@ mod tests {
 
     #[test]
     fn a_line_is_read_alike_in_passing_and_the_slow_way() {
-        let head = format!(r#""seq":8,"ts":"2026-11-21T01:02:03.5Z","id":"{ID}","type":"intent","trace_id":"{ID}""#);
+        let head =
+            format!(r#""seq":8,"ts":"2026-11-21T01:02:03.5Z","id":"{ID}","type":"intent","trace_id":"{ID}""#);
         let members = [
             r#""owner":"a\"b\\","tool":"\u00fc\ud83d\ude00","class":"\\""#,
             r#""agent":{"id":"x","instance":"}"},"input":{"a":[{"agent":{"team":"no"}}],"agent":{"x":["]"],"team":"care"}}"#,

@@ -182,7 +182,9 @@ pub(super) fn marks(rows: &[Row]) -> Vec<String> {
             ('u', &row.upstream),
             ('w', &row.would_be),
         ];
-        texts.extend(named.into_iter().filter(|(_, text)| !text.is_empty()).map(|(tag, text)| ((tag, &**text), ())));
+        texts.extend(
+            named.into_iter().filter(|(_, text)| !text.is_empty()).map(|(tag, text)| ((tag, &**text), ())),
+        );
     }
     if texts.keys().any(|(tag, _)| *tag == 'w') {
         texts.insert(('w', ""), ());

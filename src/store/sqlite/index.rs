@@ -279,7 +279,9 @@ fn newest(marks: &[String], filter: &Filter, before: u64) -> QueryBuilder<Databa
     };
     match marks.split_first() {
         None => {
-            query.push("SELECT first FROM block INDEXED BY block_time WHERE first < ").push_bind(signed(before));
+            query
+                .push("SELECT first FROM block INDEXED BY block_time WHERE first < ")
+                .push_bind(signed(before));
             within(&mut query);
             query.push(" ORDER BY first DESC");
         }
