@@ -193,7 +193,7 @@ MORE: Json = {
     "trust": {"identity": {"cert": "pki/gateway.pem", "key": "pki/gateway-key.pem"}, "domains": DOMAINS},
     "people": "people.yaml",
     "store": {"sqlite": "state/holdpoint.db"},
-    "audit": {"dir": "state/audit", "free_bytes_min": FREE_BYTES_MIN},
+    "audit": {"dir": "state/audit", "free_bytes_min": f"{FREE_BYTES_MIN >> 20}MiB"},
 }
 
 
