@@ -86,28 +86,16 @@ impl FromRequestParts<Arc<Admin>> for Caller {
 
 /// Records who came with a certificate and without an entry; a flood of them is folded.
 fn stranger(admin: &Admin, id: &AgentId, serial: &str, address: SocketAddr) {
-    let evidence = admin.evidence();
-    let refusal = Refusal::of_connection("unknown-person");
-    let Some(folded) = evidence.folds.admit(refusal) else { return };
-    let mut members = Members::default();
-    members.text("action", "view");
-    members.object("by", |members| {
+    let rule = "unknown-person";
+    admin.evidence().stranger_refused(rule, rule, Some(address), |members| {
         members.text("kind", "unknown");
         members.text("id", id.as_str());
         members.text("instance", serial);
     });
-    members.plain("peer", address);
-    members.text("reason", "unknown-person");
-    members.number("folded", folded);
-    members.object("decision", |members| {
-        members.text("outcome", "denied");
-        members.text("rule", "unknown-person");
-    });
-    evidence.ledger.append_detached(Entry::new(Kind::Admin, None, members));
 }
 
 /// The rule of the machine's own socket, as records name it.
-const LOCAL: &str = "local-socket";
+pub(super) const LOCAL: &str = "local-socket";
 
 impl Caller {
     /// Who it is, for the store.
