@@ -18,7 +18,7 @@ from gateway import READER, SUPPORT, Agent, Gateway, Person
 from parts import CACHE, CACHE_ROOT, HERE, Json, Upstream, until
 
 CHROMIUM = "/usr/bin/chromium"
-DESKTOP, PHONE = {"width": 1360, "height": 850}, {"width": 390, "height": 844}
+DESKTOP, PHONE = {"width": 1280, "height": 480}, {"width": 390, "height": 844}
 OLGA = Person("olga", roles=["admin"])
 PAY = Person("pay", roles=["approver"], teams=["payments"])
 ROAMER = Agent("agent/roamer", groups=["first"])

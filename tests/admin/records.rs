@@ -138,6 +138,8 @@ async fn the_api_describes_every_route_it_has() {
         ("/v1/health", "get"),
         ("/v1/records", "get"),
         ("/v1/records/{id}", "get"),
+        ("/v1/shadow", "get"),
+        ("/v1/tools", "get"),
     ];
     let paths = described["paths"].as_object().unwrap();
     assert_eq!(paths.len(), expected.len());

@@ -183,7 +183,7 @@ fn verdict(call: &Call) -> Markup {
     html! {
         section class="verdict" {
             p class="state" { (badge(&call.outcome)) " " (called(&call.upstream, &call.tool)) }
-            @if !call.reason.is_empty() { p { (text(&call.reason)) } }
+            @if !call.reason.is_empty() && would("detail") != Some(&call.reason) { p { (text(&call.reason)) } }
             @if let Some(outcome) = would("outcome") {
                 p class="problem" {
                     "It passed because of shadow. Enforced, it " (would_be(outcome)) " by " strong { (text(would("rule").unwrap_or_default())) }
