@@ -150,7 +150,7 @@ pub(super) async fn told(admin: &Admin, caller: &Caller) -> Result<Told, Problem
         agents: agents.len(),
     };
     let mut would_be: Vec<Count> = counted.into_iter().map(count).collect();
-    would_be.sort_by(|a, b| b.calls.cmp(&a.calls));
+    would_be.sort_by_key(|count| std::cmp::Reverse(count.calls));
     Ok(Told {
         in_force: InShadow::now(admin),
         since: moment(since.into()),
