@@ -228,7 +228,7 @@ async fn linger(scene: &Scene) -> Result<(), Failure> {
          curl --cacert pki/example.org.pem --cert pki/assistant.pem --key pki/assistant-key.pem \\\n       \
          https://localhost:{}/billing/v1/invoices/1001\n  curl http://{health}/metrics\n  \
          holdpoint audit tail state/audit --follow\n  holdpoint policy can --agent reporter --config holdpoint.yaml\n  \
-         holdpoint agents suspend assistant --reason 'trying it' --config holdpoint.yaml",
+         holdpoint agents suspend agent/assistant --reason 'trying it' --addr \"unix://$PWD/admin.sock\"",
         door.link(),
         admin.port(),
         agents.port()
