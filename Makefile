@@ -9,7 +9,7 @@ BIN := $(abspath $(CARGO_TARGET_DIR))/release/holdpoint
 TEST_LINTS := $(addprefix -A clippy::,expect_used indexing_slicing panic string_slice too_many_lines type_complexity \
 	unreachable unwrap_used disallowed_methods)
 
-.PHONY: help build demo test lint unit integration differentials conformance sdk-matrix fuzz gate bench bench-growth
+.PHONY: help build demo test lint unit integration differentials console conformance sdk-matrix fuzz gate bench bench-growth
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ integration: build ## real SDKs, servers, nginx, curl and the OpenTelemetry Coll
 
 differentials: build ## JSONTestSuite and requests of our own: nothing is judged otherwise than Go, Node, Python and Rust read it
 	HOLDPOINT_BIN=$(BIN) integration/run.sh quick -s test_differentials.py
+
+console: build ## the console in real Chromium, by keyboard and on a phone; says where the screenshots are
+	HOLDPOINT_BIN=$(BIN) integration/run.sh quick test_console.py
 
 fuzz: ## decoding under coverage-guided fuzzing: each target for FUZZ_SECONDS (30), two at a time
 	fuzz/run.sh

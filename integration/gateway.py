@@ -17,6 +17,7 @@ import yaml
 from parts import CACHE_ROOT, REPOSITORY, Json, Process, Upstream, free_port, until
 
 DOMAIN = "example.org"
+PEOPLE_DOMAIN = "people.example.org"
 OWNERS = {"business": "ana@example.org", "technical": "sre@example.org", "risk": "risk@example.org"}
 
 
@@ -70,6 +71,20 @@ class Agent:
         }
 
 
+@dataclass
+class Person:
+    """Somebody who looks after agents."""
+
+    name: str
+    roles: list[str] = field(default_factory=list)
+    teams: list[str] = field(default_factory=list)
+
+    def entry(self) -> Json:
+        """Their entry among the people."""
+        who = {"id": f"spiffe://{PEOPLE_DOMAIN}/{self.name}", "email": f"{self.name}@{DOMAIN}"}
+        return {**who, "roles": self.roles, "teams": self.teams}
+
+
 SUPPORT = Agent("agent/support")
 READER = Agent("agent/reader", autonomy="read-only")
 STRANGER = Agent("agent/stranger")  # has a certificate of the trust domain and is not in the registry
@@ -82,12 +97,14 @@ class Gateway:
     directory: Path
     upstreams: list[Upstream]
     agents: list[Agent] = field(default_factory=lambda: [SUPPORT, READER])
+    people: list[Person] = field(default_factory=list)
     limits: list[Json] = field(default_factory=lambda: [{"per": "agent", "rate": "100000/s", "burst": 100000}])
     otlp: str | None = None
     hold_ttl: str | None = None
     more: Json = field(default_factory=dict)
     port: int = field(default_factory=free_port)
     health: int = field(default_factory=free_port)
+    admin: int = field(default_factory=free_port)
     process: Process | None = None
     starts: int = 0
 
@@ -96,6 +113,7 @@ class Gateway:
         self.directory.mkdir(parents=True, exist_ok=True)
         self.issue()
         self.write("agents.yaml", [agent.entry() for agent in self.agents])
+        self.write("people.yaml", [person.entry() for person in self.people])
         for upstream in self.upstreams:
             self.write(f"catalog/{upstream.name}.yaml", {"tools": upstream.catalog})
         self.copy_policies()
@@ -114,6 +132,8 @@ class Gateway:
         holdpoint("pki", "init", "--dir", str(self.pki))
         for agent in [*self.agents, STRANGER]:
             holdpoint("pki", "issue", "--agent", agent.path, "--dir", str(self.pki))
+        for person in self.people:
+            holdpoint("pki", "issue", "--person", person.name, "--dir", str(self.pki))
 
     def write(self, name: str, content: object) -> None:
         """One YAML file below the directory."""
@@ -143,6 +163,24 @@ class Gateway:
             "keys": {"dir": "state/keys"},
             **({"telemetry": telemetry} if self.otlp else {}),
             **self.more,
+        } | (self.for_people() if self.people else {})
+
+    def for_people(self) -> Json:
+        """What people need of the configuration: their trust domain, their listener, and the store."""
+        agents = {"bundle": f"pki/{DOMAIN}.pem", "roles": ["agents"]}
+        people = {"bundle": "pki/people.pem", "roles": ["people"]}
+        return {
+            "trust": {
+                "identity": {"cert": "pki/gateway.pem", "key": "pki/gateway-key.pem"},
+                "domains": {DOMAIN: agents, PEOPLE_DOMAIN: people},
+            },
+            "listeners": [
+                {"name": "agents", "kind": "agents", "address": f"127.0.0.1:{self.port}"},
+                {"name": "health", "kind": "health", "address": f"127.0.0.1:{self.health}"},
+                {"name": "admin", "kind": "admin", "address": f"127.0.0.1:{self.admin}"},
+            ],
+            "people": "people.yaml",
+            "store": {"sqlite": "state/holdpoint.db"},
         }
 
     def upstream(self, upstream: Upstream) -> Json:

@@ -176,6 +176,20 @@ def fastmcp(directory: Path) -> Iterator[Upstream]:
         process.stop()
 
 
+@contextmanager
+def desk(directory: Path) -> Iterator[Upstream]:
+    """An MCP server whose words change once the file `desk.changed` exists."""
+    port, seen = free_port(), directory / "desk.seen"
+    command = [sys.executable, str(HERE / "upstreams/desk.py"), str(port)]
+    env = {"HOLDPOINT_SEEN": str(seen), "HOLDPOINT_CHANGED": str(directory / "desk.changed")}
+    process = Process.start("desk", command, directory / "desk.log", **env)
+    try:
+        process.wait_port(port)
+        yield Upstream("desk", "mcp", f"http://127.0.0.1:{port}/mcp", seen, process, DESK_TOOLS)
+    finally:
+        process.stop()
+
+
 def over_stdio(name: str, command: list[str], directory: Path, catalog: Json) -> Upstream:
     """A server that the gateway itself runs, behind a tee that writes down what it is sent."""
     seen = directory / f"{name}.seen"
@@ -311,6 +325,16 @@ REFERENCE_WRITES = "confirm_delete test_trigger_prompt_change test_trigger_tool_
 REFERENCE_TOOLS = {
     **{name: tool("read") for name in REFERENCE_READS.split()},
     **{name: tool("write", 1) for name in REFERENCE_WRITES.split()},
+}
+DESK_TOOLS = {
+    "lookup_customer": {**tool("read"), "description": "Finds a customer by name."},
+    "read_inbox": tool("read", 1),
+    "send_letter": {
+        **tool("external", 1, sink={"kind": "message", "destinations": ["/to"], "payload": ["/text"]}),
+        "when": [{"destinations": "internal", "class": "write"}],
+    },
+    "close_account": tool("write", 4, effects=["delete"], reversible=False),
+    "pay_refund": tool("write", 3, effects=["spend"], reversible=False),
 }
 NOTES_OPERATIONS = {
     "GET /v1/notes": tool("read"),

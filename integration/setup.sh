@@ -125,7 +125,7 @@ jsontestsuite() {
     [ "$(find "$cache/jsontestsuite/test_parsing" -name '*.json' | wc -l)" = 318 ]
 }
 
-# Debian's nginx, curl and openssl; promtool, and what network tests need. Packages would start an nginx and a Prometheus of
+# Debian's nginx, curl, openssl and Chromium; promtool, and what network tests need. Packages would start an nginx and a Prometheus of
 # their own: policy-rc.d forbids that for the moment.
 debian() {
     local policy=/usr/sbin/policy-rc.d made=no
@@ -137,13 +137,13 @@ debian() {
     if [ $made = yes ]; then trap "rm -f $policy" EXIT; fi
     apt-get update
     DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends nginx-light curl openssl ca-certificates \
-        prometheus nftables iproute2 dnsmasq-base systemd
+        prometheus nftables iproute2 dnsmasq-base systemd chromium fonts-dejavu-core
 }
 
 # debian_is_there: whether every program of those packages is.
 debian_is_there() {
     local program
-    for program in /usr/sbin/nginx curl openssl promtool nft ip dnsmasq systemd-analyze; do
+    for program in /usr/sbin/nginx curl openssl promtool nft ip dnsmasq systemd-analyze chromium; do
         command -v "$program" >/dev/null || return 1
     done
 }
@@ -152,7 +152,7 @@ for tool in python3 node npm go cargo; do
     command -v $tool >/dev/null || { echo "setup: $tool is needed and is not installed" >&2; exit 1; }
 done
 if [ -z "$wanted" ] && ! PATH="$PATH:/usr/sbin" debian_is_there; then
-    echo "setup: installing nginx, curl, openssl, promtool, nft, ip, dnsmasq and systemd-analyze"
+    echo "setup: installing nginx, curl, openssl, promtool, nft, ip, dnsmasq, systemd-analyze and chromium"
     logged debian debian
 fi
 part runner runner "$here/pins/runner.txt"

@@ -12,6 +12,8 @@ pub mod literal;
 mod order;
 mod problem;
 mod records;
+mod shadow;
+mod tools;
 
 pub use api::openapi;
 pub use listen::{People as PeopleListener, local};

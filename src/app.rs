@@ -33,11 +33,10 @@ use crate::forward::breaker::OnChange;
 use crate::health;
 use crate::identify::suspended::Suspensions;
 use crate::identify::svid::{Role, Trust};
-use crate::json::Members;
 use crate::observe::Body;
 use crate::pipeline::{self, Errands, Gateway, listing};
-use crate::record::fold::{Folds, Refusal};
-use crate::record::{Entry, Evidence, Kind, Ledger, OnCommit, Recovered};
+use crate::record::fold::Folds;
+use crate::record::{Evidence, Ledger, OnCommit, Recovered};
 use crate::secret::PseudonymKey;
 use crate::secret::ring::{Purpose, Ring};
 use crate::telemetry::Telemetry;
@@ -303,20 +302,6 @@ impl Handler for Agents {
     }
 
     fn refused(&self, peer: SocketAddr, reason: &'static str, detail: String) {
-        let evidence = &self.gateway.evidence;
-        evidence.telemetry.metrics().connection_refused(reason);
-        let Some(folded) = evidence.folds.admit(Refusal::of_connection(reason)) else { return };
-        let mut members = Members::default();
-        members.text("stage", "accept");
-        members.text("listener", &self.listener);
-        members.plain("peer", peer);
-        members.text("reason", reason);
-        members.text("detail", &detail);
-        members.number("folded", folded);
-        members.object("decision", |members| {
-            members.text("outcome", "denied");
-            members.text("rule", "");
-        });
-        evidence.ledger.append_detached(Entry::new(Kind::Refused, None, members));
+        self.gateway.evidence.connection_refused(&self.listener, peer, reason, &detail);
     }
 }

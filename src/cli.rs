@@ -303,40 +303,57 @@ fn explain(loaded: &Loaded, needle: &str, audit: Option<&Path>) -> Said {
     };
     match crate::record::tail::find(dir, needle) {
         Err(error) => wanting(2, format!("{}: {error}", dir.display())),
-        Ok(records) => match records.iter().find(|record| record.get("input").is_some()) {
-            Some(record) => policy::explain(&loaded.policy, record),
-            None if records.is_empty() => {
-                wanting(1, format!("no record or trace `{needle}` in {}", dir.display()))
-            }
-            None => stopped(loaded, &records),
+        Ok(records) => match refused(&records) {
+            Some(record) if record.get("input").is_some() => policy::explain(&loaded.policy, record),
+            Some(record) => stopped(loaded, record),
+            None => wanting(1, format!("no record or trace `{needle}` in {}", dir.display())),
         },
     }
 }
 
-/// Says what stopped a call before policy was asked, and who answers for its agent.
-fn stopped(loaded: &Loaded, records: &[serde_json::Value]) -> Said {
-    let record = records.iter().find(|record| record.get("stage").is_some()).or(records.first());
+/// The record to explain: of several in a trace the first that did not let its call go, else the first with a decision.
+fn refused(records: &[serde_json::Value]) -> Option<&serde_json::Value> {
+    let halted = |record: &&serde_json::Value| record["type"] == "refused" || record["type"] == "held";
+    let decided = |record: &&serde_json::Value| record.get("input").is_some();
+    records.iter().find(halted).or_else(|| records.iter().find(decided)).or(records.first())
+}
+
+/// Says what stopped a call before policy was asked, what was known of it by then, and who answers for its agent.
+fn stopped(loaded: &Loaded, record: &serde_json::Value) -> Said {
+    let said = |pointer: &str| record.pointer(pointer).and_then(serde_json::Value::as_str);
     let text = |pointer: &str| {
-        let found = record.and_then(|record| record.pointer(pointer)).and_then(serde_json::Value::as_str);
-        crate::admin::literal::plain(found.unwrap_or("-"))
+        let text = said(pointer).filter(|text| !text.is_empty());
+        crate::admin::literal::plain(text.unwrap_or("-"))
     };
-    let agent = svid::parse_id(&text("/agent/id")).ok();
+    let agent = said("/agent/id").and_then(|id| svid::parse_id(id).ok());
     let known = agent.and_then(|agent| loaded.directory.find(&agent));
     let today = known.as_ref().and_then(|known| known.entry().owners.business.clone());
-    let owner =
-        Some(text("/owner")).filter(|owner| owner.len() > 1).or_else(|| today.map(|name| name.to_string()));
-    let owner = owner.unwrap_or_else(|| "-".to_owned());
+    // One who was refused before the registry was read has the owner that it names today.
+    let owner = said("/owner").map(str::to_owned).or_else(|| today.map(|name| name.to_string()));
+    let owner = owner.map_or_else(|| "-".to_owned(), |owner| crate::admin::literal::plain(&owner));
+    let known =
+        ["upstream", "method", "tool", "asked", "class", "consequence", "effects", "destinations", "labels"];
+    let evidence: serde_json::Map<_, _> =
+        known.into_iter().filter_map(|name| Some((name.to_owned(), record.get(name)?.clone()))).collect();
+    let (outcome, rule) = (text("/decision/outcome"), text("/decision/rule"));
     let (stage, reason, detail) = (text("/stage"), text("/reason"), text("/detail"));
+    let mut lines = vec![
+        format!("It was stopped at {stage}, before policy was asked: {outcome}."),
+        format!("  rule      {}", if rule == "-" { &reason } else { &rule }),
+        format!("  why       {reason}: {detail}"),
+        format!("  agent     {}", text("/agent/id")),
+        format!("  owner     {owner}"),
+    ];
+    for (name, value) in &evidence {
+        let value = value.as_str().map_or_else(|| value.to_string(), crate::admin::literal::plain);
+        lines.push(format!("  {name:<9} {value}"));
+    }
+    lines.push(format!("  record    {}\n", text("/id")));
     Said {
         code: 0,
-        text: format!(
-            "It was stopped at {stage}, before policy was asked.\n  why       {reason}: {detail}\n  agent     {}\n  \
-             owner     {owner}\n  record    {}\n",
-            text("/agent/id"),
-            text("/id"),
-        ),
-        json: serde_json::json!({"outcome": text("/decision/outcome"), "rule": text("/decision/rule"), "stage": stage,
-            "reason": reason, "detail": detail, "owner": owner, "agent": text("/agent/id"), "record": text("/id")}),
+        text: lines.join("\n"),
+        json: serde_json::json!({"outcome": outcome, "rule": rule, "stage": stage, "reason": reason, "detail": detail,
+            "owner": owner, "agent": text("/agent/id"), "evidence": evidence, "record": text("/id")}),
     }
 }
 

@@ -7,6 +7,7 @@
 
 pub mod ask;
 pub mod canonical;
+pub mod difference;
 pub mod sights;
 
 use std::collections::HashMap;

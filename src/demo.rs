@@ -2,6 +2,7 @@
 //! it and why, the record that was kept, and the trace that was sent.
 
 pub mod agent;
+pub mod door;
 pub mod sample;
 mod stage;
 
@@ -214,16 +215,22 @@ fn finish(scene: &Scene, results: &[Value], wrong: u8, format: Format) -> Result
     Ok(code)
 }
 
-/// Leaves the gateway up, to be tried by hand.
+/// Leaves the gateway up, to be tried by hand and looked at in a browser.
 async fn linger(scene: &Scene) -> Result<(), Failure> {
-    let agents = scene.gateway.address(ListenerKind::Agents).ok_or("no agents' listener")?;
-    let health = scene.gateway.address(ListenerKind::Health).ok_or("no health listener")?;
-    let dir = scene.dir.display();
+    let address = |kind| scene.gateway.address(kind).ok_or("a listener is missing");
+    let (agents, admin) = (address(ListenerKind::Agents)?, address(ListenerKind::Admin)?);
+    let (health, door, dir) = (address(ListenerKind::Health)?, scene.door().await?, scene.dir.display());
     println!(
-        "\nThe gateway stays up until Ctrl-C. Try it yourself:\n\n  cd {dir}\n  \
+        "\nThe gateway stays up until Ctrl-C. See what people see, in a browser on this machine:\n\n  {}\n\n\
+         Whoever has this link is olga, an administrator of this demo. The admin listener itself, \
+         https://localhost:{},\nlets nobody in without a person's certificate; docs/console.md says how a browser gets one.\n\n\
+         Or try it yourself:\n\n  cd {dir}\n  \
          curl --cacert pki/example.org.pem --cert pki/assistant.pem --key pki/assistant-key.pem \\\n       \
          https://localhost:{}/billing/v1/invoices/1001\n  curl http://{health}/metrics\n  \
-         holdpoint audit tail state/audit --follow\n  holdpoint policy can --agent reporter --config holdpoint.yaml",
+         holdpoint audit tail state/audit --follow\n  holdpoint policy can --agent reporter --config holdpoint.yaml\n  \
+         holdpoint agents suspend agent/assistant --reason 'trying it' --addr \"unix://$PWD/admin.sock\"",
+        door.link(),
+        admin.port(),
         agents.port()
     );
     tokio::signal::ctrl_c().await?;

@@ -8,7 +8,7 @@ mod records;
 pub mod sqlite;
 
 pub use records::{
-    Filter, PAGE_RECORDS_MAX, PAGE_RECORDS_USUAL, Page, Records, Row, STORY_RECORDS_MAX, Subject,
+    Filter, PAGE_RECORDS_MAX, PAGE_RECORDS_USUAL, Page, Records, Row, STORY_RECORDS_MAX, Shadowed, Subject,
 };
 
 use std::fmt;

@@ -400,6 +400,65 @@ async fn a_served_call_is_explained_and_its_audit_verified() {
 }
 
 #[tokio::test]
+async fn one_command_leads_from_the_trace_of_a_refused_call_to_rule_evidence_and_owner() {
+    let upstream = Fake::polite().await;
+    let site = Site::new(upstream.address());
+    let mut agents = AGENTS.to_owned();
+    for (name, how) in [("reader", "autonomy: read-only"), ("stopped", "state: suspended")] {
+        say(&["pki", "issue", "--agent", &format!("agent/{name}"), "--dir", &site.path("pki")]).ends(0);
+        agents += &format!(
+            "- id: spiffe://example.org/agent/{name}\n  owner: {{business: pia@example.org, technical: t@example.org, \
+             risk: r@example.org}}\n  risk: 1\n  {how}\n"
+        );
+    }
+    site.write("agents.yaml", &agents);
+    let strict = format!(
+        "upstreams:\n  - {{name: strict, kind: http, url: \"http://{}\", catalog: crm.yaml, strict: true}}\n",
+        upstream.address()
+    );
+    let limits = "limits: [{per: agent, class: read, rate: 1/1h, burst: 1}]\npolicy:";
+    let config =
+        configuration(upstream.address()).replace("upstreams:\n", &strict).replace("policy:", limits);
+    site.write("holdpoint.yaml", &config);
+    let serving = site.serve().await;
+    let agent = |name: &str| {
+        let pki = site.0.join("pki");
+        let (cert, key) = (pki.join(format!("{name}.pem")), pki.join(format!("{name}-key.pem")));
+        Agent::new(serving.agents, &cert, &key, &pki.join("example.org.pem")).unwrap()
+    };
+    let pays =
+        async |name: &str| agent(name).http("POST", "/crm/v1/payments", Some(Value::Null)).await.unwrap();
+    let denied = pays("reader").await;
+    assert_eq!(get(&agent("support"), "/crm/v1/a").await.status, 200);
+    let limited = get(&agent("support"), "/crm/v1/a").await;
+    let unlisted = agent("support").http("DELETE", "/strict/v1/a", None).await.unwrap();
+    let suspended = pays("stopped").await;
+    assert_eq!([denied.status, limited.status, unlisted.status, suspended.status], [403, 429, 403, 403]);
+    assert_eq!(upstream.seen().len(), 1, "what was refused was not sent");
+
+    let tail = say(&["audit", "tail", &site.audit(), "--json", "-n", "1000"]).ends(0);
+    let records: Vec<Value> = tail.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let refused = [
+        // The answer, its agent, what stopped it, what is known of it, and who answers for the agent.
+        (denied, "agent/reader", "read-only", "external", "pia@example.org"),
+        (limited, "agent/support", "rate", "GET /v1/{rest}", "ana@example.org"),
+        (unlisted, "agent/support", "unlisted", "strict", "ana@example.org"),
+        (suspended, "agent/stopped", "suspended", "identify", "pia@example.org"),
+    ];
+    for (answer, agent, rule, evidence, owner) in refused {
+        let record = records.iter().find(|record| record["id"] == answer.record()).unwrap();
+        let trace = record["trace_id"].as_str().unwrap();
+        let told = say(&["policy", "explain", trace, "--config", &site.config()]).ends(0).out;
+        for text in [agent, rule, evidence, owner] {
+            assert!(told.contains(text), "no `{text}` for {rule}: {told}\n{record:#}");
+        }
+        let json = say(&["policy", "explain", trace, "--json", "--config", &site.config()]).ends(0).json();
+        assert!(json.to_string().contains(owner) && json["rule"].is_string(), "{json:#}");
+    }
+    serving.end().await;
+}
+
+#[tokio::test]
 async fn a_call_under_way_is_answered_when_the_program_is_told_to_end() {
     for signal in ["TERM", "INT"] {
         let slow = Fake::that(|_| Does::WritesThen(String::new(), json("{\"late\":true}"))).await;

@@ -156,12 +156,13 @@ fn a_call_is_moved_and_never_cloned() {
 
 #[test]
 fn one_place_turns_an_ending_into_a_status_or_a_code() {
-    // The connector's socket, the health listener, the demo's own upstreams, programs spoken to as servers, and the
-    // collector of tests are servers of their own.
+    // The connector's socket, the health listener, the demo's own upstreams and its door, programs spoken to as servers,
+    // and the collector of tests are servers of their own.
     let servers = [
         "src/admin/problem.rs",
         "src/answer.rs",
         "src/connect/problem.rs",
+        "src/demo/door.rs",
         "src/demo/sample.rs",
         "src/health.rs",
         "src/stdio/http.rs",

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use schemars::generate::SchemaSettings;
@@ -12,7 +12,8 @@ use serde_json::{Map, Value, json};
 
 use super::caller::Caller;
 use super::problem::Problem;
-use super::{Admin, agents, console, events, records};
+use super::shadow::InShadow;
+use super::{Admin, agents, console, events, records, shadow, tools};
 
 /// One operation of the API.
 struct Route {
@@ -59,7 +60,7 @@ impl Route {
 }
 
 /// Every operation of the API.
-static ROUTES: [Route; 10] = [
+static ROUTES: [Route; 12] = [
     Route::get("/v1/agents", "Every agent that you may see", || get(agents::list), shape::<agents::Agents>),
     Route::post(
         "/v1/agents/resume",
@@ -120,28 +121,50 @@ static ROUTES: [Route; 10] = [
         || get(records::story),
         shape::<records::Story>,
     ),
+    Route::get(
+        "/v1/shadow",
+        "What is decided and recorded but not enforced, and what would have been stopped in the last day",
+        || get(shadow::show),
+        shape::<shadow::Told>,
+    ),
+    Route {
+        query: Some(shape::<tools::Wanted>),
+        ..Route::get(
+            "/v1/tools",
+            "What the catalogue says of each tool, and whether its definition is still believed",
+            || get(tools::list),
+            shape::<tools::Tools>,
+        )
+    },
 ];
 
 /// What people reach: the API and the console.
 pub(super) fn router(admin: &Arc<Admin>) -> Router {
-    finished(operations().merge(console::routes()), admin)
+    let routes = operations().merge(console::routes());
+    let missing = async |State(admin): State<Arc<Admin>>, caller: Caller, request: Request| {
+        console::refused(&admin, &caller, &request, no_such_page())
+    };
+    let method = async |State(admin): State<Arc<Admin>>, caller: Caller, request: Request| {
+        console::refused(&admin, &caller, &request, Problem::Method)
+    };
+    routes.fallback(missing).method_not_allowed_fallback(method).with_state(Arc::clone(admin))
 }
 
 /// What the machine's own socket reaches: the API.
 pub(super) fn local(admin: &Arc<Admin>) -> Router {
-    finished(operations(), admin)
+    operations()
+        .fallback(|_caller: Caller| async { no_such_page() })
+        .method_not_allowed_fallback(|_caller: Caller| async { Problem::Method })
+        .with_state(Arc::clone(admin))
+}
+
+fn no_such_page() -> Problem {
+    Problem::NotFound("there is no such page".to_owned())
 }
 
 fn operations() -> Router<Arc<Admin>> {
     let described = Router::new().route("/openapi.json", get(|_caller: Caller| async { Json(openapi()) }));
     ROUTES.iter().fold(described, |router, route| router.route(route.path, (route.handler)()))
-}
-
-fn finished(routes: Router<Arc<Admin>>, admin: &Arc<Admin>) -> Router {
-    routes
-        .fallback(|_caller: Caller| async { Problem::NotFound("there is no such page".to_owned()) })
-        .method_not_allowed_fallback(|_caller: Caller| async { Problem::Method })
-        .with_state(Arc::clone(admin))
 }
 
 /// The API in OpenAPI 3.1 [OpenAPI 3.1.1], from the types that it reads and writes.
@@ -246,6 +269,8 @@ struct Health {
     suspended: usize,
     /// People.
     people: usize,
+    /// What is decided and recorded, and not enforced.
+    shadow: InShadow,
 }
 
 /// Records that the index may be behind by without anybody being told.
@@ -282,5 +307,6 @@ async fn health(State(admin): State<Arc<Admin>>, _caller: Caller) -> Result<Json
         agents: admin.directory().entries().count(),
         suspended,
         people: admin.people.load().len(),
+        shadow: InShadow::now(&admin),
     }))
 }

@@ -9,7 +9,7 @@ use http::request::Parts;
 
 use super::Admin;
 use super::problem::Problem;
-use crate::call::{AgentId, Person, PersonAction};
+use crate::call::{AgentId, Person, PersonAction, ResourceProfile};
 use crate::decide::{Decision, Object, Outcome, PersonInput};
 use crate::identify::directory::Known;
 use crate::json::Members;
@@ -62,6 +62,8 @@ pub(super) enum Target<'a> {
     Agent(&'a AgentId, &'a Known),
     /// The gateway itself.
     Gateway,
+    /// An upstream with its catalogue.
+    Upstream(&'a ResourceProfile),
 }
 
 impl FromRequestParts<Arc<Admin>> for Caller {
@@ -84,28 +86,16 @@ impl FromRequestParts<Arc<Admin>> for Caller {
 
 /// Records who came with a certificate and without an entry; a flood of them is folded.
 fn stranger(admin: &Admin, id: &AgentId, serial: &str, address: SocketAddr) {
-    let evidence = admin.evidence();
-    let refusal = Refusal::of_connection("unknown-person");
-    let Some(folded) = evidence.folds.admit(refusal) else { return };
-    let mut members = Members::default();
-    members.text("action", "view");
-    members.object("by", |members| {
+    let rule = "unknown-person";
+    admin.evidence().stranger_refused(rule, rule, Some(address), |members| {
         members.text("kind", "unknown");
         members.text("id", id.as_str());
         members.text("instance", serial);
     });
-    members.plain("peer", address);
-    members.text("reason", "unknown-person");
-    members.number("folded", folded);
-    members.object("decision", |members| {
-        members.text("outcome", "denied");
-        members.text("rule", "unknown-person");
-    });
-    evidence.ledger.append_detached(Entry::new(Kind::Admin, None, members));
 }
 
 /// The rule of the machine's own socket, as records name it.
-const LOCAL: &str = "local-socket";
+pub(super) const LOCAL: &str = "local-socket";
 
 impl Caller {
     /// Who it is, for the store.
@@ -142,16 +132,15 @@ impl Caller {
             }
         };
         let today = time::OffsetDateTime::now_utc().date();
-        let profile = match target {
-            Target::Agent(_, known) => Some(known.profile_today(today)),
-            Target::Gateway => None,
+        let profile;
+        let (object, owns) = match target {
+            Target::Agent(_, known) => {
+                profile = known.profile_today(today);
+                (Object::Agent(&profile), known.entry().owners.include(&person.email))
+            }
+            Target::Gateway => (Object::Gateway, false),
+            Target::Upstream(upstream) => (Object::Upstream(upstream), false),
         };
-        let owners = match target {
-            Target::Agent(_, known) => Some(&known.entry().owners),
-            Target::Gateway => None,
-        };
-        let owns = owners.is_some_and(|owners| owners.include(&person.email));
-        let object = profile.as_deref().map_or(Object::Gateway, Object::Agent);
         admin.policy().permits(&PersonInput { person, action, object, owns, now: SystemTime::now() })
     }
 
@@ -193,6 +182,9 @@ impl Caller {
         Err(Problem::Forbidden(match target {
             Target::Agent(id, _) => format!("{who} may not {what} {id} (rule {})", decision.rule),
             Target::Gateway => format!("{who} may not {what} this (rule {})", decision.rule),
+            Target::Upstream(upstream) => {
+                format!("{who} may not {what} the upstream {} (rule {})", upstream.upstream, decision.rule)
+            }
         }))
     }
 
@@ -214,6 +206,9 @@ impl Caller {
             members.object("agent", |members| members.text("id", id.as_str()));
             members.text("owner", known.entry().owners.business.as_deref().unwrap_or_default());
             members.text("team", &known.entry().team);
+        }
+        if let Target::Upstream(upstream) = target {
+            members.text("upstream", &upstream.upstream);
         }
         members.object("by", |members| self.describe(members));
         if let Caller::Person { address, .. } = self {

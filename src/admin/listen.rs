@@ -21,13 +21,10 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tower_service::Service;
 
-use super::caller::Peer;
+use super::caller::{LOCAL, Peer};
 use super::problem::Problem;
 use super::{Admin, api, body};
 use crate::accept::{Bounds, Conn, Handler};
-use crate::json::Members;
-use crate::record::fold::Refusal;
-use crate::record::{Entry, Kind};
 
 /// Connections of people at one time.
 const PEOPLE_CONNECTIONS_MAX: usize = 256;
@@ -76,21 +73,7 @@ impl Handler for People {
     }
 
     fn refused(&self, peer: SocketAddr, reason: &'static str, detail: String) {
-        let evidence = self.admin.evidence();
-        evidence.telemetry.metrics().connection_refused(reason);
-        let Some(folded) = evidence.folds.admit(Refusal::of_connection(reason)) else { return };
-        let mut members = Members::default();
-        members.text("stage", "accept");
-        members.text("listener", &self.name);
-        members.plain("peer", peer);
-        members.text("reason", reason);
-        members.text("detail", &detail);
-        members.number("folded", folded);
-        members.object("decision", |members| {
-            members.text("outcome", "denied");
-            members.text("rule", "");
-        });
-        evidence.ledger.append_detached(Entry::new(Kind::Refused, None, members));
+        self.admin.evidence().connection_refused(&self.name, peer, reason, &detail);
     }
 }
 
@@ -109,7 +92,8 @@ async fn served(mut routes: Router, peer: Peer, request: Request<Incoming>) -> R
     for (name, value) in [
         (http::header::CACHE_CONTROL, "no-store"),
         (http::header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (http::header::REFERRER_POLICY, "no-referrer"),
+        // With `no-referrer` browsers do not name the origin of a form either, and it would be refused [Fetch, `Origin` header].
+        (http::header::REFERRER_POLICY, "same-origin"),
         (http::HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
     ] {
         response.headers_mut().insert(name, http::HeaderValue::from_static(value));
@@ -199,19 +183,8 @@ async fn connection(stream: UnixStream, routes: Router, uid: u32, mut drain: wat
 
 /// Records a user who came to the socket and is neither root nor the gateway's own.
 fn foreign(admin: &Admin, uid: u32) {
-    let evidence = admin.evidence();
-    let Some(folded) = evidence.folds.admit(Refusal::of_connection("foreign-user")) else { return };
-    let mut members = Members::default();
-    members.text("action", "view");
-    members.object("by", |members| {
+    admin.evidence().stranger_refused("foreign-user", LOCAL, None, |members| {
         members.text("kind", "local");
         members.number("uid", uid);
     });
-    members.text("reason", "foreign-user");
-    members.number("folded", folded);
-    members.object("decision", |members| {
-        members.text("outcome", "denied");
-        members.text("rule", "local-socket");
-    });
-    evidence.ledger.append_detached(Entry::new(Kind::Admin, None, members));
 }

@@ -20,7 +20,7 @@ use super::problem::Problem;
 use crate::call::{AgentId, PersonAction, RecordId, hex, unhex};
 use crate::identify::svid;
 use crate::record::index::Told;
-use crate::store::{Filter, PAGE_RECORDS_MAX, PAGE_RECORDS_USUAL, Row, Subject};
+use crate::store::{Filter, PAGE_RECORDS_MAX, PAGE_RECORDS_USUAL, Row, Shadowed, Subject};
 
 /// How long a question waits for the index to have what the audit has.
 const CATCH_UP_MAX: Duration = Duration::from_secs(2);
@@ -39,6 +39,8 @@ pub struct Wanted {
     pub tool: Option<String>,
     /// Decided so (`allowed`, `denied`, `held`, …), or ended so (`executed`, `tool-error`, …).
     pub outcome: Option<String>,
+    /// Let pass by shadow: what would have been `held`, `denied` or `limited`, or `any` of them.
+    pub would_be: Option<String>,
     /// Of this trace, 32 hexadecimal digits.
     pub trace: Option<String>,
     /// Written then or later, RFC 3339.
@@ -79,7 +81,9 @@ pub struct Record {
     pub class: String,
     /// What was decided, or how the call ended.
     pub outcome: String,
-    /// The rule that decided.
+    /// What would have become of a call that shadow let pass: `held`, `denied` or `limited`.
+    pub would_be: String,
+    /// The rule that decided; where shadow let the call pass, the one that would have stopped it.
     pub rule: String,
     /// Why.
     pub reason: String,
@@ -129,6 +133,8 @@ pub struct Call {
     pub stage: Option<String>,
     /// What was asked for where the catalogue has no name for it, class, consequence, effects, destinations (as pseudonyms), labels and findings that the decision went by.
     pub evidence: Value,
+    /// What would have become of it, where shadow let it pass: `outcome`, `rule`, `policies`, `reason` and `detail`.
+    pub would_be: Option<Value>,
     /// How it ended, when it was sent.
     pub ended: Option<String>,
 }
@@ -237,6 +243,12 @@ fn filter(admin: &Admin, wanted: &Wanted) -> Result<(Filter, usize), Problem> {
             None => return invalid(format!("trace: `{text}` is not 32 hexadecimal digits")),
         },
     };
+    let would_be = match said(&wanted.would_be) {
+        None => None,
+        Some(text) if text == "any" => Some(Shadowed::Any),
+        Some(text) if ["held", "denied", "limited"].contains(&&*text) => Some(Shadowed::As(text)),
+        Some(text) => return invalid(format!("would_be: `{text}` is not held, denied, limited or any")),
+    };
     let time = |key: &str, text: &Option<String>| match said(text) {
         None => Ok(None),
         Some(text) => instant(&text).map(Some).ok_or_else(|| {
@@ -248,6 +260,7 @@ fn filter(admin: &Admin, wanted: &Wanted) -> Result<(Filter, usize), Problem> {
         upstream: said(&wanted.upstream),
         tool: said(&wanted.tool),
         outcome: said(&wanted.outcome),
+        would_be,
         trace,
         from: time("from", &wanted.from)?,
         to: time("to", &wanted.to)?,
@@ -283,6 +296,7 @@ pub(super) fn record(admin: &Admin, row: Row) -> Record {
         tool: row.tool,
         class: row.class,
         outcome: row.outcome,
+        would_be: row.would_be,
         rule: row.rule,
         reason: row.reason,
         trace_id: row.trace.map(|trace| hex(&trace)),
@@ -387,6 +401,7 @@ fn add(calls: &mut Vec<Call>, record: Record, line: &Value) {
         reason: reason.into_iter().find(|reason| !reason.is_empty()).unwrap_or_default(),
         stage: text("/stage"),
         evidence: Value::Object(evidence.collect()),
+        would_be: line.get("would_be").cloned(),
         ended: None,
     });
 }

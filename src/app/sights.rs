@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::definitions::canonical::Definition;
-use crate::definitions::sights::{First, Noted, Sights};
-use crate::store::{self, Seen, Sight, Store};
+use crate::definitions::sights::{First, Noted, Sights, Words};
+use crate::store::{self, Seen, Sight, Sighted, Store};
 
 /// First sights that outlive the process.
 pub(super) struct StoredSights(pub Arc<dyn Store>);
@@ -24,6 +24,14 @@ impl Sights for StoredSights {
             let sights = self.0.sights(upstream.to_string()).await.map_err(|error| error.to_string())?;
             let known = known(&sights);
             Ok(shown.iter().zip(&seen).map(|(definition, seen)| first(definition, *seen, &known)).collect())
+        })
+    }
+
+    fn words<'a>(&'a self, upstream: &'a str, tool: &'a str, digest: &'a str) -> Words<'a> {
+        let [upstream, tool, digest] = [upstream, tool, digest].map(str::to_owned);
+        Box::pin(async move {
+            let words = self.0.definition(Sighted { upstream, tool, digest }).await;
+            words.map_err(|error| error.to_string())
         })
     }
 }

@@ -352,6 +352,11 @@ impl Upstream {
         &self.config
     }
 
+    /// What policy sees of the upstream itself.
+    pub fn profile(&self) -> &Arc<ResourceProfile> {
+        &self.itself
+    }
+
     /// Every entry, in no order.
     pub fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
         self.entries.values()

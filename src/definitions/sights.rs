@@ -13,10 +13,16 @@ const SIGHTS_MAX: usize = 1 << 17;
 /// What noting gives, once it is done: for each definition, in order, what was seen first. The error is a sentence.
 pub type Noted<'a> = Pin<Box<dyn Future<Output = Result<Vec<First>, String>> + Send + 'a>>;
 
+/// The words of a definition, once they are found. The error is a sentence.
+pub type Words<'a> = Pin<Box<dyn Future<Output = Result<Option<String>, String>> + Send + 'a>>;
+
 /// Remembers what was seen first.
 pub trait Sights: Send + Sync {
     /// Notes that an upstream shows these definitions. What cannot be noted is not believed.
     fn note<'a>(&'a self, upstream: &'a Arc<str>, shown: &'a [Definition]) -> Noted<'a>;
+
+    /// The canonical form of a definition that was shown, by its digest; none where it is not kept.
+    fn words<'a>(&'a self, upstream: &'a str, tool: &'a str, digest: &'a str) -> Words<'a>;
 }
 
 /// What was seen first of a tool.
@@ -28,7 +34,7 @@ pub enum First {
     Before(Arc<str>),
 }
 
-/// First sights in memory: they end with the process.
+/// First sights in memory, by digest alone: they end with the process.
 #[derive(Default)]
 pub struct Remembered(Mutex<HashMap<Key, Arc<str>>>);
 
@@ -57,5 +63,9 @@ impl Sights for Remembered {
             firsts.push(first);
         }
         Box::pin(std::future::ready(Ok(firsts)))
+    }
+
+    fn words<'a>(&'a self, _: &'a str, _: &'a str, _: &'a str) -> Words<'a> {
+        Box::pin(std::future::ready(Ok(None)))
     }
 }

@@ -3,10 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use super::agent::Agent;
+use super::door::Door;
 use super::sample::Sample;
 use crate::config::{self, ListenerKind};
 use crate::telemetry::sink::Sink;
 use crate::{app, decide, pki};
+
+/// Who looks after the demo's agents.
+const PERSON: &str = "olga";
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -32,11 +36,13 @@ impl Scene {
         pki::init(&dir.join("pki"))?;
         pki::issue_agent(&dir.join("pki"), "agent/assistant")?;
         pki::issue_agent(&dir.join("pki"), "agent/reporter")?;
+        pki::issue_person(&dir.join("pki"), PERSON)?;
         std::fs::create_dir(dir.join("policies"))?;
         for (name, text) in decide::cedar::SHIPPED {
             std::fs::write(dir.join("policies").join(name), text)?;
         }
         std::fs::write(dir.join("agents.yaml"), include_str!("files/agents.yaml"))?;
+        std::fs::write(dir.join("people.yaml"), include_str!("files/people.yaml"))?;
         std::fs::write(dir.join("mail.yaml"), include_str!("files/mail.yaml"))?;
         std::fs::write(dir.join("billing.yaml"), include_str!("files/billing.yaml"))?;
         let config = dir.join("holdpoint.yaml");
@@ -54,6 +60,14 @@ impl Scene {
         let pki = self.dir.join("pki");
         let file = |end: &str| pki.join(format!("{name}{end}"));
         Agent::new(address, &file(".pem"), &file("-key.pem"), &pki.join("example.org.pem"))
+    }
+
+    /// A way to the console for a browser, as the demo's person.
+    pub async fn door(&self) -> Result<Door, Failure> {
+        let address = self.gateway.address(ListenerKind::Admin).ok_or("the gateway has no admin listener")?;
+        let pki = self.dir.join("pki");
+        let (cert, key) = (pki.join(format!("{PERSON}.pem")), pki.join(format!("{PERSON}-key.pem")));
+        Door::open(Agent::new(address, &cert, &key, &pki.join("example.org.pem"))?).await
     }
 
     /// Where the audit is.
@@ -80,10 +94,14 @@ trust:
   identity: {{cert: pki/gateway.pem, key: pki/gateway-key.pem}}
   domains:
     example.org: {{bundle: pki/example.org.pem, roles: [agents]}}
+    people.example.org: {{bundle: pki/people.pem, roles: [people]}}
 listeners:
   - {{name: agents, kind: agents, address: "127.0.0.1:0"}}
+  - {{name: admin, kind: admin, address: "127.0.0.1:0", socket: admin.sock}}
   - {{name: health, kind: health, address: "127.0.0.1:0"}}
 agents: agents.yaml
+people: people.yaml
+store: {{sqlite: state/holdpoint.db}}
 upstreams:
   - {{name: mail, kind: mcp, url: "http://{}/mcp", catalog: mail.yaml, boundary: inside, environment: production}}
   - {{name: billing, kind: http, url: "http://{}", catalog: billing.yaml, boundary: inside, environment: production}}

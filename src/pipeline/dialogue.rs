@@ -88,7 +88,7 @@ impl Judging {
                         return Shown::No;
                     }
                     let drift = (list.array == "tools").then(|| looks.withheld(name, item)).flatten();
-                    let drift = drift.filter(|_| !shade.covers(Consequence::UNLISTED));
+                    let drift = drift.filter(|_| !shade.covers(looks.consequence(name)));
                     drift.map_or(Shown::Yes, |drift| Shown::Withheld(drift.as_str()))
                 }));
             }
@@ -117,6 +117,12 @@ impl Looks {
             upstream: Arc::clone(upstream),
             names: Arc::clone(generation.catalog.names()),
         }
+    }
+
+    /// How much a call of this tool would count when its definition is not believed.
+    fn consequence(&self, name: &str) -> Consequence {
+        let entry = self.upstream.tool(name);
+        entry.map_or(Consequence::UNLISTED, |entry| entry.profile.consequence.max(Consequence::UNLISTED))
     }
 
     /// Why this tool must be left out, if it must: what it says is not what is pinned or was seen first, has text that

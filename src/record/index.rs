@@ -22,6 +22,8 @@ use follow::{Follower, Order};
 
 /// What the lines of one story may weigh together, in bytes.
 const STORY_BYTES_MAX: usize = 16 << 20;
+/// Archived segments that are decompressed for one story, each once and no further than its last line.
+const STORY_ARCHIVES_MAX: usize = 8;
 
 /// Told how many records of the audit are not in the index yet.
 pub type OnLag = Box<dyn Fn(u64) + Send>;
@@ -59,11 +61,16 @@ pub struct Told {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoLine {
     /// Its segment is not here any more.
-    #[error("the segment was archived")]
-    Archived,
+    #[error("the segment is not here any more: it was deleted or taken away")]
+    Gone,
     /// There is another line in its place, or none.
     #[error("the audit has another line in its place: run `holdpoint audit verify`")]
     Changed,
+    /// Too many segments would have to be decompressed for it.
+    #[error(
+        "the story is in more than {STORY_ARCHIVES_MAX} archived segments: read the others with `zstdcat`"
+    )]
+    TooFar,
     /// The story weighs too much to be told whole.
     #[error("the story is longer than {STORY_BYTES_MAX} bytes")]
     TooMuch,
@@ -143,8 +150,8 @@ impl Index {
     async fn told(&self, rows: Vec<Row>) -> Vec<Told> {
         let (dir, count) = (self.dir.clone(), rows.len());
         let read = tokio::task::spawn_blocking(move || {
-            let mut room = STORY_BYTES_MAX;
-            rows.into_iter().map(|row| Told { line: line(&dir, &row, &mut room), row }).collect::<Vec<_>>()
+            let mut reading = Reading::of(&dir);
+            rows.into_iter().map(|row| Told { line: reading.line(&row), row }).collect::<Vec<_>>()
         });
         read.await.unwrap_or_else(|error| {
             tracing::error!(%error, records = count, "the lines of records could not be read");
@@ -153,24 +160,64 @@ impl Index {
     }
 }
 
-/// The line of a record, as long as there is room for it.
-fn line(dir: &Path, row: &Row, room: &mut usize) -> Result<String, NoLine> {
-    if *room == 0 {
-        return Err(NoLine::TooMuch);
+/// Reads the lines of one story.
+struct Reading<'d> {
+    dir: &'d Path,
+    /// What its lines may still weigh, in bytes.
+    room: usize,
+    /// Archived segments that were opened.
+    archives: usize,
+    /// The archived segment that was opened last, where it was read to.
+    archive: Option<(u64, Lines)>,
+}
+
+impl Reading<'_> {
+    fn of(dir: &Path) -> Reading<'_> {
+        Reading { dir, room: STORY_BYTES_MAX, archives: 0, archive: None }
     }
-    let mut lines = match Lines::open(&dir.join(segment::name(row.segment)), row.offset) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(NoLine::Archived),
-        opened => opened.map_err(|_| NoLine::Unreadable)?,
-    };
-    let Some(line) = lines.read().map_err(|_| NoLine::Unreadable)? else { return Err(NoLine::Changed) };
-    let header = serde_json::from_slice::<Header>(line.bytes).map_err(|_| NoLine::Changed)?;
-    if line.end != End::Newline || header.seq != row.seq || header.id() != Some(row.id.as_u128()) {
-        return Err(NoLine::Changed);
+
+    /// The line of a record, as long as there is room for it.
+    fn line(&mut self, row: &Row) -> Result<String, NoLine> {
+        if self.room == 0 {
+            return Err(NoLine::TooMuch);
+        }
+        let mut plain;
+        let lines = match Lines::open(&self.dir.join(segment::name(row.segment)), row.offset) {
+            Ok(lines) => {
+                plain = lines;
+                &mut plain
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.archived(row)?,
+            Err(_) => return Err(NoLine::Unreadable),
+        };
+        let Some(line) = lines.read().map_err(|_| NoLine::Unreadable)? else { return Err(NoLine::Changed) };
+        let header = serde_json::from_slice::<Header>(line.bytes).map_err(|_| NoLine::Changed)?;
+        if line.end != End::Newline || header.seq != row.seq || header.id() != Some(row.id.as_u128()) {
+            return Err(NoLine::Changed);
+        }
+        let text = String::from_utf8(line.bytes.to_vec()).map_err(|_| NoLine::Changed)?;
+        let left = self.room.checked_sub(text.len());
+        self.room = left.unwrap_or(0);
+        left.map(|_| text).ok_or(NoLine::TooMuch)
     }
-    let Some(left) = room.checked_sub(line.bytes.len()) else {
-        *room = 0;
-        return Err(NoLine::TooMuch);
-    };
-    *room = left;
-    String::from_utf8(line.bytes.to_vec()).map_err(|_| NoLine::Changed)
+
+    /// The archived segment of a record, at its line. Those of one story are in order, so each segment is read once.
+    fn archived(&mut self, row: &Row) -> Result<&mut Lines, NoLine> {
+        let behind = |(segment, lines): &(u64, Lines)| *segment == row.segment && lines.offset <= row.offset;
+        let mut lines = match self.archive.take().filter(behind) {
+            Some((_, lines)) => lines,
+            None if self.archives == STORY_ARCHIVES_MAX => return Err(NoLine::TooFar),
+            None => {
+                self.archives += 1;
+                Lines::open(&segment::archived(self.dir, row.segment), 0).map_err(|error| {
+                    match error.kind() {
+                        io::ErrorKind::NotFound => NoLine::Gone,
+                        _ => NoLine::Unreadable,
+                    }
+                })?
+            }
+        };
+        lines.skip_to(row.offset).map_err(|_| NoLine::Unreadable)?;
+        Ok(&mut self.archive.insert((row.segment, lines)).1)
+    }
 }

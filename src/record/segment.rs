@@ -36,6 +36,14 @@ fn first(name: &str, end: &str) -> Option<u64> {
     (digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit())).then(|| digits.parse().ok())?
 }
 
+/// Opens the segment that begins with a record, archived or not.
+pub(super) fn open(dir: &Path, first: u64, offset: u64) -> io::Result<Lines> {
+    match Lines::open(&dir.join(name(first)), offset) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Lines::open(&archived(dir, first), offset),
+        opened => opened,
+    }
+}
+
 /// Every segment of a directory that is not archived, in order.
 pub(super) fn list(dir: &Path) -> io::Result<Vec<Segment>> {
     of(dir, ".jsonl")
@@ -106,19 +114,28 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// Reads from a place in the file on. A compressed one is read from its beginning.
+    /// Reads from a place in the segment on. A compressed one has to be decompressed up to there.
     pub(super) fn open(path: &Path, offset: u64) -> io::Result<Lines> {
         const BUFFER_BYTES: usize = 256 << 10;
         let mut file = File::open(path)?;
         let reader: Box<dyn BufRead + Send> = if path.extension().is_some_and(|end| end == "zst") {
             let mut decoder = zstd::Decoder::new(file)?;
             decoder.window_log_max(WINDOW_LOG_MAX)?;
-            Box::new(BufReader::with_capacity(BUFFER_BYTES, decoder))
+            let mut reader = BufReader::with_capacity(BUFFER_BYTES, decoder);
+            io::copy(&mut reader.by_ref().take(offset), &mut io::sink())?;
+            Box::new(reader)
         } else {
             file.seek(SeekFrom::Start(offset))?;
             Box::new(BufReader::with_capacity(BUFFER_BYTES, file))
         };
         Ok(Lines { reader, buffer: Vec::new(), number: 0, offset })
+    }
+
+    /// Goes on to a place further on.
+    pub(super) fn skip_to(&mut self, offset: u64) -> io::Result<()> {
+        let between = offset.saturating_sub(self.offset);
+        self.offset += io::copy(&mut self.reader.by_ref().take(between), &mut io::sink())?;
+        Ok(())
     }
 
     /// The next line, whole or not; `None` at the end.

@@ -5,14 +5,15 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use super::chain::Header;
-use super::segment::{self, End, Line, Lines};
+use super::segment::{self, End, Line};
 use crate::call::hex;
 use crate::store::Place;
 
 /// Part of one segment.
 #[derive(Clone, Debug)]
 pub(super) struct Stretch {
-    /// The segment's file.
+    dir: PathBuf,
+    /// The segment's file, when it was looked for.
     pub(super) path: PathBuf,
     /// The first record of the segment.
     pub(super) segment: u64,
@@ -22,7 +23,7 @@ pub(super) struct Stretch {
     to: Option<u64>,
 }
 
-/// The stretches from one place to another, in order.
+/// The stretches from one place to another, in order, also those that are archived by now.
 pub(super) fn between(dir: &Path, from: Place, end: Place) -> io::Result<Vec<Stretch>> {
     let wanted = |segment: &segment::Segment| (from.segment..=end.segment).contains(&segment.first);
     let stretch = |segment: segment::Segment| Stretch {
@@ -30,14 +31,16 @@ pub(super) fn between(dir: &Path, from: Place, end: Place) -> io::Result<Vec<Str
         to: (segment.first == end.segment).then_some(end.bytes),
         segment: segment.first,
         path: segment.path,
+        dir: dir.to_owned(),
     };
-    Ok(segment::list(dir)?.into_iter().filter(wanted).map(stretch).collect())
+    Ok(segment::all(dir)?.into_iter().filter(wanted).map(stretch).collect())
 }
 
 impl Stretch {
-    /// Shows each whole line, and stops early when asked to. A segment that was taken away meanwhile has none.
+    /// Shows each whole line, and stops early when asked to. A segment that was deleted meanwhile has none; one that was
+    /// archived has its own.
     pub(super) fn lines(&self, mut show: impl FnMut(Line<'_>) -> ControlFlow<()>) -> io::Result<()> {
-        let mut lines = match Lines::open(&self.path, self.from) {
+        let mut lines = match segment::open(&self.dir, self.segment, self.from) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             opened => opened?,
         };

@@ -17,7 +17,8 @@ pub trait Records: Send + Sync {
     /// How far the audit is indexed; `None` when nothing is, or nothing that can be used.
     fn place(&self) -> Answer<'_, Option<Place>>;
 
-    /// Adds rows and moves the place behind them, all or nothing. A record that is there already stays as it is.
+    /// Adds rows, in the log's order, and moves the place behind them, all or nothing. Records up to the last one that is
+    /// there stay as they are.
     fn add(&self, rows: Vec<Row>, place: Place) -> Answer<'_, ()>;
 
     /// Drops rows of records before this one, whose segments are no longer here; says how many. One call drops a
@@ -27,7 +28,8 @@ pub trait Records: Send + Sync {
     /// Drops everything.
     fn clear(&self) -> Answer<'_, ()>;
 
-    /// The records that a filter lets through, the newest first.
+    /// The records that a filter lets through, the newest first. A page may have fewer than were asked for and still be
+    /// followed by another: looking for what is rare takes bounded work, too.
     fn page(&self, filter: Filter) -> Answer<'_, Page>;
 
     /// The record of that id.
@@ -80,9 +82,11 @@ pub struct Row {
     pub class: String,
     /// What was decided (`allowed`, `denied`, `held` and so on), or how the call ended (`executed` and so on).
     pub outcome: String,
+    /// What would have become of a call that shadow let pass: `held`, `denied` or `limited`.
+    pub would_be: String,
     /// Why.
     pub reason: String,
-    /// The rule that decided.
+    /// The rule that decided; where shadow let the call pass, the one that would have stopped it.
     pub rule: String,
     /// The trace.
     pub trace: Option<[u8; 16]>,
@@ -103,6 +107,8 @@ pub struct Filter {
     pub tool: Option<String>,
     /// Decided so, or ended so.
     pub outcome: Option<String>,
+    /// Let pass by shadow.
+    pub would_be: Option<Shadowed>,
     /// Of this trace.
     pub trace: Option<[u8; 16]>,
     /// Written at this moment or later.
@@ -113,6 +119,33 @@ pub struct Filter {
     pub cursor: Option<u64>,
     /// How many; [`PAGE_RECORDS_USUAL`] when not said, and never more than [`PAGE_RECORDS_MAX`].
     pub limit: Option<usize>,
+}
+
+/// What would have become of calls that shadow let pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Shadowed {
+    /// Anything but passing.
+    Any,
+    /// This: `held`, `denied` or `limited`.
+    As(String),
+}
+
+impl Shadowed {
+    /// Whether a record says so, where it says this.
+    pub fn is(&self, would_be: &str) -> bool {
+        match self {
+            Shadowed::Any => !would_be.is_empty(),
+            Shadowed::As(wanted) => wanted == would_be,
+        }
+    }
+
+    /// The word; empty for anything.
+    pub fn word(&self) -> &str {
+        match self {
+            Shadowed::Any => "",
+            Shadowed::As(wanted) => wanted,
+        }
+    }
 }
 
 /// Some records, the newest first.

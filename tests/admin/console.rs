@@ -114,7 +114,7 @@ async fn two_clicks_lead_from_a_trace_to_rule_evidence_and_owner() {
     assert!(found.contains(&format!("href=\"{link}\"")), "{found}");
     let story = text(&oncall.get(&link).await);
     let rule = record["decision"]["rule"].as_str().unwrap();
-    for told in [rule, "ana@example.org", "Evidence: effects", "delete", "spiffe://example.org/agent/support"]
+    for told in [rule, "ana@example.org", "<dt>effects</dt>", "delete", "spiffe://example.org/agent/support"]
     {
         assert!(story.contains(told), "{told}: {story}");
     }

@@ -73,6 +73,8 @@ pub struct World {
     pub dir: PathBuf,
     pub mail: Sample,
     pub running: Option<Running>,
+    /// More of the upstream's entry.
+    upstream: String,
 }
 
 impl World {
@@ -90,7 +92,8 @@ impl World {
         std::fs::write(dir.join("agents.yaml"), AGENTS).unwrap();
         std::fs::write(dir.join("people.yaml"), PEOPLE).unwrap();
         std::fs::write(dir.join("mail.yaml"), CATALOG).unwrap();
-        let mut world = World { dir, mail: Sample::mcp().await.unwrap(), running: None };
+        let mut world =
+            World { dir, mail: Sample::mcp().await.unwrap(), running: None, upstream: String::new() };
         world.up().await;
         world
     }
@@ -111,19 +114,26 @@ listeners:
 agents: agents.yaml
 people: people.yaml
 upstreams:
-  - {{name: mail, kind: mcp, url: \"http://{}/mcp\", catalog: mail.yaml}}
+  - {{name: mail, kind: mcp, url: \"http://{}/mcp\", catalog: mail.yaml{}}}
 policy: {{cedar: \"{}\"}}
 store: {{sqlite: state/holdpoint.db}}
 audit: {{dir: audit}}
 keys: {{dir: keys}}
 ",
             self.mail.address(),
+            self.upstream,
             policies.display()
         );
         let file = self.dir.join("holdpoint.yaml");
         std::fs::write(&file, yaml).unwrap();
         let loaded = config::load(&file).unwrap_or_else(|mistakes| panic!("{mistakes:#?}"));
         self.running = Some(app::start(loaded).await.unwrap());
+    }
+
+    /// From its next start on, the upstream is in shadow.
+    pub fn shadowed(&mut self) {
+        let until = time::OffsetDateTime::now_utc().date() + time::Duration::days(7);
+        self.upstream = format!(", enforcement: {{mode: shadow, until: {until}}}");
     }
 
     /// Stops the gateway in an orderly way.

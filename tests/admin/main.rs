@@ -11,6 +11,8 @@
 mod agents;
 mod command;
 mod console;
+mod door;
 mod doors;
 mod harness;
 mod records;
+mod tools;

@@ -79,6 +79,30 @@ async fn records_are_found_by_what_they_say_and_in_pages() {
 }
 
 #[tokio::test]
+async fn what_shadow_let_pass_is_found_by_what_it_would_have_been() {
+    let mut world = World::start().await;
+    world.calls(&world.agent("support")).await;
+    world.down().await;
+    world.shadowed();
+    world.up().await;
+    // Nobody lists this tool: it would be held.
+    let passed =
+        world.agent("support").tool("mail", "send_email", json!({"to": "x@outside.test"})).await.unwrap();
+    assert_eq!(world.mail.seen().len(), 2);
+    let auditor = world.person("auditor");
+    for (query, count) in [("any", 1), ("held", 1), ("denied", 0), ("limited", 0)] {
+        let found = auditor.get(&format!("/v1/records?would_be={query}")).await.json();
+        let found = found["records"].as_array().unwrap();
+        assert_eq!(found.len(), count, "{query}: {found:#?}");
+        for record in found {
+            assert_eq!((&record["id"], &record["would_be"]), (&json!(passed.record()), &json!("held")));
+            assert_eq!(record["outcome"], "allowed");
+        }
+    }
+    assert_eq!(auditor.get("/v1/records?would_be=allowed").await.status, 400);
+}
+
+#[tokio::test]
 async fn records_are_read_as_they_are_written_by_those_who_may_see_them() {
     let world = World::start().await;
     let mut pia = world.raw("pia", ListenerKind::Admin).await;
@@ -114,6 +138,8 @@ async fn the_api_describes_every_route_it_has() {
         ("/v1/health", "get"),
         ("/v1/records", "get"),
         ("/v1/records/{id}", "get"),
+        ("/v1/shadow", "get"),
+        ("/v1/tools", "get"),
     ];
     let paths = described["paths"].as_object().unwrap();
     assert_eq!(paths.len(), expected.len());

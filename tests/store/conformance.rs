@@ -5,7 +5,7 @@ use std::sync::Arc;
 use holdpoint::store::sqlite::{Index, Sqlite};
 use holdpoint::store::{
     Changed, DEFINITION_BYTES_MAX, Definition, Filter, Labelled, Page, REASON_BYTES_MAX, Records,
-    SIGHTS_BYTES_MAX, Seen, Sighted, Snapshot, StoreError, Subject,
+    SIGHTS_BYTES_MAX, Seen, Shadowed, Sighted, Snapshot, StoreError, Subject,
 };
 
 use super::*;
@@ -224,6 +224,13 @@ async fn records_are_found_by_each_of_their_marks_the_newest_first(index: &dyn R
     let both = Filter { tool, outcome: denied.clone(), agent: Some(even.clone()), ..all() };
     let all_three = |row: &Row| row.tool == "tool-2" && row.outcome == "denied" && row.agent == even;
     assert_eq!(found(both).await, like(&all_three));
+    let would_be = |shadowed| Filter { would_be: Some(shadowed), ..all() };
+    assert_eq!(found(would_be(Shadowed::Any)).await, like(&|row| row.would_be == "held"));
+    assert_eq!(
+        found(would_be(Shadowed::As("held".to_owned()))).await,
+        like(&|row| row.seq.is_multiple_of(7))
+    );
+    assert_eq!(found(would_be(Shadowed::As("denied".to_owned()))).await, [0; 0]);
     let trace = Some([3; 16]);
     assert_eq!(found(Filter { trace, ..all() }).await, like(&|row| row.trace == trace));
     let (from, to) = (Some(second(10)), Some(second(20)));

@@ -75,6 +75,7 @@ fn row(seq: u64) -> Row {
         tool: format!("tool-{}", seq % 3),
         class: "read".to_owned(),
         outcome: if seq.is_multiple_of(5) { "denied" } else { "allowed" }.to_owned(),
+        would_be: if seq.is_multiple_of(7) { "held" } else { "" }.to_owned(),
         reason: String::new(),
         rule: "read".to_owned(),
         trace: (!seq.is_multiple_of(4)).then_some([(seq % 4) as u8; 16]),

@@ -7,14 +7,15 @@ use axum::response::Response;
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::page::{self, Place, badge, segment, text, time};
-use super::{answer, records};
+use super::page::{self, Place, badge, or_dash, path, segment, text, time};
+use super::{answer, records, shadow};
 use crate::admin::agents::{self, Agent, Suspended};
 use crate::admin::body::{Asked, Filled};
 use crate::admin::caller::Caller;
 use crate::admin::order::What;
 use crate::admin::problem::{Problem, see_other};
 use crate::admin::records as told;
+use crate::admin::shadow::InShadow;
 use crate::admin::{Admin, agents::Shown};
 use crate::store::REASON_BYTES_MAX;
 
@@ -45,9 +46,13 @@ pub(super) struct Ordered {
 pub(super) async fn list(
     State(admin): State<Arc<Admin>>,
     caller: Caller,
-    Asked(find): Asked<Find>,
+    asked: Result<Asked<Find>, Problem>,
 ) -> Response {
-    answer(&caller, all(&admin, &caller, &find).await)
+    let made = match asked {
+        Ok(Asked(find)) => all(&admin, &caller, &find).await,
+        Err(problem) => Err(problem),
+    };
+    answer(&admin, &caller, made)
 }
 
 async fn all(admin: &Admin, caller: &Caller, find: &Find) -> Result<Markup, Problem> {
@@ -58,10 +63,9 @@ async fn all(admin: &Admin, caller: &Caller, find: &Find) -> Result<Markup, Prob
     for agent in &shown {
         last.push(last_call(admin, caller, &agent.id).await?);
     }
-    let token = page::token(admin, caller);
     let content = html! {
         form class="search" method="get" action="/" role="search" {
-            label { "Find" input type="search" name="q" value=(find.q) placeholder="id, owner, team, purpose"; }
+            label { "Find" input type="search" name="q" value=(find.q) placeholder="id, owner, team, purpose" size="26"; }
             label { "State"
                 select name="state" {
                     @for state in ["", "active", "read-only", "suspended", "review-overdue", "retired"] {
@@ -71,26 +75,35 @@ async fn all(admin: &Admin, caller: &Caller, find: &Find) -> Result<Markup, Prob
             }
             button { "Find" }
         }
-        p class="count" { (shown.len()) " of " (total) " agents that you may see" }
+        p class="count" role="status" { (shown.len()) " of " (total) " agents that you may see" }
+        @if shown.is_empty() { p class="empty" { @if total == 0 { "There is no agent that you may see." } @else { "No agent is like this. " a href="/" { "All agents" } } } }
+        @else { (table(&shown, &last, &page::token(admin, caller))) }
+    };
+    Ok(page::page(admin, caller, Place::Agents, "Agents", &content))
+}
+
+fn table(agents: &[&Agent], last: &[Option<Markup>], token: &str) -> Markup {
+    html! {
         table class="cards" {
-            thead { tr { th { "Agent" } th { "State" } th { "Autonomy" } th { "Team" } th { "Owner" } th { "Review due" } th { "Last call" } th { "Order" } } }
+            thead { tr {
+                @for name in ["Agent", "State", "Autonomy", "Team", "Owner", "Review due", "Last call", "Order"] { th scope="col" { (name) } }
+            } }
             tbody {
-                @for (agent, last) in shown.iter().zip(&last) {
+                @for (agent, last) in agents.iter().zip(last) {
                     tr {
                         th scope="row" { a href={ "/agents/" (segment(&agent.id)) } { (text(path(&agent.id))) } div class="quiet" { (text(&agent.purpose)) } }
                         td data-label="State" { (badge(&agent.state)) }
                         td data-label="Autonomy" { (text(&agent.autonomy)) }
-                        td data-label="Team" { (text(or_dash(&agent.team))) }
+                        td data-label="Team" { (text(&agent.team)) }
                         td data-label="Owner" { (text(agent.owner.business.as_deref().unwrap_or("nobody"))) }
-                        td data-label="Review due" { (text(agent.review_due.as_deref().unwrap_or("–"))) }
-                        td data-label="Last call" { @match last { Some(last) => (last), None => "–" } }
-                        td data-label="Order" { (order(agent, &token)) }
+                        td data-label="Review due" { @if let Some(day) = &agent.review_due { time datetime=(day) { (day) } } }
+                        td data-label="Last call" { @if let Some(last) = last { (last) } }
+                        td data-label="Order" { (order(agent, token)) }
                     }
                 }
             }
         }
-    };
-    Ok(page::page(caller, Place::Agents, "Agents", &content))
+    }
 }
 
 /// The last call of an agent, as a link to its story.
@@ -111,7 +124,7 @@ pub(super) async fn show(
     caller: Caller,
     Path(name): Path<String>,
 ) -> Response {
-    answer(&caller, one(&admin, &caller, &name).await)
+    answer(&admin, &caller, one(&admin, &caller, &name).await)
 }
 
 async fn one(admin: &Admin, caller: &Caller, name: &str) -> Result<Markup, Problem> {
@@ -119,6 +132,7 @@ async fn one(admin: &Admin, caller: &Caller, name: &str) -> Result<Markup, Probl
     let wanted =
         told::Wanted { agent: Some(agent.id.clone()), limit: Some(LAST_RECORDS), ..told::Wanted::default() };
     let last = told::page(admin, caller, &wanted).await?;
+    let shadowed = InShadow::now(admin).of_groups(&agent.groups);
     let owner = |name: &Option<String>| name.clone().unwrap_or_else(|| "nobody".to_owned());
     let rows = [
         ("SPIFFE ID", agent.id.clone()),
@@ -139,6 +153,11 @@ async fn one(admin: &Admin, caller: &Caller, name: &str) -> Result<Markup, Probl
         p class="state" { (badge(&agent.state)) @if let Some(one) = &agent.suspension { " " (suspended(one)) } }
         (order(&agent, &page::token(admin, caller)))
         dl { @for (name, value) in &rows { div { dt { (name) } dd { (text(or_dash(value))) } } } }
+        @if !shadowed.upstreams.is_empty() {
+            h2 { "In shadow for this agent" }
+            (shadow::list(&InShadow { policies: Vec::new(), ..shadowed }))
+            p { a href={ "/records?would_be=any&agent=" (segment(&agent.id)) } { "What would have been stopped of its calls" } }
+        }
         h2 { "Last records" }
         (records::table(&last.records))
         p { a href={ "/records?agent=" (segment(&agent.id)) } { "All records of this agent" } }
@@ -147,7 +166,7 @@ async fn one(admin: &Admin, caller: &Caller, name: &str) -> Result<Markup, Probl
             ul class="plain" { @for one in &history { li { (suspended(one)) } } }
         }
     };
-    Ok(page::page(caller, Place::Agents, path(&agent.id), &content))
+    Ok(page::page(admin, caller, Place::Agents, path(&agent.id), &content))
 }
 
 fn suspended(one: &Suspended) -> Markup {
@@ -184,9 +203,9 @@ pub(super) async fn suspend(
     State(admin): State<Arc<Admin>>,
     caller: Caller,
     Path(name): Path<String>,
-    Filled(ordered): Filled<Ordered>,
+    filled: Result<Filled<Ordered>, Problem>,
 ) -> Response {
-    carried(&admin, &caller, What::Suspend, &name, &ordered).await
+    carried(&admin, &caller, What::Suspend, &name, filled).await
 }
 
 /// `POST /agents/{id}/resume`
@@ -194,30 +213,27 @@ pub(super) async fn resume(
     State(admin): State<Arc<Admin>>,
     caller: Caller,
     Path(name): Path<String>,
-    Filled(ordered): Filled<Ordered>,
+    filled: Result<Filled<Ordered>, Problem>,
 ) -> Response {
-    carried(&admin, &caller, What::Resume, &name, &ordered).await
+    carried(&admin, &caller, What::Resume, &name, filled).await
 }
 
-async fn carried(admin: &Admin, caller: &Caller, what: What, name: &str, ordered: &Ordered) -> Response {
-    let done = match page::own(admin, caller, &ordered.token) {
-        Ok(()) => agents::ordered(admin, caller, what, name, &ordered.reason).await,
-        Err(problem) => Err(problem),
+async fn carried(
+    admin: &Admin,
+    caller: &Caller,
+    what: What,
+    name: &str,
+    filled: Result<Filled<Ordered>, Problem>,
+) -> Response {
+    let done = async {
+        let Filled(ordered) = filled?;
+        page::own(admin, caller, &ordered.token)?;
+        agents::ordered(admin, caller, what, name, &ordered.reason).await
     };
-    match done {
+    match done.await {
         Ok(done) => see_other(&format!("/agents/{}", segment(&done.agent.id))),
-        Err(problem) => answer(caller, Err(problem)),
+        Err(problem) => answer(admin, caller, Err(problem)),
     }
-}
-
-/// The path of a SPIFFE ID.
-fn path(id: &str) -> &str {
-    let rest = id.strip_prefix("spiffe://").unwrap_or(id);
-    rest.split_once('/').map_or(rest, |(_, path)| path)
-}
-
-fn or_dash(text: &str) -> &str {
-    if text.is_empty() { "–" } else { text }
 }
 
 impl Find {

@@ -5,21 +5,24 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use maud::{DOCTYPE, Markup, html};
 
+use super::shadow;
 use crate::admin::Admin;
 use crate::admin::caller::Caller;
 use crate::admin::literal::{self, Part};
 use crate::admin::problem::Problem;
+use crate::admin::shadow::InShadow;
 
 /// Which part of the console a page is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
     Agents,
-    Records,
     Nowhere,
+    Records,
+    Tools,
 }
 
-/// A whole page.
-pub(super) fn page(caller: &Caller, place: Place, title: &str, content: &Markup) -> Markup {
+/// A whole page, which says first what is in shadow.
+pub(super) fn page(admin: &Admin, caller: &Caller, place: Place, title: &str, content: &Markup) -> Markup {
     let current = |here: Place| (place == here).then_some("page");
     html! {
         (DOCTYPE)
@@ -29,18 +32,21 @@ pub(super) fn page(caller: &Caller, place: Place, title: &str, content: &Markup)
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
                 title { (literal::plain(title)) " · Holdpoint" }
+                link rel="icon" type="image/svg+xml" href="/mark.svg";
                 link rel="stylesheet" href="/style.css";
             }
             body {
                 a class="skip" href="#content" { "Skip to content" }
                 header {
-                    strong class="brand" { "Holdpoint" }
+                    a class="brand" href="/" { img src="/mark.svg" alt="" width="20" height="20"; "Holdpoint" }
                     nav aria-label="Console" {
                         a href="/" aria-current=[current(Place::Agents)] { "Agents" }
                         a href="/records" aria-current=[current(Place::Records)] { "Records" }
+                        a href="/tools" aria-current=[current(Place::Tools)] { "Tools" }
                     }
-                    span class="who" { (text(caller.name())) }
+                    span class="who" { span class="unseen" { "You are " } (text(caller.name())) }
                 }
+                (shadow::banner(&InShadow::now(admin)))
                 main id="content" {
                     h1 { (text(title)) }
                     (content)
@@ -51,13 +57,13 @@ pub(super) fn page(caller: &Caller, place: Place, title: &str, content: &Markup)
 }
 
 /// The page that says what went wrong.
-pub(super) fn problem(caller: &Caller, problem: &Problem) -> Markup {
+pub(super) fn problem(admin: &Admin, caller: &Caller, problem: &Problem) -> Markup {
     let (_, _, title) = problem.face();
     let content = html! {
         p class="problem" role="alert" { (text(&problem.detail())) }
         p { a href="/" { "Back to the agents" } }
     };
-    page(caller, Place::Nowhere, title, &content)
+    page(admin, caller, Place::Nowhere, title, &content)
 }
 
 /// Text that somebody else may have written: what does not show itself is shown by its number.
@@ -72,22 +78,38 @@ pub(super) fn text(text: &str) -> Markup {
     }
 }
 
-/// A word for a state or an outcome, with a colour beside the word.
+/// A word for a state or an outcome; colour and mark only repeat what the word says.
 pub(super) fn badge(word: &str) -> Markup {
     let tone = match word {
-        "active" | "allowed" | "executed" | "changed" => "good",
-        "suspended" | "denied" | "malformed" | "unavailable" | "broken" | "failed" => "bad",
+        "active" | "allowed" | "executed" | "changed" | "sound" => "good",
+        "suspended" | "denied" | "malformed" | "unavailable" | "broken" | "failed" | "drifted" => "bad",
         "held" | "limited" | "read-only" | "review-overdue" | "tool-error" | "error" | "unknown" => "warn",
         _ => "plain",
     };
     html! { span class={ "badge " (tone) } { (text(word)) } }
 }
 
+/// What would have become of a call that passed in shadow.
+pub(super) fn would_be(outcome: &str) -> Markup {
+    html! { span class="badge shadowed" { "would be " (text(outcome)) } }
+}
+
 /// A moment, short for the eye and whole for a machine.
 pub(super) fn time(at: &str) -> Markup {
     let day = at.get(..10).unwrap_or(at);
     let clock = at.get(11..19).unwrap_or_default();
-    html! { time datetime=(at) title=(at) { (day) " " (clock) "\u{202f}Z" } }
+    html! { time datetime=(at) title=(at) { (day) " " (clock) "\u{202f}UTC" } }
+}
+
+/// An agent's id without its trust domain.
+pub(super) fn path(id: &str) -> &str {
+    let rest = id.strip_prefix("spiffe://").unwrap_or(id);
+    rest.split_once('/').map_or(rest, |(_, path)| path)
+}
+
+/// A text, or a dash where there is none.
+pub(super) fn or_dash(text: &str) -> &str {
+    if text.is_empty() { "–" } else { text }
 }
 
 /// A segment of a path.

@@ -8,10 +8,11 @@ use maud::{Markup, html};
 use serde_json::Value;
 
 use super::answer;
-use super::page::{self, Place, badge, segment, text, time};
+use super::page::{self, Place, badge, path, segment, text, time, would_be};
 use crate::admin::Admin;
 use crate::admin::body::Asked;
 use crate::admin::caller::Caller;
+use crate::admin::literal;
 use crate::admin::problem::Problem;
 use crate::admin::records::{self as told, Call, Record, Wanted};
 
@@ -29,13 +30,20 @@ const OUTCOMES: [&str; 10] = [
     "unknown",
 ];
 
+/// What would have become of calls that shadow let pass, as the search offers it.
+const WOULD_BE: [&str; 5] = ["", "any", "held", "denied", "limited"];
+
 /// `GET /records`
 pub(super) async fn list(
     State(admin): State<Arc<Admin>>,
     caller: Caller,
-    Asked(wanted): Asked<Wanted>,
+    asked: Result<Asked<Wanted>, Problem>,
 ) -> Response {
-    answer(&caller, found(&admin, &caller, &wanted).await)
+    let made = match asked {
+        Ok(Asked(wanted)) => found(&admin, &caller, &wanted).await,
+        Err(problem) => Err(problem),
+    };
+    answer(&admin, &caller, made)
 }
 
 async fn found(admin: &Admin, caller: &Caller, wanted: &Wanted) -> Result<Markup, Problem> {
@@ -44,6 +52,7 @@ async fn found(admin: &Admin, caller: &Caller, wanted: &Wanted) -> Result<Markup
     let content = html! {
         form class="search" method="get" action="/records" role="search" {
             label { "Agent" input name="agent" value=(given(&wanted.agent)) placeholder="agent/support"; }
+            label { "Upstream" input name="upstream" value=(given(&wanted.upstream)); }
             label { "Tool" input name="tool" value=(given(&wanted.tool)); }
             label { "Outcome"
                 select name="outcome" {
@@ -52,7 +61,16 @@ async fn found(admin: &Admin, caller: &Caller, wanted: &Wanted) -> Result<Markup
                     }
                 }
             }
-            label { "Trace" input name="trace" value=(given(&wanted.trace)) placeholder="32 hexadecimal digits" size="34"; }
+            label { "In shadow"
+                select name="would_be" {
+                    @for wanted_be in WOULD_BE {
+                        option value=(wanted_be) selected[given(&wanted.would_be) == wanted_be] {
+                            @match wanted_be { "" => "–", "any" => "would be stopped", word => { "would be " (word) } }
+                        }
+                    }
+                }
+            }
+            label { "Trace" input name="trace" value=(given(&wanted.trace)) placeholder="32 hexadecimal digits" size="30"; }
             label { "From (UTC)" input name="from" value=(given(&wanted.from)) placeholder="2026-11-20T12:00"; }
             label { "To (UTC)" input name="to" value=(given(&wanted.to)) placeholder="2026-11-20T13:00"; }
             button { "Find" }
@@ -65,7 +83,7 @@ async fn found(admin: &Admin, caller: &Caller, wanted: &Wanted) -> Result<Markup
             p { a rel="next" href={ "/records?" (query(wanted)) "cursor=" (cursor) } { "Older records" } }
         }
     };
-    Ok(page::page(caller, Place::Records, "Records", &content))
+    Ok(page::page(admin, caller, Place::Records, "Records", &content))
 }
 
 /// A search's query again, without its cursor.
@@ -75,6 +93,7 @@ fn query(wanted: &Wanted) -> String {
         ("tool", &wanted.tool),
         ("upstream", &wanted.upstream),
         ("outcome", &wanted.outcome),
+        ("would_be", &wanted.would_be),
         ("trace", &wanted.trace),
         ("from", &wanted.from),
         ("to", &wanted.to),
@@ -89,21 +108,21 @@ fn query(wanted: &Wanted) -> String {
 /// Records, a row each.
 pub(super) fn table(records: &[Record]) -> Markup {
     if records.is_empty() {
-        return html! { p class="quiet" { "No records." } };
+        return html! { p class="empty" { "No records." } };
     }
     html! {
         table class="cards" {
-            thead { tr { th { "Time" } th { "Type" } th { "Agent" } th { "Called" } th { "Outcome" } th { "Rule" } th { "Why" } } }
+            thead { tr { @for name in ["Time", "Type", "Agent", "Called", "Outcome", "Rule", "Why"] { th scope="col" { (name) } } } }
             tbody {
                 @for record in records {
                     tr {
                         th scope="row" { a href={ "/records/" (record.call) } { (time(&record.at)) } }
-                        td data-label="Type" { (text(&record.kind)) }
-                        td data-label="Agent" { (text(short(&record.agent))) }
-                        td data-label="Called" { (called(&record.upstream, &record.tool)) @if !record.class.is_empty() { " " span class="quiet" { (text(&record.class)) } } }
-                        td data-label="Outcome" { (badge(&record.outcome)) }
-                        td data-label="Rule" { (text(or_dash(&record.rule))) }
-                        td data-label="Why" class="why" { (text(or_dash(&record.reason))) }
+                        td data-label="Type" class="word" { (text(&record.kind)) }
+                        td data-label="Agent" class="name" { (text(path(&record.agent))) }
+                        td data-label="Called" class="name" { (called(&record.upstream, &record.tool)) @if !record.class.is_empty() { " " span class="quiet" { (text(&record.class)) } } }
+                        td data-label="Outcome" { @if !record.outcome.is_empty() { (badge(&record.outcome)) } @if !record.would_be.is_empty() { " " (would_be(&record.would_be)) } }
+                        td data-label="Rule" class="rule" { (text(&record.rule)) }
+                        td data-label="Why" class="why" { @if !record.reason.is_empty() { div title=(literal::plain(&record.reason)) { (text(&record.reason)) } } }
                     }
                 }
             }
@@ -113,7 +132,7 @@ pub(super) fn table(records: &[Record]) -> Markup {
 
 fn called(upstream: &str, tool: &str) -> Markup {
     html! {
-        @if upstream.is_empty() && tool.is_empty() { "–" } @else {
+        @if !upstream.is_empty() || !tool.is_empty() {
             span class="mono" { (text(upstream)) @if !tool.is_empty() { wbr; "." (text(tool)) } }
         }
     }
@@ -125,7 +144,7 @@ pub(super) async fn story(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Response {
-    answer(&caller, whole(&admin, &caller, &id).await)
+    answer(&admin, &caller, whole(&admin, &caller, &id).await)
 }
 
 async fn whole(admin: &Admin, caller: &Caller, id: &str) -> Result<Markup, Problem> {
@@ -145,34 +164,45 @@ async fn whole(admin: &Admin, caller: &Caller, id: &str) -> Result<Markup, Probl
         @for record in &story.records { (line(record)) }
         @for missing in &story.missing { p class="problem" { (text(&missing.id)) ": " (text(&missing.why)) } }
     };
-    Ok(page::page(caller, Place::Records, &title, &content))
+    Ok(page::page(admin, caller, Place::Records, &title, &content))
 }
 
 /// What was decided about a call, by which rule and evidence, and who answers for the agent.
 fn verdict(call: &Call) -> Markup {
     let policies = call.policies.join(", ");
-    let rows: [(&str, &str); 7] = [
+    let shadowed = call.would_be.as_ref();
+    let would = |name: &str| shadowed.and_then(|would_be| would_be.get(name)).and_then(Value::as_str);
+    let rows: [(&str, &str); 6] = [
         ("Rule", &call.rule),
-        ("Policies", &policies),
-        ("Why", &call.reason),
-        ("Stopped at", call.stage.as_deref().unwrap_or_default()),
-        ("Ended", call.ended.as_deref().unwrap_or_default()),
         ("Owner", &call.owner),
         ("Team", &call.team),
+        ("Stopped at", call.stage.as_deref().unwrap_or_default()),
+        ("Ended", call.ended.as_deref().unwrap_or_default()),
+        ("Policies", &policies),
     ];
     html! {
         section class="verdict" {
             p class="state" { (badge(&call.outcome)) " " (called(&call.upstream, &call.tool)) }
+            @if !call.reason.is_empty() && would("detail") != Some(&call.reason) { p { (text(&call.reason)) } }
+            @if let Some(outcome) = would("outcome") {
+                p class="problem" {
+                    "It passed because of shadow. Enforced, it " (would_be(outcome)) " by " strong { (text(would("rule").unwrap_or_default())) }
+                    ": " (text(would("detail").unwrap_or_default()))
+                }
+            }
             dl {
                 div { dt { "Agent" } dd { a href={ "/agents/" (segment(&call.agent)) } { (text(&call.agent)) } } }
                 @for (name, value) in rows { @if !value.is_empty() { div { dt { (name) } dd { (text(value)) } } } }
-                @for (name, value) in call.evidence.as_object().into_iter().flatten() {
-                    div { dt { "Evidence: " (text(name)) } dd { (evidence(value)) } }
-                }
                 @if let Some(trace) = &call.trace_id {
                     div { dt { "Trace" } dd class="mono" { a href={ "/records?trace=" (trace) } { (trace) } } }
                 }
-                div { dt { "Record" } dd class="mono" { (text(&call.id)) } }
+                div { dt { "Record" } dd class="mono id" { (text(&call.id)) } }
+            }
+            h2 class="minor" { "Evidence" }
+            dl {
+                @for (name, value) in call.evidence.as_object().into_iter().flatten() {
+                    div { dt { (text(name)) } dd { (evidence(value)) } }
+                }
             }
         }
     }
@@ -199,14 +229,4 @@ fn line(record: &Value) -> Markup {
             pre tabindex="0" { @for line in pretty.lines() { (text(line)) "\n" } }
         }
     }
-}
-
-/// An agent's id without its trust domain.
-fn short(id: &str) -> &str {
-    let rest = id.strip_prefix("spiffe://").and_then(|rest| rest.split_once('/')).map(|(_, path)| path);
-    rest.unwrap_or(or_dash(id))
-}
-
-fn or_dash(text: &str) -> &str {
-    if text.is_empty() { "–" } else { text }
 }

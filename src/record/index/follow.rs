@@ -21,7 +21,7 @@ use crate::telemetry::stand_back;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long it waits after something failed.
 const AGAIN_AFTER: Duration = Duration::from_secs(5);
-/// How often it looks for segments that were taken away.
+/// How often it looks for segments that were deleted.
 const FORGET_EVERY: Duration = Duration::from_secs(10);
 /// Rows that are added together; what waits to be added is never more.
 const BATCH_ROWS_MAX: usize = 1024;
@@ -194,7 +194,7 @@ impl Follower {
 
     /// Drops the rows of segments that are not here any more.
     fn forget(&self, runtime: &Runtime) -> Result<(), Problem> {
-        let Some(oldest) = segment::list(&self.dir)?.first().map(|segment| segment.first) else {
+        let Some(oldest) = segment::all(&self.dir)?.first().map(|segment| segment.first) else {
             return Ok(());
         };
         while runtime.block_on(self.records.forget(oldest))? > 0 {}

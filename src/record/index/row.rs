@@ -1,8 +1,9 @@
 //! What the index keeps of one line of the audit.
 
+use std::borrow::Cow;
 use std::time::SystemTime;
 
-use serde::Deserialize;
+use memchr::memchr;
 use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -13,66 +14,47 @@ use crate::store::Row;
 /// The longest text of a row, in bytes; what is longer is cut off at a character.
 const TEXT_BYTES_MAX: usize = 1024;
 
-/// The members that the index looks at; everything else is skipped unread.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Line {
+/// The members that the index looks at. A text is empty where it is missing or no text.
+#[derive(Debug, Default)]
+struct Line<'l> {
     seq: u64,
-    ts: String,
-    id: String,
-    #[serde(rename = "type")]
-    kind: String,
-    trace_id: Option<String>,
-    agent: Named,
-    owner: String,
-    upstream: String,
-    tool: String,
-    asked: String,
-    class: String,
-    decision: Decision,
-    status: Value,
-    reason: String,
-    run: String,
-    hold: Value,
-    intent: Value,
-    input: Input,
+    ts: Cow<'l, str>,
+    id: Cow<'l, str>,
+    kind: Cow<'l, str>,
+    trace_id: Cow<'l, str>,
+    agent: Cow<'l, str>,
+    owner: Cow<'l, str>,
+    team: Cow<'l, str>,
+    upstream: Cow<'l, str>,
+    tool: Cow<'l, str>,
+    asked: Cow<'l, str>,
+    class: Cow<'l, str>,
+    decision: Decision<'l>,
+    /// What would have been, where shadow let the call pass.
+    would_be: Decision<'l>,
+    status: Cow<'l, str>,
+    reason: Cow<'l, str>,
+    run: Cow<'l, str>,
+    hold: Cow<'l, str>,
+    intent: Cow<'l, str>,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Named {
-    id: String,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Decision {
-    outcome: String,
-    rule: String,
-    reason: String,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Input {
-    agent: Team,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Team {
-    team: String,
+#[derive(Debug, Default)]
+struct Decision<'l> {
+    outcome: Cow<'l, str>,
+    rule: Cow<'l, str>,
+    reason: Cow<'l, str>,
 }
 
 /// The row of a line that begins at an offset of a segment; `None` when it is no record.
 pub(super) fn row(bytes: &[u8], segment: u64, offset: u64) -> Option<Row> {
-    let line = read(bytes)?;
+    let line = scan(bytes).or_else(|| parse(bytes))?;
     let id = uuid::Uuid::try_parse(&line.id).ok()?;
     let id = RecordId::from_u128(id.as_u128());
     let at: SystemTime = OffsetDateTime::parse(&line.ts, &Rfc3339).ok()?.into();
-    let outcome = if line.decision.outcome.is_empty() { text(line.status) } else { line.decision.outcome };
-    let closes = line.intent.as_str().filter(|_| line.kind == "outcome");
-    let closes = closes.and_then(|intent| uuid::Uuid::try_parse(intent).ok());
+    let or = |one: Cow<'_, str>, other: Cow<'_, str>| cut(if one.is_empty() { other } else { one });
+    let ordered = line.kind == "admin";
+    let closes = if line.kind == "outcome" { uuid::Uuid::try_parse(&line.intent).ok() } else { None };
     Some(Row {
         id,
         seq: line.seq,
@@ -80,68 +62,211 @@ pub(super) fn row(bytes: &[u8], segment: u64, offset: u64) -> Option<Row> {
         offset,
         at,
         call: closes.map_or(id, |intent| RecordId::from_u128(intent.as_u128())),
-        trace: line.trace_id.as_deref().and_then(unhex),
+        trace: unhex(&line.trace_id),
         kind: cut(line.kind),
-        agent: cut(line.agent.id),
+        agent: cut(line.agent),
         owner: cut(line.owner),
-        team: cut(line.input.agent.team),
+        team: cut(line.team),
         upstream: cut(line.upstream),
-        tool: cut(if line.tool.is_empty() { line.asked } else { line.tool }),
+        // What the catalogue does not name is found by what the agent asked for.
+        tool: if line.asked.is_empty() { cut(line.tool) } else { cut(line.asked) },
         class: cut(line.class),
-        outcome: cut(outcome),
-        reason: cut(if line.reason.is_empty() { line.decision.reason } else { line.reason }),
-        rule: cut(line.decision.rule),
+        outcome: or(line.decision.outcome, line.status),
+        // Where shadow let a call pass, the rule that is looked for is the one that would have stopped it.
+        // What a person says is why; of a call, the sentence of policy says more than the word of a stage.
+        reason: match ordered {
+            true => or(line.reason, line.decision.reason),
+            false => or(or(line.would_be.reason, line.decision.reason).into(), line.reason),
+        },
+        rule: or(line.would_be.rule, line.decision.rule),
+        would_be: cut(line.would_be.outcome),
         run: cut(line.run),
-        hold: cut(text(line.hold)),
+        hold: cut(line.hold),
     })
 }
 
-/// A record of a kind that gives one of these names another meaning, or one of them twice, is read the slow way.
-fn read(bytes: &[u8]) -> Option<Line> {
-    serde_json::from_slice(bytes).ok().or_else(|| {
-        let record: Value = serde_json::from_slice(bytes).ok()?;
-        let at =
-            |pointer: &str| record.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
-        Some(Line {
-            seq: record.get("seq")?.as_u64()?,
-            ts: at("/ts"),
-            id: at("/id"),
-            kind: at("/type"),
-            trace_id: Some(at("/trace_id")),
-            agent: Named { id: at("/agent/id") },
-            owner: at("/owner"),
-            upstream: at("/upstream"),
-            tool: at("/tool"),
-            asked: at("/asked"),
-            class: at("/class"),
-            decision: Decision {
-                outcome: at("/decision/outcome"),
-                rule: at("/decision/rule"),
-                reason: at("/decision/reason"),
-            },
-            status: record.get("status").cloned().unwrap_or_default(),
-            reason: at("/reason"),
-            run: at("/run"),
-            hold: record.get("hold").cloned().unwrap_or_default(),
-            intent: record.get("intent").cloned().unwrap_or_default(),
-            input: Input { agent: Team { team: at("/input/agent/team") } },
-        })
+/// Finds the members in a line as the gateway writes it, without reading what lies between them: the index sees every
+/// record, and most of a record is no concern of it. `None` for a line in any other form.
+fn scan(bytes: &[u8]) -> Option<Line<'_>> {
+    let mut line = Line::default();
+    members(bytes, |name, value| {
+        let place = match name {
+            b"seq" => {
+                line.seq =
+                    std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()).unwrap_or_default();
+                return;
+            }
+            b"agent" => return line.agent = member(value, b"id"),
+            b"decision" => {
+                line.decision = Decision {
+                    outcome: member(value, b"outcome"),
+                    rule: member(value, b"rule"),
+                    reason: member(value, b"reason"),
+                };
+                return;
+            }
+            b"would_be" => {
+                line.would_be = Decision {
+                    outcome: member(value, b"outcome"),
+                    rule: member(value, b"rule"),
+                    reason: member(value, b"detail"),
+                };
+                return;
+            }
+            b"input" => {
+                return line.team =
+                    find(value, b"agent").map(|agent| member(agent, b"team")).unwrap_or_default();
+            }
+            b"ts" => &mut line.ts,
+            b"id" => &mut line.id,
+            b"type" => &mut line.kind,
+            b"trace_id" => &mut line.trace_id,
+            b"owner" => &mut line.owner,
+            b"upstream" => &mut line.upstream,
+            b"tool" => &mut line.tool,
+            b"asked" => &mut line.asked,
+            b"class" => &mut line.class,
+            b"status" => &mut line.status,
+            b"reason" => &mut line.reason,
+            b"run" => &mut line.run,
+            b"hold" => &mut line.hold,
+            b"intent" => &mut line.intent,
+            _ => return,
+        };
+        *place = text(value);
+    })?;
+    (line.seq > 0).then_some(line)
+}
+
+/// Shows each member of an object, its name as it is written and its value's text. `None` when there is a space in it, or
+/// it is no object.
+fn members<'l>(object: &'l [u8], mut show: impl FnMut(&'l [u8], &'l [u8])) -> Option<()> {
+    let mut rest = object.strip_prefix(b"{")?;
+    if rest == b"}" {
+        return Some(());
+    }
+    loop {
+        let (name, after) = rest.split_at_checked(string_end(rest)?)?;
+        let after = after.strip_prefix(b":")?;
+        let (value, after) = after.split_at_checked(value_end(after)?)?;
+        show(name.get(1..name.len() - 1)?, value);
+        match after.split_first()? {
+            (b',', more) => rest = more,
+            (b'}', []) => return Some(()),
+            _ => return None,
+        }
+    }
+}
+
+/// The value of a member of an object, as text.
+fn find<'l>(object: &'l [u8], name: &[u8]) -> Option<&'l [u8]> {
+    let mut found = None;
+    members(object, |member, value| {
+        if member == name {
+            found = Some(value);
+        }
+    })?;
+    found
+}
+
+/// A text that is a member of an object.
+fn member<'l>(object: &'l [u8], name: &[u8]) -> Cow<'l, str> {
+    find(object, name).map(text).unwrap_or_default()
+}
+
+/// Where a string ends, behind its quote.
+fn string_end(text: &[u8]) -> Option<usize> {
+    let mut end = 1;
+    text.strip_prefix(b"\"")?;
+    loop {
+        let quote = end + memchr(b'"', text.get(end..)?)?;
+        end = quote + 1;
+        // An odd number of backslashes before it escapes it.
+        let before = text.get(1..quote)?.iter().rev();
+        if before.take_while(|byte| **byte == b'\\').count().is_multiple_of(2) {
+            return Some(end);
+        }
+    }
+}
+
+/// Where a value ends that something follows.
+fn value_end(text: &[u8]) -> Option<usize> {
+    let (mut end, mut depth) = (0, 0_usize);
+    loop {
+        match text.get(end)? {
+            b'"' => end += string_end(text.get(end..)?)?,
+            b'{' | b'[' => (end, depth) = (end + 1, depth + 1),
+            b'}' | b']' if depth == 0 => return Some(end),
+            b'}' | b']' => (end, depth) = (end + 1, depth - 1),
+            b',' if depth == 0 => return Some(end),
+            b' ' => return None,
+            _ => end += 1,
+        }
+    }
+}
+
+/// A JSON string or number as text; nothing for anything else.
+fn text(value: &[u8]) -> Cow<'_, str> {
+    let inside = value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\""));
+    let plain = inside.filter(|inside| memchr(b'\\', inside).is_none());
+    if let Some(plain) = plain.and_then(|plain| std::str::from_utf8(plain).ok()) {
+        return Cow::Borrowed(plain);
+    }
+    match serde_json::from_slice(value) {
+        Ok(Value::String(text)) => Cow::Owned(text),
+        Ok(Value::Number(number)) => Cow::Owned(number.to_string()),
+        _ => Cow::default(),
+    }
+}
+
+/// A record in a form that the gateway does not write is read the slow way.
+fn parse(bytes: &[u8]) -> Option<Line<'static>> {
+    let record: Value = serde_json::from_slice(bytes).ok()?;
+    let at = |pointer: &str| match record.pointer(pointer) {
+        Some(Value::String(text)) => Cow::Owned(text.clone()),
+        Some(Value::Number(number)) => Cow::Owned(number.to_string()),
+        _ => Cow::default(),
+    };
+    Some(Line {
+        seq: record.get("seq")?.as_u64()?,
+        ts: at("/ts"),
+        id: at("/id"),
+        kind: at("/type"),
+        trace_id: at("/trace_id"),
+        agent: at("/agent/id"),
+        owner: at("/owner"),
+        team: at("/input/agent/team"),
+        upstream: at("/upstream"),
+        tool: at("/tool"),
+        asked: at("/asked"),
+        class: at("/class"),
+        decision: Decision {
+            outcome: at("/decision/outcome"),
+            rule: at("/decision/rule"),
+            reason: at("/decision/reason"),
+        },
+        would_be: Decision {
+            outcome: at("/would_be/outcome"),
+            rule: at("/would_be/rule"),
+            reason: at("/would_be/detail"),
+        },
+        status: at("/status"),
+        reason: at("/reason"),
+        run: at("/run"),
+        hold: at("/hold"),
+        intent: at("/intent"),
     })
 }
 
-fn text(value: Value) -> String {
-    match value {
-        Value::String(text) => text,
-        Value::Number(number) => number.to_string(),
-        _ => String::new(),
+fn cut(text: Cow<'_, str>) -> String {
+    let end = text.floor_char_boundary(TEXT_BYTES_MAX);
+    match text {
+        Cow::Borrowed(text) => text.get(..end).unwrap_or_default().to_owned(),
+        Cow::Owned(mut text) => {
+            text.truncate(end);
+            text
+        }
     }
-}
-
-fn cut(mut text: String) -> String {
-    if text.len() > TEXT_BYTES_MAX {
-        text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
-    }
-    text
 }
 
 #[cfg(test)]
@@ -184,5 +309,28 @@ mod tests {
         let row = row(line.as_bytes(), 1, 0).unwrap();
         assert_eq!([&*row.kind, &row.agent, &row.reason, &row.tool], ["admin", "", "b", "t"]);
         assert_eq!(super::row(b"{\"seq\":", 1, 0), None);
+    }
+
+    #[test]
+    fn a_line_is_read_alike_in_passing_and_the_slow_way() {
+        let head =
+            format!(r#""seq":8,"ts":"2026-11-21T01:02:03.5Z","id":"{ID}","type":"intent","trace_id":"{ID}""#);
+        let members = [
+            r#""owner":"a\"b\\","tool":"\u00fc\ud83d\ude00","class":"\\""#,
+            r#""agent":{"id":"x","instance":"}"},"input":{"a":[{"agent":{"team":"no"}}],"agent":{"x":["]"],"team":"care"}}"#,
+            r#""status":503,"hold":17,"reason":null,"run":true,"rule":"no","decision":{"rule":"a","errors":["{",",\""]}"#,
+            r#""would_be":{"outcome":"held","rule":"flow","detail":"why not"},"decision":{"outcome":"allowed","reason":"why"}"#,
+            r#""x":{"tool":"no","reason":"no"},"empty":{},"none":[],"asked":"PUT \/x""#,
+        ];
+        for members in members {
+            let written = format!("{{{head},{members}}}");
+            let spaced = format!("{{ {head},{members} }}");
+            assert!(scan(written.as_bytes()).is_some() && scan(spaced.as_bytes()).is_none(), "{members}");
+            let told = row(written.as_bytes(), 1, 0).unwrap();
+            assert_eq!(row(spaced.as_bytes(), 1, 0).unwrap(), told);
+            for cut in 0..written.len() {
+                assert_eq!(row(&written.as_bytes()[..cut], 1, 0), None);
+            }
+        }
     }
 }

@@ -6,23 +6,28 @@ use std::path::{Path, PathBuf};
 use sqlx::sqlite::{SqlitePool, SqliteRow};
 use sqlx::{AssertSqlSafe, QueryBuilder, Row as _, Sqlite as Database, SqliteConnection, Transaction};
 
+use super::block;
 use super::state::place;
-use super::{Sync, micros, moment, pools, private, signed, within};
+use super::{Sync, micros, pools, private, signed, within};
 use crate::call::RecordId;
 use crate::store::{
     Answer, Filter, PAGE_RECORDS_MAX, PAGE_RECORDS_USUAL, Page, Place, Records, Row, STORY_RECORDS_MAX,
     StoreError, Subject,
 };
 
-/// The format that this version writes, in the file's `user_version`. Every change of the tables is a new one.
-const FORMAT: i64 = 1;
-/// The rows of one statement: SQLite takes at most 32,766 values.
-const ROWS_AT_ONCE: usize = 256;
-/// Rows that one call of `forget` drops, so that a reader waits for no long transaction.
-const FORGOTTEN_AT_ONCE: i64 = 10_000;
-/// The columns of a row, in the order in which they are written.
-const COLUMNS: &str = "seq, id, call, trace, segment, offset, at, kind, agent, owner, team, upstream, tool, class, \
-                       outcome, reason, rule, run, hold";
+/// The format that this version writes, in the file's `user_version`. Every change of the tables, or of how a block is
+/// written, is a new one.
+const FORMAT: i64 = 2;
+/// Records of one block: who wants one of them reads all.
+const BLOCK_RECORDS_MAX: usize = 512;
+/// A block that has fewer is taken up into what follows it, so that a quiet gateway does not leave one for each call.
+const BLOCK_RECORDS_MIN: i64 = 64;
+/// Blocks that are read together.
+const BLOCKS_AT_ONCE: usize = 4;
+/// Blocks that one page looks through for what a filter lets through; the next page goes on behind them.
+const PAGE_BLOCKS_MAX: usize = 2000;
+/// Blocks that one call of `forget` drops, so that a reader waits for no long transaction.
+const FORGOTTEN_AT_ONCE: i64 = 16;
 
 /// The index, open. It belongs to whoever holds the lock of the store beside it.
 pub struct Index {
@@ -47,7 +52,7 @@ impl Index {
         private(path)?;
         let (writer, readers) = pools(path, Sync::Normal).await.map_err(within(path))?;
         let index = Index { path: path.to_owned(), writer, readers };
-        let format = format!("{}; PRAGMA user_version = {FORMAT}", include_str!("0001_index.sql"));
+        let format = format!("{}; PRAGMA user_version = {FORMAT}", include_str!("index.sql"));
         // Only texts of ours are in it.
         let made = sqlx::raw_sql(AssertSqlSafe(format)).execute(&index.writer).await;
         made.map_err(within(path))?;
@@ -74,17 +79,20 @@ impl Index {
 
     /// The error of a change. A damaged file is removed, so that the next start makes it anew.
     fn unusable(&self, error: sqlx::Error) -> StoreError {
+        let damaged = matches!(error, sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. });
         match within(&self.path)(error) {
-            StoreError::Corrupt { detail, .. } => {
-                let removed = throw_away(&self.path);
-                let then = match removed {
-                    Ok(()) => "it is made anew at the next start".to_owned(),
-                    Err(error) => format!("remove it and start again: {error}"),
-                };
-                StoreError::Failed(format!("{}: the index is damaged: {detail}; {then}", self.path.display()))
-            }
+            StoreError::Corrupt { detail, .. } => self.thrown_away(&detail),
+            StoreError::Failed(detail) if damaged => self.thrown_away(&detail),
             other => other,
         }
+    }
+
+    fn thrown_away(&self, detail: &str) -> StoreError {
+        let then = match throw_away(&self.path) {
+            Ok(()) => "it is made anew at the next start".to_owned(),
+            Err(error) => format!("remove it and start again: {error}"),
+        };
+        StoreError::Failed(format!("{}: the index is damaged: {detail}; {then}", self.path.display()))
     }
 
     async fn shut(&self) {
@@ -92,9 +100,14 @@ impl Index {
         self.writer.close().await;
     }
 
-    async fn rows(&self, mut query: QueryBuilder<Database>) -> Result<Vec<Row>, StoreError> {
-        let rows = query.build().fetch_all(&self.readers).await;
-        rows.and_then(|rows| rows.iter().map(row).collect()).map_err(within(&self.path))
+    /// The blocks that a query finds, each with its number.
+    async fn blocks(&self, mut query: QueryBuilder<Database>) -> Result<Vec<(u64, Vec<Row>)>, StoreError> {
+        let found = query.build().fetch_all(&self.readers).await;
+        let found = found.and_then(|rows| {
+            let block = |row: &SqliteRow| Ok((row.try_get::<i64, _>("first")?.unsigned_abs(), read(row)?));
+            rows.iter().map(block).collect()
+        });
+        found.map_err(within(&self.path))
     }
 }
 
@@ -127,9 +140,7 @@ impl Records for Index {
         Box::pin(async move {
             let run = async {
                 let mut tx = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-                for rows in rows.chunks(ROWS_AT_ONCE) {
-                    add(&mut tx, rows).await?;
-                }
+                add(&mut tx, rows).await?;
                 sqlx::query(
                     "INSERT OR REPLACE INTO place (one, segment, bytes, seq, leaf) VALUES (1, ?, ?, ?, ?)",
                 )
@@ -146,11 +157,13 @@ impl Records for Index {
     }
 
     fn forget(&self, before: u64) -> Answer<'_, u64> {
-        let oldest =
-            "DELETE FROM record WHERE seq IN (SELECT seq FROM record WHERE seq < ? ORDER BY seq LIMIT ?)";
         Box::pin(async move {
-            let done = sqlx::query(oldest).bind(signed(before)).bind(FORGOTTEN_AT_ONCE).execute(&self.writer);
-            done.await.map(|done| done.rows_affected()).map_err(within(&self.path))
+            let run = async {
+                let mut tx = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+                let forgotten = forget(&mut tx, before).await?;
+                Transaction::commit(tx).await.map(|()| forgotten)
+            };
+            run.await.map_err(|error| self.unusable(error))
         })
     }
 
@@ -159,7 +172,8 @@ impl Records for Index {
             let run = async {
                 let mut tx = self.writer.begin_with("BEGIN IMMEDIATE").await?;
                 sqlx::query("DELETE FROM place").execute(&mut *tx).await?;
-                sqlx::query("DELETE FROM record").execute(&mut *tx).await?;
+                sqlx::query("DELETE FROM mark").execute(&mut *tx).await?;
+                sqlx::query("DELETE FROM block").execute(&mut *tx).await?;
                 Transaction::commit(tx).await
             };
             run.await.map_err(within(&self.path))
@@ -169,40 +183,48 @@ impl Records for Index {
     fn page(&self, filter: Filter) -> Answer<'_, Page> {
         Box::pin(async move {
             let limit = filter.limit.unwrap_or(PAGE_RECORDS_USUAL).clamp(1, PAGE_RECORDS_MAX);
-            // One more tells whether there is a next page.
-            let mut rows = self.rows(filtered(filter, limit + 1)).await?;
-            let more = rows.len() > limit;
-            rows.truncate(limit);
-            let next = if more { rows.last().map(|row| row.seq) } else { None };
-            Ok(Page { rows, next })
+            let marks = block::wanted(&filter);
+            let mut page = Page::default();
+            let mut before = filter.cursor.unwrap_or(u64::MAX);
+            for _ in 0..PAGE_BLOCKS_MAX / BLOCKS_AT_ONCE {
+                let blocks = self.blocks(newest(&marks, &filter, before)).await?;
+                let last = blocks.len() < BLOCKS_AT_ONCE;
+                for (first, rows) in blocks {
+                    let passing = rows.into_iter().rev().filter(|row| block::passes(row, &filter));
+                    // One more tells whether there is a next page.
+                    page.rows.extend(passing.take(limit + 1 - page.rows.len().min(limit + 1)));
+                    before = first;
+                }
+                if page.rows.len() > limit {
+                    page.rows.truncate(limit);
+                    page.next = page.rows.last().map(|row| row.seq);
+                    return Ok(page);
+                }
+                if last {
+                    return Ok(page);
+                }
+            }
+            page.next = Some(before);
+            Ok(page)
         })
     }
 
     fn record(&self, id: RecordId) -> Answer<'_, Option<Row>> {
         Box::pin(async move {
-            let mut query = select("id = ");
-            query.push_bind(bytes(id)).push(" ORDER BY seq LIMIT 1");
-            Ok(self.rows(query).await?.pop())
+            let mark = block::of_record(id);
+            let is = |row: &Row| row.id == id;
+            Ok(self.oldest(&[&mark, &mark], is, 1).await?.pop())
         })
     }
 
     fn related(&self, subject: Subject) -> Answer<'_, Vec<Row>> {
         Box::pin(async move {
-            let mut query = match subject {
-                Subject::Trace(trace) => {
-                    let mut query = select("trace = ");
-                    query.push_bind(trace.to_vec());
-                    query
-                }
-                Subject::Call(id) => {
-                    let call = self.record(id).await?.map_or(id, |row| row.call);
-                    let mut query = select("(call = ");
-                    query.push_bind(bytes(call)).push(" OR hold = ").push_bind(call.to_string()).push(")");
-                    query
-                }
+            let subject = match subject {
+                Subject::Trace(trace) => Subject::Trace(trace),
+                Subject::Call(id) => Subject::Call(self.record(id).await?.map_or(id, |row| row.call)),
             };
-            query.push(" ORDER BY seq LIMIT ").push_bind(STORY_RECORDS_MAX as i64);
-            self.rows(query).await
+            let [one, other] = block::related(subject);
+            self.oldest(&[&one, &other], |row| block::belongs(row, subject), STORY_RECORDS_MAX).await
         })
     }
 
@@ -214,103 +236,144 @@ impl Records for Index {
     }
 }
 
-fn select(condition: &str) -> QueryBuilder<Database> {
-    QueryBuilder::new(format!("SELECT {COLUMNS} FROM record WHERE {condition}"))
+impl Index {
+    /// The first rows of their kind in the blocks that have one of two marks.
+    async fn oldest(
+        &self,
+        marks: &[&str; 2],
+        is: impl Fn(&Row) -> bool,
+        limit: usize,
+    ) -> Result<Vec<Row>, StoreError> {
+        let (mut found, mut after) = (Vec::new(), 0);
+        // Each block has a row of the kind, but for one that was found by what belongs to it.
+        for _ in 0..=STORY_RECORDS_MAX / BLOCKS_AT_ONCE {
+            let [one, other] = marks;
+            let mut query = QueryBuilder::new("SELECT first, rows FROM block WHERE first IN (");
+            query.push("SELECT DISTINCT block FROM mark WHERE mark IN (").push_bind(*one);
+            query.push(", ").push_bind(*other).push(") AND block > ").push_bind(signed(after));
+            query.push(" ORDER BY block LIMIT ").push_bind(BLOCKS_AT_ONCE as i64).push(") ORDER BY first");
+            let blocks = self.blocks(query).await?;
+            let last = blocks.len() < BLOCKS_AT_ONCE;
+            for (first, rows) in blocks {
+                after = first;
+                found.extend(rows.into_iter().filter(&is).take(limit - found.len().min(limit)));
+            }
+            if last || found.len() >= limit {
+                break;
+            }
+        }
+        Ok(found)
+    }
 }
 
-fn filtered(filter: Filter, limit: usize) -> QueryBuilder<Database> {
-    let mut query = select("true");
-    let texts = [
-        ("agent", filter.agent),
-        ("upstream", filter.upstream),
-        ("tool", filter.tool),
-        ("outcome", filter.outcome),
-    ];
-    for (column, text) in texts {
-        if let Some(text) = text {
-            query.push(format!(" AND {column} = ")).push_bind(text);
+/// Asks for the newest blocks before a record that may have what a filter lets through, the newest first.
+fn newest(marks: &[String], filter: &Filter, before: u64) -> QueryBuilder<Database> {
+    let mut query = QueryBuilder::new("SELECT first, rows FROM block WHERE first IN (");
+    let within = |query: &mut QueryBuilder<Database>| {
+        if let Some(from) = filter.from {
+            query.push(" AND until >= ").push_bind(micros(from));
+        }
+        if let Some(to) = filter.to {
+            query.push(" AND since < ").push_bind(micros(to));
+        }
+    };
+    match marks.split_first() {
+        None => {
+            query
+                .push("SELECT first FROM block INDEXED BY block_time WHERE first < ")
+                .push_bind(signed(before));
+            within(&mut query);
+            query.push(" ORDER BY first DESC");
+        }
+        Some((rarest, others)) => {
+            query.push("SELECT block FROM mark AS one WHERE mark = ").push_bind(rarest.clone());
+            query.push(" AND block < ").push_bind(signed(before));
+            for mark in others {
+                query.push(" AND EXISTS (SELECT 1 FROM mark WHERE block = one.block AND mark = ");
+                query.push_bind(mark.clone()).push(")");
+            }
+            if filter.from.is_some() || filter.to.is_some() {
+                query.push(" AND EXISTS (SELECT 1 FROM block INDEXED BY block_time WHERE first = one.block");
+                within(&mut query);
+                query.push(")");
+            }
+            query.push(" ORDER BY block DESC");
         }
     }
-    if let Some(trace) = filter.trace {
-        query.push(" AND trace = ").push_bind(trace.to_vec());
-    }
-    if let Some(from) = filter.from {
-        query.push(" AND at >= ").push_bind(micros(from));
-    }
-    if let Some(to) = filter.to {
-        query.push(" AND at < ").push_bind(micros(to));
-    }
-    if let Some(cursor) = filter.cursor {
-        query.push(" AND seq < ").push_bind(signed(cursor));
-    }
-    query.push(" ORDER BY seq DESC LIMIT ").push_bind(limit as i64);
+    query.push(" LIMIT ").push_bind(BLOCKS_AT_ONCE as i64).push(") ORDER BY first DESC");
     query
 }
 
-async fn add(tx: &mut SqliteConnection, rows: &[Row]) -> Result<(), sqlx::Error> {
-    let mut insert = QueryBuilder::new(format!("INSERT OR IGNORE INTO record ({COLUMNS}) "));
-    insert.push_values(rows, |mut to, row| {
-        to.push_bind(signed(row.seq))
-            .push_bind(bytes(row.id))
-            .push_bind(bytes(row.call))
-            .push_bind(row.trace.map(|trace| trace.to_vec()))
-            .push_bind(signed(row.segment))
-            .push_bind(signed(row.offset))
-            .push_bind(micros(row.at));
-        let texts = [
-            &row.kind,
-            &row.agent,
-            &row.owner,
-            &row.team,
-            &row.upstream,
-            &row.tool,
-            &row.class,
-            &row.outcome,
-            &row.reason,
-            &row.rule,
-            &row.run,
-            &row.hold,
-        ];
-        for text in texts {
-            to.push_bind(text.as_str());
+/// Adds rows behind those that are there.
+async fn add(tx: &mut SqliteConnection, mut rows: Vec<Row>) -> Result<(), sqlx::Error> {
+    let last = sqlx::query(
+        "SELECT last, CASE WHEN records < ? THEN rows END AS rows FROM block ORDER BY first DESC LIMIT 1",
+    );
+    if let Some(last) = last.bind(BLOCK_RECORDS_MIN).fetch_optional(&mut *tx).await? {
+        let end: i64 = last.try_get("last")?;
+        rows.retain(|row| signed(row.seq) > end);
+        if !rows.is_empty() && last.try_get::<Option<&[u8]>, _>("rows")?.is_some() {
+            rows = read(&last)?.into_iter().chain(rows).collect();
         }
-    });
-    // Only the usual statement is worth keeping: it is large, and every count of rows has one of its own.
-    insert.build().persistent(rows.len() == ROWS_AT_ONCE).execute(tx).await?;
+    }
+    for rows in rows.chunk_by(|one, next| one.segment == next.segment) {
+        for rows in rows.chunks(BLOCK_RECORDS_MAX) {
+            put(tx, rows).await?;
+        }
+    }
     Ok(())
 }
 
-fn row(row: &SqliteRow) -> Result<Row, sqlx::Error> {
-    let text = |name| row.try_get::<String, _>(name);
-    let number = |name| row.try_get::<i64, _>(name).map(i64::unsigned_abs);
-    let id = |name| row.try_get(name).and_then(fixed).map(|id| RecordId::from_u128(u128::from_be_bytes(id)));
-    Ok(Row {
-        id: id("id")?,
-        seq: number("seq")?,
-        segment: number("segment")?,
-        offset: number("offset")?,
-        at: moment(row.try_get("at")?),
-        kind: text("kind")?,
-        call: id("call")?,
-        agent: text("agent")?,
-        owner: text("owner")?,
-        team: text("team")?,
-        upstream: text("upstream")?,
-        tool: text("tool")?,
-        class: text("class")?,
-        outcome: text("outcome")?,
-        reason: text("reason")?,
-        rule: text("rule")?,
-        trace: row.try_get::<Option<Vec<u8>>, _>("trace")?.map(fixed).transpose()?,
-        run: text("run")?,
-        hold: text("hold")?,
-    })
+/// Writes a block, in the place of one that has the same first record.
+async fn put(tx: &mut SqliteConnection, rows: &[Row]) -> Result<(), sqlx::Error> {
+    let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(()) };
+    let times = || rows.iter().map(|row| micros(row.at));
+    sqlx::query(
+        "INSERT OR REPLACE INTO block (first, last, records, segment, since, until, rows)
+         VALUES (?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(signed(first.seq))
+    .bind(signed(last.seq))
+    .bind(rows.len() as i64)
+    .bind(signed(first.segment))
+    .bind(times().min())
+    .bind(times().max())
+    .bind(block::write(rows))
+    .execute(&mut *tx)
+    .await?;
+    // All of them by one statement: each statement costs as much as many marks.
+    sqlx::query("INSERT OR IGNORE INTO mark (mark, block) SELECT value, ?2 FROM json_each(?1)")
+        .bind(json(rows))
+        .bind(signed(first.seq))
+        .execute(tx)
+        .await?;
+    Ok(())
 }
 
-fn bytes(id: RecordId) -> Vec<u8> {
-    id.as_u128().to_be_bytes().to_vec()
+/// Drops some of the blocks before a record, or else what a block has of records before it; says how many records.
+async fn forget(tx: &mut SqliteConnection, before: u64) -> Result<u64, sqlx::Error> {
+    let oldest = sqlx::query("SELECT first, rows FROM block WHERE first < ? ORDER BY first LIMIT ?");
+    let blocks = oldest.bind(signed(before)).bind(FORGOTTEN_AT_ONCE).fetch_all(&mut *tx).await?;
+    let mut forgotten = 0;
+    for block in blocks {
+        let (first, rows): (i64, _) = (block.try_get("first")?, read(&block)?);
+        sqlx::query("DELETE FROM mark WHERE block = ?2 AND mark IN (SELECT value FROM json_each(?1))")
+            .bind(json(&rows))
+            .bind(first)
+            .execute(&mut *tx)
+            .await?;
+        sqlx::query("DELETE FROM block WHERE first = ?").bind(first).execute(&mut *tx).await?;
+        let kept = rows.iter().position(|row| row.seq >= before).unwrap_or(rows.len());
+        forgotten += kept as u64;
+        put(tx, rows.get(kept..).unwrap_or_default()).await?;
+    }
+    Ok(forgotten)
 }
 
-fn fixed(bytes: Vec<u8>) -> Result<[u8; 16], sqlx::Error> {
-    bytes.try_into().map_err(|_| sqlx::Error::Decode("an id is not 16 bytes".into()))
+fn json(rows: &[Row]) -> String {
+    serde_json::Value::from(block::marks(rows)).to_string()
+}
+
+fn read(row: &SqliteRow) -> Result<Vec<Row>, sqlx::Error> {
+    block::read(row.try_get("rows")?).map_err(|damaged| sqlx::Error::Decode(damaged.into()))
 }
