@@ -22,7 +22,8 @@ impl Sights for StoredSights {
             let seen = self.0.sight(upstream.to_string(), stored.collect(), SystemTime::now());
             let seen = seen.await.map_err(|error| error.to_string())?;
             let held = self.0.held(upstream.to_string()).await.map_err(|error| error.to_string())?;
-            let known: HashMap<&str, &Sight> = held.iter().map(|sight| (&*sight.sighted.tool, sight)).collect();
+            let known: HashMap<&str, &Sight> =
+                held.iter().map(|sight| (&*sight.sighted.tool, sight)).collect();
             Ok(shown.iter().zip(&seen).map(|(definition, seen)| first(definition, *seen, &known)).collect())
         })
     }

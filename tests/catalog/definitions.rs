@@ -113,9 +113,12 @@ async fn a_list_in_shadow_shows_what_changed_unless_it_is_of_consequence_four() 
     let server = Server::with(vec![find.clone(), wipe.clone()]).await;
     let until = time::OffsetDateTime::now_utc().date() + time::Duration::days(7);
     let shadow = format!(", enforcement: {{mode: shadow, until: {until}}}");
-    let grave = read("wipe", &format!(", pin: \"{}\"", pin(&wipe))).replace("consequence: 0", "consequence: 4");
-    let entries = read("find", &format!(", pin: \"{}\"", pin(&find))) + &grave.replace("class: read", "class: write");
-    let world = World::with(&upstream("mail", &server, &shadow), &[("mail.yaml", entries)]).listed(&["mail"]).await;
+    let grave =
+        read("wipe", &format!(", pin: \"{}\"", pin(&wipe))).replace("consequence: 0", "consequence: 4");
+    let entries =
+        read("find", &format!(", pin: \"{}\"", pin(&find))) + &grave.replace("class: read", "class: write");
+    let world =
+        World::with(&upstream("mail", &server, &shadow), &[("mail.yaml", entries)]).listed(&["mail"]).await;
     let listed = async || world.agent().rpc("mail", "tools/list", json!({})).await.unwrap().json();
     assert_eq!(names(&listed().await), ["find", "wipe"]);
     server.state.lock().unwrap().shown =
