@@ -12,6 +12,7 @@ import parts  # noqa: E402
 from gateway import Gateway  # noqa: E402
 
 FIGURES: list[tuple[str, str]] = []
+TABLES: list[str] = []
 COUNTS = {"passed": 0, "failed": 0, "skipped": 0}
 
 Figure = Callable[[str, object], None]
@@ -25,6 +26,12 @@ def figure() -> Figure:
         FIGURES.append((name, str(value)))
 
     return keep
+
+
+@pytest.fixture(scope="session")
+def figure_table() -> Callable[[str], None]:
+    """Keeps a line of a table for the end of the run, where tables stand before the figures."""
+    return TABLES.append
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +98,8 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Prints the figures."""
+    for line in TABLES:
+        terminalreporter.write_line(line)
     for name, value in FIGURES:
         terminalreporter.write_line(f"{name}: {value}")
 

@@ -12,8 +12,9 @@ import socket
 import sqlite3
 import struct
 import subprocess
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,12 +27,12 @@ import pytest
 import traffic
 from conftest import Figure
 from gateway import DOMAIN, READER, SUPPORT, Agent, Gateway, problem_decision
-from parts import HERE, Json, Upstream, fastmcp, free_port, header, recorder, short, until
+from parts import HERE, Json, Upstream, free_port, header, short, until
 
 DISK_BYTES, FREE_BYTES_MIN = 96 << 20, 16 << 20
 SLOW_SECONDS, HUNG_SECONDS = 0.3, 60.0
 HOUR_NS = 3600 * 10**9
-RATE, TIMES, WORKERS = 100, 3, 32
+RATE, TIMES, WORKERS = 20, 3, 32
 GROWTH_KIB_MAX = 16 * 1024
 # What each kind of call comes to; `unavailable` is 503 with `Retry-After`, and the code -31010 in MCP.
 SHAPES = ("HTTP write", "MCP write", "HTTP read", "MCP read")
@@ -40,6 +41,7 @@ REFUSED = dict.fromkeys(SHAPES, "unavailable")
 WRITES_REFUSED = {shape: "unavailable" if "write" in shape else "done" for shape in SHAPES}
 
 Seen = dict[str, str]
+TABLE: list[tuple[str, ...]] = []
 
 
 class Misfortune:
@@ -62,6 +64,28 @@ class Misfortune:
         return {"LD_PRELOAD": str(self.library), "MISFORTUNE": str(self.file)}
 
 
+class Work:
+    """Agents at work in the background, whatever happens."""
+
+    def __init__(self, plan: Json) -> None:
+        self.tally, self.over = traffic.Tally(), threading.Event()
+        self.thread = threading.Thread(target=lambda: asyncio.run(self.run(plan)))
+        self.thread.start()
+
+    async def run(self, plan: Json) -> None:
+        """Calls until it is over."""
+        load = asyncio.create_task(traffic.load(plan, self.tally, 2))
+        while not self.over.is_set():
+            await asyncio.sleep(0.05)
+        load.cancel()
+        await asyncio.gather(load, return_exceptions=True)
+
+    def end(self) -> None:
+        """It is over."""
+        self.over.set()
+        self.thread.join()
+
+
 @dataclass
 class World:
     """A gateway whose audit has a disk of its own, an upstream of each kind, and an agent who calls both."""
@@ -70,6 +94,8 @@ class World:
     notes: Upstream
     ledger: Upstream
     misfortune: Misfortune
+    before: tuple[int, int]
+    work: Work | None = None
     session: str = ""
     ids: int = 0
     answers: dict[str, Seen] = field(default_factory=dict)
@@ -138,18 +164,30 @@ class World:
         finally:
             self.answers[what] = seen
 
+    def rests(self) -> None:
+        """Ends the work in the background."""
+        if self.work is not None:
+            self.work.end()
+
     def settled(self, figure: Figure) -> None:
-        """Stops it; all that the upstreams saw was written first, and the audit verifies."""
+        """Stops it; what the upstreams saw was written first, what agents got has its outcome, and the audit verifies."""
         self.misfortune.set()
+        self.rests()
         self.gateway.stop()
         code, report = self.gateway.verify()
         assert (code, report["status"]) == (0, "ok"), report
         intents = {record["id"] for record in self.gateway.records("intent")}
-        arrived = [*self.notes.seen("arrived"), *self.ledger.seen()]
+        notes, tools = self.before
+        arrived = [*self.notes.seen("arrived")[notes:], *self.ledger.seen()[tools:]]
         named = [header(each["headers"], "holdpoint-record") for each in arrived if each["method"] in ("GET", "POST")]
         unrecorded = [name for name in named if name not in intents]
-        for what, seen in self.answers.items():
-            figure(f"misfortune | {what}", " | ".join(f"{shape}: {word}" for shape, word in seen.items()))
+        closed = {record.get("intent") for record in self.gateway.records("outcome", "recovered")}
+        tally = self.work.tally if self.work else traffic.Tally()
+        TABLE.extend((what, *(seen[shape] for shape in SHAPES)) for what, seen in self.answers.items())
+        name = list(self.answers)[-1].replace(" ", "_").replace(",", "")
+        figure(f"misfortune_calls_sent_until_{name}", len(named))
+        figure(f"misfortune_without_intent_until_{name}", len(unrecorded))
+        assert [record for record in tally.records if record not in closed] == [], "no reply came before its outcome"
         assert named and unrecorded == [], f"{len(unrecorded)} of {len(named)} calls reached an upstream without an intent"
 
 
@@ -198,30 +236,43 @@ MORE: Json = {
 
 
 @contextmanager
-def worlds(directory: Path, **options: Any) -> Iterator[World]:
-    """A world that serves."""
-    with fastmcp(directory) as ledger, recorder(directory) as notes:
-        gateway = Gateway(directory / "gateway", [notes, ledger], more=MORE, **options).prepare()
-        gateway.write("people.yaml", [{"id": f"spiffe://people.{DOMAIN}/olga", "email": "olga@example.org", "roles": ["oncall"]}])
-        configuration = gateway.configuration()
-        admin = {"name": "admin", "kind": "admin", "address": f"127.0.0.1:{free_port()}", "socket": "state/admin.sock"}
-        configuration["listeners"].append(admin)
-        gateway.write("holdpoint.yaml", configuration)
-        with disk(gateway.audit_dir):
-            world = World(gateway, notes, ledger, Misfortune(directory))
-            try:
-                world.up()
-                world.sees("before", DONE)
-                yield world
-            finally:
-                world.misfortune.set()
-                gateway.stop()
+def worlds(directory: Path, upstreams: list[Upstream], at_work: int = 1, **options: Any) -> Iterator[World]:
+    """A world that serves, with agents at work in it or none."""
+    notes, ledger = upstreams
+    gateway = Gateway(directory / "gateway", upstreams, more=MORE, **options).prepare()
+    gateway.write("people.yaml", [{"id": f"spiffe://people.{DOMAIN}/olga", "email": "olga@example.org", "roles": ["oncall"]}])
+    configuration = gateway.configuration()
+    admin = {"name": "admin", "kind": "admin", "address": f"127.0.0.1:{free_port()}", "socket": "state/admin.sock"}
+    configuration["listeners"].append(admin)
+    gateway.write("holdpoint.yaml", configuration)
+    with disk(gateway.audit_dir):
+        before = len(notes.seen("arrived")), len(ledger.seen())
+        world = World(gateway, notes, ledger, Misfortune(directory), before)
+        try:
+            world.up()
+            world.sees("as it should be", DONE)
+            world.work = Work(gateway.plan(SUPPORT, notes, [])) if at_work else None
+            yield world
+        finally:
+            world.misfortune.set()
+            world.rests()
+            gateway.stop()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def table(figure_table: Callable[[str], None]) -> Iterator[None]:
+    """What agents saw, at the end of the run."""
+    yield
+    rows = [("misfortune", *SHAPES), *dict.fromkeys(TABLE)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        figure_table("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def world(tmp_path: Path, recorder: Upstream, fastmcp: Upstream) -> Iterator[World]:
     """A world of its own for each misfortune."""
-    with worlds(tmp_path) as world:
+    with worlds(tmp_path, [recorder, fastmcp]) as world:
         yield world
 
 
@@ -267,10 +318,12 @@ def test_the_disk_is_slow_and_then_hangs(world: World, figure: Figure) -> None:
 
 def test_the_disk_is_gone(world: World, figure: Figure) -> None:
     """Nothing is known of what a disk has that failed: nothing more is sent until a new start has looked at it."""
-    before = len(world.notes.seen("arrived")) + len(world.ledger.calls("note"))
     world.misfortune.set(device=world.gateway.audit_dir.stat().st_dev)
     world.sees("disk gone", REFUSED)
-    assert len(world.notes.seen("arrived")) + len(world.ledger.calls("note")) == before
+    sent = [len(world.notes.seen("arrived")), len(world.ledger.seen())]
+    world.four()
+    time.sleep(1)
+    assert sent == [len(world.notes.seen("arrived")), len(world.ledger.seen())], "nothing is sent any more"
     world.misfortune.set()
     world.gateway.stop()
     world.up()
@@ -353,9 +406,10 @@ def resident_kib(world: World) -> int:
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
 
 
-def test_three_times_what_an_agent_may(tmp_path: Path, figure: Figure) -> None:
+def test_three_times_what_an_agent_may(tmp_path: Path, recorder: Upstream, fastmcp: Upstream, figure: Figure) -> None:
     """Beyond the limit it is told to wait; another agent is served all the while, and memory does not grow."""
-    with worlds(tmp_path, limits=[{"per": "agent", "rate": f"{RATE}/s", "burst": RATE}]) as world:
+    limits = [{"per": "agent", "rate": f"{RATE}/s", "burst": RATE}]
+    with worlds(tmp_path, [recorder, fastmcp], at_work=0, limits=limits) as world:
         flooded(world, figure)
 
 

@@ -111,6 +111,10 @@ pub trait Store: Send + Sync {
     /// Every definition that an upstream has shown, by tool and first sight.
     fn sights(&self, upstream: String) -> Answer<'_, Vec<Sight>>;
 
+    /// What each tool of an upstream is held to, by tool: the definition that was accepted last, else the one that was
+    /// seen first.
+    fn held(&self, upstream: String) -> Answer<'_, Vec<Sight>>;
+
     /// The JSON of a definition that was seen.
     fn definition(&self, seen: Sighted) -> Answer<'_, Option<String>>;
 

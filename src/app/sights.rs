@@ -21,8 +21,9 @@ impl Sights for StoredSights {
             });
             let seen = self.0.sight(upstream.to_string(), stored.collect(), SystemTime::now());
             let seen = seen.await.map_err(|error| error.to_string())?;
-            let sights = self.0.sights(upstream.to_string()).await.map_err(|error| error.to_string())?;
-            let known = known(&sights);
+            let held = self.0.held(upstream.to_string()).await.map_err(|error| error.to_string())?;
+            let known: HashMap<&str, &Sight> =
+                held.iter().map(|sight| (&*sight.sighted.tool, sight)).collect();
             Ok(shown.iter().zip(&seen).map(|(definition, seen)| first(definition, *seen, &known)).collect())
         })
     }
@@ -34,20 +35,6 @@ impl Sights for StoredSights {
             words.map_err(|error| error.to_string())
         })
     }
-}
-
-/// What each tool is held to: the definition that was accepted last, else the one that was seen first.
-fn known(sights: &[Sight]) -> HashMap<&str, &Sight> {
-    let mut known: HashMap<&str, &Sight> = HashMap::with_capacity(sights.len());
-    let accepted = |sight: &Sight| sight.accepted.as_ref().map(|(_, at)| *at);
-    for sight in sights {
-        let held = known.entry(&sight.sighted.tool).or_insert(sight);
-        let later = accepted(sight) > accepted(held);
-        if later || (accepted(sight) == accepted(held) && sight.first < held.first) {
-            *held = sight;
-        }
-    }
-    known
 }
 
 fn first(definition: &Definition, seen: Seen, known: &HashMap<&str, &Sight>) -> First {

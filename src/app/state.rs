@@ -24,7 +24,7 @@ const KEEP_LABELS_EVERY: Duration = Duration::from_secs(30);
 pub struct State {
     /// Suspensions, first sights of definitions, labels.
     pub store: Arc<dyn Store>,
-    /// By which records are found, where people can ask for them: keeping it costs as much as a third of a call.
+    /// By which records are found, where people can ask for them: keeping it costs something for each call.
     pub index: Option<Arc<Index>>,
 }
 

@@ -108,6 +108,26 @@ async fn pins_can_be_required_where_nothing_else_is_strict() {
 }
 
 #[tokio::test]
+async fn a_list_in_shadow_shows_what_changed_unless_it_is_of_consequence_four() {
+    let (find, wipe) = (tool("find", "Finds customers."), tool("wipe", "Deletes a customer."));
+    let server = Server::with(vec![find.clone(), wipe.clone()]).await;
+    let until = time::OffsetDateTime::now_utc().date() + time::Duration::days(7);
+    let shadow = format!(", enforcement: {{mode: shadow, until: {until}}}");
+    let grave =
+        read("wipe", &format!(", pin: \"{}\"", pin(&wipe))).replace("consequence: 0", "consequence: 4");
+    let entries =
+        read("find", &format!(", pin: \"{}\"", pin(&find))) + &grave.replace("class: read", "class: write");
+    let world =
+        World::with(&upstream("mail", &server, &shadow), &[("mail.yaml", entries)]).listed(&["mail"]).await;
+    let listed = async || world.agent().rpc("mail", "tools/list", json!({})).await.unwrap().json();
+    assert_eq!(names(&listed().await), ["find", "wipe"]);
+    server.state.lock().unwrap().shown =
+        Some(vec![tool("find", "Finds more."), tool("wipe", "Deletes all customers.")]);
+    assert_eq!(names(&listed().await), ["find"], "nothing of consequence 4 is ever in shadow");
+    world.join().await;
+}
+
+#[tokio::test]
 async fn a_list_loses_what_changed_hides_text_or_poses_as_another() {
     let find = tool("find", "Finds customers.");
     let (mail, other) =

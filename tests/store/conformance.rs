@@ -151,6 +151,18 @@ async fn a_definition_is_new_once_and_accepted_once(store: Arc<dyn Store>) {
     let seen = store.sights("mail".to_owned()).await.unwrap();
     let accepted: Vec<_> = seen.into_iter().map(|one| one.accepted).collect();
     assert_eq!(accepted, [None, None, Some((ana(), second(9)))]);
+
+    // Held to what was accepted last, else to what was seen first, each tool once.
+    sight("mail", &[definition("read", "{\"b\":2}"), definition("send", "{\"a\":4}")], 10).await;
+    let held = async || {
+        let held = store.held("mail".to_owned()).await.unwrap();
+        held.into_iter().map(|one| one.sighted).collect::<Vec<_>>()
+    };
+    let read = sighted("mail", "read", "{\"b\":1}");
+    assert_eq!(held().await, [read.clone(), sighted("mail", "send", "{\"a\":2}")]);
+    let later = sighted("mail", "send", "{\"a\":4}");
+    assert_eq!(store.accept(later.clone(), ana(), second(11)).await.unwrap(), Changed::Now);
+    assert_eq!(held().await, [read, later]);
 }
 
 async fn definitions_are_noted_all_or_none_and_one_upstream_cannot_fill_the_disk(store: Arc<dyn Store>) {

@@ -79,6 +79,23 @@ impl Store for Sqlite {
         })
     }
 
+    fn held(&self, upstream: String) -> Answer<'_, Vec<Sight>> {
+        Box::pin(async move {
+            let rows = sqlx::query(
+                "SELECT upstream, tool, digest, first_seen, last_seen, accepted_by, accepted_at FROM (
+                     SELECT upstream, tool, digest, first_seen, last_seen, accepted_by, accepted_at, row_number() OVER (
+                         PARTITION BY tool ORDER BY accepted_at IS NULL, accepted_at DESC, first_seen, digest
+                     ) AS place FROM sight WHERE upstream = ?
+                 ) WHERE place = 1 ORDER BY tool",
+            )
+            .bind(upstream)
+            .fetch_all(&self.readers)
+            .await;
+            let rows = rows.and_then(|rows| rows.iter().map(seen).collect());
+            rows.map_err(within(&self.path))
+        })
+    }
+
     fn definition(&self, seen: Sighted) -> Answer<'_, Option<String>> {
         Box::pin(async move {
             sqlx::query_scalar("SELECT definition FROM sight WHERE upstream = ? AND tool = ? AND digest = ?")
