@@ -384,7 +384,8 @@ fn asked(message: &Message) -> Asked {
     }
 }
 
-fn header_context(headers: &HeaderMap) -> Option<TraceContext> {
+/// The context in the one `traceparent` header [W3C Trace Context §3.2]; several say nothing.
+pub fn header_context(headers: &HeaderMap) -> Option<TraceContext> {
     let mut values = headers.get_all("traceparent").iter();
     let first = values.next()?.to_str().ok()?;
     values.next().is_none().then(|| TraceContext::parse(first)).flatten()

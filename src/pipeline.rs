@@ -85,6 +85,7 @@ impl Default for Errands {
 pub async fn serve(gw: &Arc<Gateway>, conn: &Arc<Conn>, request: Request<Inbound>) -> Response<Body> {
     let http = if conn.is_h2() { HttpVersion::Two } else { HttpVersion::One };
     let mut record = Record::open(&gw.evidence, conn.peer(), conn.fingerprint(), http);
+    record.traced(decode::header_context(request.headers()));
     let gone = Gone::of(&request);
     // Another may come into force at any time; this call knows only this one.
     let generation = gw.in_force.load_full();

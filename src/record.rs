@@ -152,6 +152,14 @@ impl Record {
         self.id
     }
 
+    /// Notes the trace that the request says it belongs to: it is found by it however early it is stopped.
+    pub fn traced(&mut self, parent: Option<TraceContext>) {
+        if let (Some(parent), Some(hop)) = (parent, &mut self.hop) {
+            hop.parent = Some(parent);
+            hop.trace.trace_id = parent.trace_id;
+        }
+    }
+
     /// Notes that a stage begins, and so that the one before has ended.
     pub fn enter(&mut self, stage: Stage) {
         let now = self.started.elapsed();
@@ -191,15 +199,12 @@ impl Record {
         if let Some(method) = call.message().and_then(|message| message.method()) {
             self.noted.text("method", method);
         }
+        self.traced(call.trace().parent);
         let Some(hop) = &mut self.hop else { return };
         hop.protocol = self.shape.protocol;
         hop.upstream.name = Arc::clone(&call.route().name);
         hop.request_bytes = call.payload().len() as u64;
         hop.target.http_method = Arc::from(call.head().method.as_str());
-        if let Some(parent) = call.trace().parent {
-            hop.parent = Some(parent);
-            hop.trace.trace_id = parent.trace_id;
-        }
         hop.link = call.trace().link;
         if let Action::Mcp(envelope) = call.action() {
             hop.target.method =

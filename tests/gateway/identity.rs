@@ -30,6 +30,20 @@ async fn only_an_agent_in_good_standing_calls() {
 }
 
 #[tokio::test]
+async fn a_refusal_is_found_by_the_agents_trace_however_early_it_comes() {
+    let world = World::start().await;
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let context = format!("00-{trace}-00f067aa0ba902b7-01");
+    for (name, reason) in [("suspended", "suspended"), ("stranger", "unknown-agent")] {
+        let message = json!({"jsonrpc": "2.0", "id": 1, "method": "ping"}).to_string();
+        let answer = world.agent(name).message("mail", message, &[("traceparent", &*context)]).await.unwrap();
+        world.refused(&answer, reason);
+        assert_eq!(world.record(&answer.record(), "refused")["trace_id"], trace);
+    }
+    world.join().await;
+}
+
+#[tokio::test]
 async fn an_agent_without_owners_only_reads() {
     let world = World::start().await;
     let agent = world.agent("ownerless");
