@@ -122,11 +122,19 @@ class Measured(Gateway):
     program: str = ""
     preload: str = ""
     off: str = ""
+    socket: str = ""
     agents: list[Agent] = field(default_factory=lambda: [SUPPORT, FLOOD])
 
     def issue(self) -> None:
         """All proxies have the same certificates."""
         shutil.copytree(self.shared_pki, self.pki)
+
+    def configuration(self) -> Json:
+        """With a socket for the machine's root where one is asked for: then records are indexed."""
+        made = super().configuration()
+        if self.socket:
+            made["listeners"].append({"name": "admin", "kind": "admin", "address": f"unix://{self.directory}/{self.socket}"})
+        return made
 
     def copy_policies(self) -> None:
         """The policies that ship, and others until there are as many as asked for."""

@@ -104,6 +104,7 @@ def controls(world: World) -> Json:
         "everything": {},
         "shipped policies only": {"policies": 0},
         "no collector": {"otlp": None},
+        "with the index of records": {"socket": "admin.sock"},
     }
     program = without_controls()
     if program:
