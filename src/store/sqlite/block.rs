@@ -283,7 +283,7 @@ mod tests {
             would_be: if seq == 3 { "held" } else { "" }.to_owned(),
             reason: "a\0b".to_owned(),
             rule: "act".to_owned(),
-            trace: (seq % 3 > 0).then_some([seq as u8; 16]),
+            trace: (!seq.is_multiple_of(3)).then_some([seq as u8; 16]),
             run: "r".to_owned(),
             hold: String::new(),
         }
