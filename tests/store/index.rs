@@ -242,14 +242,14 @@ fn input(members: &mut Members) {
         members.object("agent", |members| {
             members.text("state", "active");
             members.text("team", "care");
-            members.texts("groups", ["tier-1", "emea"].into_iter());
+            members.texts("groups", ["tier-1", "emea"]);
         });
         for name in ["action", "resource", "class", "context", "auth", "facts", "tiers", "labels"] {
             members.object(name, |members| {
                 members.text("name", "search_customers");
                 members.text("description", "what policy sees of a call, as the gateway writes it down");
                 members.number("consequence", 2);
-                members.texts("effects", ["spend", "delete"].into_iter());
+                members.texts("effects", ["spend", "delete"]);
             });
         }
     });
