@@ -190,7 +190,7 @@ async fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
     let ring = Ring::open(&settings.keys_dir)?;
     let pseudonyms = PseudonymKey::new(&*ring.current_or_new(Purpose::Pseudonym)?);
     let telemetry = Arc::new(Telemetry::start(&settings.telemetry)?);
-    let runs = Runs::new(settings.flow);
+    let runs = Arc::new(Runs::new(settings.flow));
     let dir = settings.audit.dir.clone();
     let watched = Arc::clone(&telemetry);
     let on_commit: OnCommit = Arc::new(move |bytes, waited| watched.metrics().audit_committed(bytes, waited));

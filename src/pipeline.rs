@@ -43,7 +43,7 @@ pub struct Gateway {
     /// Is told when another generation is in force.
     pub turned: Notify,
     /// What runs have read.
-    pub runs: Runs,
+    pub runs: Arc<Runs>,
     /// Audit and traces.
     pub evidence: Arc<Evidence>,
     /// Calls whose response comes on another stream.
@@ -91,8 +91,8 @@ pub async fn serve(gw: &Arc<Gateway>, conn: &Arc<Conn>, request: Request<Inbound
     match run(gw, &generation, conn, &gone, request, &mut record).await {
         Ok(Passed::Reply(reply, slot, judging)) => {
             let (shape, id) = (record.shape.clone(), record.id());
-            let Judging { judge, elsewhere } = judging;
-            let passing = observe::reply(reply, slot, record, judge, elsewhere, &gone).await;
+            let Judging { judge, tap, elsewhere } = judging;
+            let passing = observe::reply(reply, slot, record, (judge, tap), elsewhere, &gone).await;
             passing.unwrap_or_else(|stop| own(answer::refusal(&stop, &shape, id)))
         }
         Ok(Passed::Batch(messages)) => {
@@ -154,7 +154,8 @@ async fn run(
     let slot = slot.or_else(|stop| shade.pass(stop, facts.consequence).map(|()| Slot::default()))?;
     record.enter(Stage::Flow);
     let agent = call.agent().id().clone();
-    let entry = flow::enter(&gw.runs, &agent, flow::run_of(&call, &gw.evidence.pseudonyms), now);
+    let place = flow::RunKey::of(&call, &gw.evidence.pseudonyms);
+    let entry = flow::enter(&gw.runs, &place, now);
     record.entered(&entry);
     let mut known = entry.labels.clone();
     let mut judging = Judging::of(gw, generation, conn, &call);
@@ -179,7 +180,7 @@ async fn run(
     // Act: nothing leaves before the ledger has it.
     record.enter(Stage::Commit);
     let brings = flow::brings(permitted.facts().returns);
-    flow::sent(&gw.runs, &agent, &brings, now);
+    flow::sent(&gw.runs, &place, &brings, record.id(), now);
     known.extend_from_slice(&brings);
     let steady = Box::new(flow::steady(&gw.runs, &agent, known));
     judging.see(gw, generation, permitted.call(), &judged.input, &shade)?;

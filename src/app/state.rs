@@ -61,9 +61,13 @@ pub async fn restore_labels(
     for Labelled { agent, label, at, .. } in snapshot.into_iter().flat_map(|snapshot| snapshot.labels) {
         let unknown =
             || StoreError::Failed(format!("it has the label `{label}`, which this version does not know"));
-        flow::sent(runs, &agent, &[Label::parse(&label).ok_or_else(unknown)?], at);
+        let of_agent = flow::RunKey { agent, run: Arc::from(""), trace: None };
+        runs.label(&of_agent, &[Label::parse(&label).ok_or_else(unknown)?], None, at);
     }
-    let bring = |agent: &AgentId, label, at| flow::sent(runs, agent, &[label], at);
+    let bring = |agent: &AgentId, label, at| {
+        let of_agent = flow::RunKey { agent: agent.clone(), run: Arc::from(""), trace: None };
+        runs.label(&of_agent, &[label], None, at);
+    };
     let since = restore::labels(audit, place, end, runs.longest(), bring)
         .map_err(|source| LedgerError::Io { path: audit.to_owned(), source })?;
     if place.is_some() && since == Since::Oldest {
