@@ -5,8 +5,23 @@
 //! back after a restart. A call is judged by the union of all runs of its agent within the window, and of agents that
 //! used the same trace: a new session, trace or connection cleans nothing. This stage never stops a call; it only finds.
 
+pub mod canary;
+pub mod chain;
+pub mod finding;
+pub mod history;
+pub mod index;
 pub mod journal;
+pub mod keep;
+pub mod learn;
+pub mod lineage;
+mod matching;
+pub mod outgoing;
+pub mod provenance;
+mod remember;
 mod run;
+pub mod secret;
+pub mod text;
+pub mod view;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

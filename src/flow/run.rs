@@ -1,17 +1,21 @@
 //! What runs remember, keyed by run under the agent, each agent behind a lock of its own.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use foldhash::fast::RandomState;
 
+use super::canary::Canaries;
+use super::finding::Finding;
+use super::history::History;
+use super::lineage::{Memory, SECRET_WINDOW};
+use super::text::FlowKey;
 use super::{Config, Label, RunKey};
 use crate::call::{AgentId, RecordId};
 
-/// How long a `secret` label stands at least.
-pub(super) const SECRET_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
 /// How far a clock may be ahead for a while without a label being taken for ended that is not.
 const CLOCK_ERROR_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// How many runs of one agent are counted; beyond it the oldest are forgotten (their labels are the agent's and stay).
@@ -30,22 +34,39 @@ const STOPPED_MAX: usize = 64;
 const STOPPED_IN_RUN_MAX: usize = 3;
 /// So many of one agent within the window freeze the agent.
 const STOPPED_OF_AGENT: usize = 10;
+/// Calls of one run in which something was found and that are remembered for people.
+const FOUND_MAX: usize = 32;
+
+/// A memory that one agent's calls share.
+pub(super) type Shared<T> = Arc<RwLock<T>>;
 
 /// What all runs have read.
 pub struct Runs {
     config: Config,
-    agents: DashMap<AgentId, Arc<Mutex<History>>, RandomState>,
+    agents: DashMap<AgentId, Arc<Mutex<Past>>, RandomState>,
     /// Who used a trace, and when last.
     traces: DashMap<[u8; 16], Vec<(AgentId, SystemTime)>, RandomState>,
+    /// What agents of a trust domain read that is secret, by domain.
+    pub(super) secrets: DashMap<String, Vec<(AgentId, Shared<Memory>)>, RandomState>,
+    /// Under which everything is hashed.
+    pub(super) key: Arc<FlowKey>,
+    /// Tokens that must never leave.
+    pub(super) canaries: ArcSwap<Canaries>,
 }
 
 /// What is remembered of one agent.
 #[derive(Default)]
-struct History {
+pub(super) struct Past {
     /// When each label was last brought, in the order of [`Label::ALL`].
     labelled: [Option<SystemTime>; 3],
-    runs: HashMap<Arc<str>, Run>,
+    pub(super) runs: HashMap<Arc<str>, Run>,
     calls: u64,
+    /// What runs remember that have no room for a memory of their own.
+    pub(super) shared: Option<Shared<Memory>>,
+    /// What was read that is secret.
+    pub(super) secrets: Option<Shared<Memory>>,
+    /// What was sent, and where.
+    pub(super) sent: Shared<History>,
     /// The agents that used the same trace, and when they were last seen to.
     met: HashMap<AgentId, SystemTime>,
     /// Calls that findings stopped, the oldest first.
@@ -55,13 +76,15 @@ struct History {
 }
 
 #[derive(Default)]
-struct Run {
+pub(super) struct Run {
     calls: u64,
     /// The agent's number of its last call.
     last: u64,
     at: Option<SystemTime>,
     brought: Vec<Brought>,
     frozen: Option<SystemTime>,
+    pub(super) memory: Option<Shared<Memory>>,
+    found: Vec<Found>,
 }
 
 /// A label of a run.
@@ -75,13 +98,26 @@ pub struct Brought {
     pub record: Option<RecordId>,
 }
 
+/// What was found in a call: the sink of what its evidence names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The record of the call.
+    pub record: RecordId,
+    /// When.
+    pub at: SystemTime,
+    /// The upstream that it went to, or would have gone to.
+    pub upstream: Arc<str>,
+    /// The tool or operation.
+    pub tool: Arc<str>,
+    /// What was found.
+    pub findings: Vec<Finding>,
+}
+
 /// A call that findings stopped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stopped {
     /// The digest of what was called with what: the same call again is no other one.
-    pub call: [u8; 32],
-    /// Where it would have gone, by pseudonyms.
-    pub destinations: Vec<String>,
+    pub call: u64,
     /// The run.
     pub run: Arc<str>,
     /// When.
@@ -129,8 +165,20 @@ pub struct RunView {
 
 impl Runs {
     /// No runs yet.
-    pub fn new(config: Config) -> Runs {
-        Runs { config, agents: DashMap::default(), traces: DashMap::default() }
+    pub fn new(config: Config, key: FlowKey) -> Runs {
+        Runs {
+            config,
+            agents: DashMap::default(),
+            traces: DashMap::default(),
+            secrets: DashMap::default(),
+            key: Arc::new(key),
+            canaries: ArcSwap::default(),
+        }
+    }
+
+    /// Under which everything is hashed.
+    pub fn key(&self) -> &Arc<FlowKey> {
+        &self.key
     }
 
     /// How flow state is kept.
@@ -147,12 +195,12 @@ impl Runs {
     pub(super) fn enter(&self, place: &RunKey, now: SystemTime) -> Judged {
         self.meet(place, now);
         let (calls, frozen, mut labels, met) = {
-            let history = self.history(&place.agent);
-            let mut history = lock(&history);
-            let calls = history.count(&place.run, now);
-            let run = history.runs.get(&place.run).and_then(|run| run.frozen);
-            let frozen = history.frozen.or(run).is_some();
-            (calls, frozen, history.in_force(self.config.window, now), history.met(self.config.window, now))
+            let past = self.past(&place.agent);
+            let mut past = lock(&past);
+            let calls = past.count(&place.run, now);
+            let run = past.runs.get(&place.run).and_then(|run| run.frozen);
+            let frozen = past.frozen.or(run).is_some();
+            (calls, frozen, past.in_force(self.config.window, now), past.met(self.config.window, now))
         };
         self.add_labels(&met, &mut labels, now);
         Judged { labels, calls, frozen }
@@ -160,10 +208,10 @@ impl Runs {
 
     /// The labels in force for an agent, those of agents that it met included, sorted.
     pub fn in_force(&self, agent: &AgentId, now: SystemTime) -> Vec<Label> {
-        let Some(history) = self.agents.get(agent).map(|history| Arc::clone(&history)) else { return Vec::new() };
+        let Some(past) = self.agents.get(agent).map(|past| Arc::clone(&past)) else { return Vec::new() };
         let (mut labels, met) = {
-            let history = lock(&history);
-            (history.in_force(self.config.window, now), history.met(self.config.window, now))
+            let past = lock(&past);
+            (past.in_force(self.config.window, now), past.met(self.config.window, now))
         };
         self.add_labels(&met, &mut labels, now);
         labels
@@ -172,8 +220,8 @@ impl Runs {
     /// One lock at a time, so that agents who met each other cannot wait for each other.
     fn add_labels(&self, met: &[AgentId], labels: &mut Vec<Label>, now: SystemTime) {
         for other in met {
-            let Some(history) = self.agents.get(other).map(|history| Arc::clone(&history)) else { continue };
-            let theirs = lock(&history).in_force(self.config.window, now);
+            let Some(past) = self.agents.get(other).map(|past| Arc::clone(&past)) else { continue };
+            let theirs = lock(&past).in_force(self.config.window, now);
             labels.extend(theirs.into_iter().filter(|label| !labels.contains(label)).collect::<Vec<_>>());
         }
         labels.sort();
@@ -181,14 +229,14 @@ impl Runs {
 
     /// Labels a run, and so its agent.
     pub fn label(&self, place: &RunKey, brings: &[Label], record: Option<RecordId>, now: SystemTime) {
-        let history = self.history(&place.agent);
-        let mut history = lock(&history);
+        let past = self.past(&place.agent);
+        let mut past = lock(&past);
         for label in brings {
-            if let Some(at) = history.labelled.get_mut(*label as usize) {
+            if let Some(at) = past.labelled.get_mut(*label as usize) {
                 *at = Some(at.map_or(now, |before| before.max(now)));
             }
             if !place.run.is_empty() {
-                history.run(&place.run).brought(Brought { label: *label, at: now, record });
+                past.run(&place.run).brought(Brought { label: *label, at: now, record });
             }
         }
     }
@@ -196,63 +244,76 @@ impl Runs {
     /// Notes a call that findings stopped, and says what that freezes.
     pub fn stopped(&self, agent: &AgentId, stopped: Stopped) -> Vec<Froze> {
         let (now, run) = (stopped.at, Arc::clone(&stopped.run));
-        let history = self.history(agent);
-        let mut history = lock(&history);
+        let past = self.past(agent);
+        let mut past = lock(&past);
         let old = |one: &Stopped| now.duration_since(one.at).unwrap_or_default() > self.config.window;
-        history.stopped.retain(|one| !old(one) && one.call != stopped.call);
-        if history.stopped.len() >= STOPPED_MAX {
-            history.stopped.remove(0);
+        past.stopped.retain(|one| !old(one) && one.call != stopped.call);
+        if past.stopped.len() >= STOPPED_MAX {
+            past.stopped.remove(0);
         }
-        history.stopped.push(stopped);
+        past.stopped.push(stopped);
         let mut froze = Vec::new();
-        let in_run = history.stopped.iter().filter(|one| one.run == run).count();
-        let of_agent = history.stopped.len();
-        let state = history.run(&run);
+        let in_run = past.stopped.iter().filter(|one| one.run == run).count();
+        let of_agent = past.stopped.len();
+        let state = past.run(&run);
         if in_run > STOPPED_IN_RUN_MAX && state.frozen.is_none() {
             state.frozen = Some(now);
             let why = format!("findings stopped {in_run} of its calls");
             froze.push(Froze { run: Some(run), why });
         }
-        if of_agent >= STOPPED_OF_AGENT && history.frozen.is_none() {
-            history.frozen = Some(now);
+        if of_agent >= STOPPED_OF_AGENT && past.frozen.is_none() {
+            past.frozen = Some(now);
             let why = format!("findings stopped {of_agent} calls of the agent within the window");
             froze.push(Froze { run: None, why });
         }
         froze
     }
 
-    /// The calls of an agent that findings stopped within the window.
-    pub fn stops(&self, agent: &AgentId, now: SystemTime) -> Vec<Stopped> {
-        let Some(history) = self.agents.get(agent).map(|history| Arc::clone(&history)) else { return Vec::new() };
-        let history = lock(&history);
-        let fresh = |one: &&Stopped| now.duration_since(one.at).unwrap_or_default() <= self.config.window;
-        history.stopped.iter().filter(fresh).cloned().collect()
+    /// A call that findings stopped was approved by people, and counts no more.
+    pub(super) fn approve(&self, agent: &AgentId, call: u64) {
+        let past = self.past(agent);
+        lock(&past).stopped.retain(|one| one.call != call);
     }
 
-    /// A call that findings stopped was approved by people, and counts no more.
-    pub fn approved(&self, agent: &AgentId, call: [u8; 32]) {
-        let history = self.history(agent);
-        lock(&history).stopped.retain(|one| one.call != call);
+    /// Notes for people what was found in a call.
+    pub fn find(&self, key: &RunKey, found: Found) {
+        let past = self.past(&key.agent);
+        let mut past = lock(&past);
+        let run = past.run(&key.run);
+        if run.found.len() >= FOUND_MAX {
+            run.found.remove(0);
+        }
+        run.found.push(found);
+    }
+
+    /// What was found in the calls of a run, the oldest first; of the agent's runs all when it is empty.
+    pub fn found(&self, agent: &AgentId, run: &str) -> Vec<Found> {
+        let past = self.past(agent);
+        let past = lock(&past);
+        let runs = past.runs.iter().filter(|(id, _)| run.is_empty() || ***id == *run);
+        let mut found: Vec<Found> = runs.flat_map(|(_, run)| run.found.iter().cloned()).collect();
+        found.sort_by_key(|found| found.at);
+        found
     }
 
     /// Freezes a run, or the agent as a whole.
     pub fn freeze(&self, agent: &AgentId, run: Option<&Arc<str>>, at: SystemTime) {
-        let history = self.history(agent);
-        let mut history = lock(&history);
+        let past = self.past(agent);
+        let mut past = lock(&past);
         match run {
-            Some(run) => history.run(run).frozen = Some(at),
-            None => history.frozen = Some(at),
+            Some(run) => past.run(run).frozen = Some(at),
+            None => past.frozen = Some(at),
         }
     }
 
     /// Lets a run go on, or the agent as a whole; what was stopped before counts no more. Whether it was frozen.
     pub fn unfreeze(&self, agent: &AgentId, run: Option<&Arc<str>>) -> bool {
-        let history = self.history(agent);
-        let mut history = lock(&history);
-        history.stopped.retain(|one| run.is_some_and(|run| one.run != *run));
+        let past = self.past(agent);
+        let mut past = lock(&past);
+        past.stopped.retain(|one| run.is_some_and(|run| one.run != *run));
         match run {
-            Some(run) => history.run(run).frozen.take().is_some(),
-            None => history.frozen.take().is_some(),
+            Some(run) => past.run(run).frozen.take().is_some(),
+            None => past.frozen.take().is_some(),
         }
     }
 
@@ -261,21 +322,21 @@ impl Runs {
         let agents: Vec<_> =
             self.agents.iter().map(|entry| (entry.key().clone(), Arc::clone(entry.value()))).collect();
         let mut views = Vec::new();
-        for (agent, history) in agents {
-            let history = lock(&history);
-            let stopped = |run: &Arc<str>| history.stopped.iter().filter(|one| one.run == *run).count();
-            if history.frozen.is_some() {
+        for (agent, past) in agents {
+            let past = lock(&past);
+            let stopped = |run: &Arc<str>| past.stopped.iter().filter(|one| one.run == *run).count();
+            if past.frozen.is_some() {
                 views.push(RunView {
                     agent: agent.clone(),
                     run: Arc::from(""),
-                    calls: history.calls,
+                    calls: past.calls,
                     at: None,
                     labels: Vec::new(),
-                    frozen: history.frozen,
-                    stopped: history.stopped.len(),
+                    frozen: past.frozen,
+                    stopped: past.stopped.len(),
                 });
             }
-            views.extend(history.runs.iter().map(|(id, run)| RunView {
+            views.extend(past.runs.iter().map(|(id, run)| RunView {
                 agent: agent.clone(),
                 run: Arc::clone(id),
                 calls: run.calls,
@@ -304,9 +365,9 @@ impl Runs {
         labels
     }
 
-    fn history(&self, agent: &AgentId) -> Arc<Mutex<History>> {
-        if let Some(history) = self.agents.get(agent) {
-            return Arc::clone(&history);
+    pub(super) fn past(&self, agent: &AgentId) -> Arc<Mutex<Past>> {
+        if let Some(past) = self.agents.get(agent) {
+            return Arc::clone(&past);
         }
         Arc::clone(&self.agents.entry(agent.clone()).or_default())
     }
@@ -328,8 +389,8 @@ impl Runs {
             users.iter().filter(|(agent, at)| *agent != place.agent && fresh(*at)).map(|(agent, _)| agent.clone()).collect()
         };
         for other in others {
-            lock(&self.history(&other)).meets(&place.agent, now);
-            lock(&self.history(&place.agent)).meets(&other, now);
+            lock(&self.past(&other)).meets(&place.agent, now);
+            lock(&self.past(&place.agent)).meets(&other, now);
         }
     }
 
@@ -347,14 +408,14 @@ impl Runs {
     }
 }
 
-fn lock(history: &Mutex<History>) -> MutexGuard<'_, History> {
+pub(super) fn lock(past: &Mutex<Past>) -> MutexGuard<'_, Past> {
     // Each change is whole.
-    history.lock().unwrap_or_else(PoisonError::into_inner)
+    past.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-// === impl History ===
+// === impl Past ===
 
-impl History {
+impl Past {
     fn in_force(&self, window: Duration, now: SystemTime) -> Vec<Label> {
         let fresh = |label: &Label| {
             let window = if *label == Label::Secret { window.max(SECRET_WINDOW) } else { window };
@@ -374,7 +435,7 @@ impl History {
         run.calls - 1
     }
 
-    fn run(&mut self, run: &Arc<str>) -> &mut Run {
+    pub(super) fn run(&mut self, run: &Arc<str>) -> &mut Run {
         if self.runs.len() >= RUNS_MAX && !self.runs.contains_key(run) {
             self.forget_oldest();
         }
@@ -382,12 +443,13 @@ impl History {
         self.runs.entry(Arc::clone(run)).or_insert_with(|| Run { last, ..Run::default() })
     }
 
-    /// A run that is frozen is never forgotten: freezing stands until a person lifts it.
+    /// A run that is frozen is never forgotten: freezing stands until a person lifts it. Nor is one that has a memory;
+    /// of those there are few.
     fn forget_oldest(&mut self) {
         let mut last: Vec<u64> = self.runs.values().map(|run| run.last).collect();
         if last.len() > RUNS_FORGOTTEN {
             let (_, kept, _) = last.select_nth_unstable(RUNS_FORGOTTEN);
-            self.runs.retain(|_, run| run.last >= *kept || run.frozen.is_some());
+            self.runs.retain(|_, run| run.last >= *kept || run.frozen.is_some() || run.memory.is_some());
         }
     }
 
@@ -399,7 +461,7 @@ impl History {
         self.met.insert(other.clone(), now);
     }
 
-    fn met(&self, window: Duration, now: SystemTime) -> Vec<AgentId> {
+    pub(super) fn met(&self, window: Duration, now: SystemTime) -> Vec<AgentId> {
         let fresh = |at: &SystemTime| now.duration_since(*at).unwrap_or_default() <= window;
         self.met.iter().filter(|(_, at)| fresh(at)).map(|(agent, _)| agent.clone()).collect()
     }
@@ -427,7 +489,8 @@ mod tests {
     }
 
     fn within(seconds: u64) -> Runs {
-        Runs::new(Config { window: Duration::from_secs(seconds), profile: Profile::Balanced })
+        let config = Config { window: Duration::from_secs(seconds), profile: Profile::Balanced };
+        Runs::new(config, FlowKey::new(&[7; 32]))
     }
 
     const MAIL: Returns = Returns { confidentiality: Confidentiality::Internal, integrity: Integrity::Mixed };
@@ -470,7 +533,7 @@ mod tests {
             let calls = enter(&runs, &at("a", "kept"), now).calls;
             assert_eq!(calls, run as u64, "a run that goes on is not forgotten");
         }
-        let kept = lock(&runs.history(&at("a", "").agent)).runs.len();
+        let kept = lock(&runs.past(&at("a", "").agent)).runs.len();
         assert!((RUNS_MAX - RUNS_FORGOTTEN..=RUNS_MAX).contains(&kept), "{kept}");
     }
 
@@ -492,8 +555,8 @@ mod tests {
     fn the_fourth_distinct_call_that_is_stopped_freezes_the_run_and_the_tenth_the_agent() {
         let runs = within(1800);
         let now = SystemTime::now();
-        let stop = |call: u8, run: &str| {
-            let stopped = Stopped { call: [call; 32], destinations: Vec::new(), run: Arc::from(run), at: now };
+        let stop = |call: u64, run: &str| {
+            let stopped = Stopped { call, run: Arc::from(run), at: now };
             runs.stopped(&at("a", run).agent, stopped)
         };
         for call in [1, 1, 2, 2, 3, 3, 3] {
