@@ -158,7 +158,7 @@ fn input(call: &Call, facts: &Facts, entry: &Entry, moment: Moment) -> PolicyInp
         calls: entry.calls,
         task: None,
         facts: facts.lifted.clone(),
-        tiers: facts.tiers.clone(),
+        tiers: entry.tiers.clone().unwrap_or_else(|| facts.tiers.clone()),
         destinations_internal: facts.destinations_internal,
         on_behalf_of: None,
         auth: Auth { method: "mtls", bound: true, instance: Arc::clone(call.agent().instance()) },

@@ -22,6 +22,7 @@ mod run;
 pub mod secret;
 pub mod text;
 pub mod view;
+mod wire;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -31,7 +32,11 @@ use crate::call::{AgentId, Confidentiality, Integrity, Profile, RecordId, Return
 use crate::decode::Call;
 use crate::secret::PseudonymKey;
 
-pub use run::{Brought, Froze, Judged, RunView, Runs, Stopped};
+pub use finding::{Evidence, Finding};
+pub use remember::restore;
+use finding::{Examined, FindingKind, How, Outgoing};
+use history::Step;
+pub use run::{Brought, Found, Froze, Judged, RunView, Runs, Stopped};
 
 /// How flow state is kept.
 #[derive(Clone, Copy, Debug)]
@@ -70,6 +75,16 @@ impl Label {
     pub fn parse(word: &str) -> Option<Label> {
         Label::ALL.into_iter().find(|label| label.as_str() == word)
     }
+
+    /// These labels as bits, in the order of their declaration.
+    pub fn bits(labels: &[Label]) -> u8 {
+        labels.iter().fold(0, |bits, label| bits | 1 << (*label as u8))
+    }
+
+    /// The labels that bits stand for.
+    pub fn of_bits(bits: u8) -> Vec<Label> {
+        Label::ALL.into_iter().filter(|label| bits & 1 << (*label as u8) != 0).collect()
+    }
 }
 
 /// The labels that a reply brings, by its catalogue entry.
@@ -87,8 +102,13 @@ pub fn brings(returns: Returns) -> Vec<Label> {
     labels
 }
 
+/// Whether flow control is turned off, in a binary for benchmarks.
+pub fn is_off() -> bool {
+    bench::off(Control::Flow)
+}
+
 /// What policy may know of the run that a call belongs to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Entry {
     /// The run's id, keyed under its agent.
     pub run: Arc<str>,
@@ -98,8 +118,25 @@ pub struct Entry {
     pub findings: Vec<Word>,
     /// By which profile it is judged.
     pub profile: Profile,
+    /// The tiers of its destinations, sorted; `None` where nothing looked at them.
+    pub tiers: Option<Vec<Word>>,
     /// Calls of this run before this one.
     pub calls: u64,
+}
+
+/// What came of examining a call, for what becomes of it.
+#[derive(Debug)]
+pub struct Leaving {
+    /// What was found, with its evidence.
+    pub findings: Vec<Finding>,
+    /// What is noted when it is sent; `None` when nothing is.
+    sent: Option<Step>,
+    /// What is noted when a finding stops it; `None` when none could.
+    stopped: Option<Step>,
+    /// Its destinations, by which the end of what it carries is kept.
+    places: Vec<u64>,
+    /// The end of what it carries.
+    tail: String,
 }
 
 /// The finding of a run that goes no further until a person has looked.
@@ -135,7 +172,7 @@ impl RunKey {
 pub fn enter(runs: &Runs, place: &RunKey, now: SystemTime) -> Entry {
     if bench::off(Control::Flow) {
         let (run, profile) = (Arc::clone(&place.run), Profile::Balanced);
-        return Entry { run, labels: Vec::new(), findings: Vec::new(), profile, calls: 0 };
+        return Entry { run, labels: Vec::new(), findings: Vec::new(), profile, tiers: None, calls: 0 };
     }
     let Judged { labels, calls, frozen } = runs.enter(place, now);
     let profile = match labels.contains(&Label::Secret) {
@@ -143,7 +180,90 @@ pub fn enter(runs: &Runs, place: &RunKey, now: SystemTime) -> Entry {
         false => runs.config().profile,
     };
     let findings = if frozen { vec![Word::Borrowed(FROZEN)] } else { Vec::new() };
-    Entry { run: Arc::clone(&place.run), labels, findings, profile, calls }
+    Entry { run: Arc::clone(&place.run), labels, findings, profile, tiers: None, calls }
+}
+
+/// Examines a call by what is remembered, and notes in its entry what was found. A body that is not `readable` may carry
+/// anything that was read.
+pub fn examine(
+    runs: &Runs,
+    key: &RunKey,
+    entry: &mut Entry,
+    (outgoing, readable): (&Outgoing<'_>, Readable),
+    now: SystemTime,
+) -> Leaving {
+    let mut examined = runs.examine(key, outgoing, now);
+    let confidential = entry.labels.iter().any(|label| *label != Label::Untrusted);
+    if readable == Readable::No && examined.leaves && confidential && !examined.has(&FindingKind::Lineage) {
+        let evidence = Evidence { origin: None, how: How::Unknown, matched: 0, bytes: 0 };
+        examined.findings.push(Finding { kind: FindingKind::Lineage, evidence: vec![evidence] });
+    }
+    let stops = examined.findings.iter().any(|finding| match finding.kind {
+        FindingKind::Trifecta | FindingKind::PlantedArgument => entry.profile == Profile::Strict,
+        _ => true,
+    });
+    entry.findings.extend(examined.findings.iter().map(|finding| finding.kind.word()));
+    entry.findings.sort();
+    entry.findings.dedup();
+    entry.tiers = Some(examined.tiers.iter().map(|tier| Word::Borrowed(tier.as_str())).collect());
+    Leaving {
+        sent: examined.sent(),
+        stopped: stops.then(|| examined.stopped(outgoing)),
+        places: examined.places.iter().map(|(place, _)| *place).collect(),
+        tail: tail(outgoing),
+        findings: std::mem::take(&mut examined.findings),
+    }
+}
+
+/// Whether the body of a call was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readable {
+    /// It streams unread, or is of a kind that nobody described.
+    No,
+    /// All of it.
+    Yes,
+}
+
+/// The end of what a call carries, which is joined with the next one to the same place.
+fn tail(outgoing: &Outgoing<'_>) -> String {
+    let mut parts = Vec::new();
+    let mut left = history::JOINED_BYTES_MAX;
+    for text in outgoing.payload.iter().rev() {
+        let from = text.len().saturating_sub(left);
+        let from = (from..=text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(text.len());
+        let part = text.get(from..).unwrap_or_default();
+        left -= part.len();
+        parts.push(part);
+        if left == 0 {
+            break;
+        }
+    }
+    parts.reverse();
+    parts.concat()
+}
+
+/// Notes that an examined call is sent, and gives what the journal must have.
+pub fn leaves(runs: &Runs, key: &RunKey, leaving: &Leaving, now: SystemTime) -> Option<Step> {
+    let step = leaving.sent.as_ref()?;
+    runs.step(key, step, now);
+    if !leaving.tail.is_empty() {
+        runs.keep_tail(key, &leaving.places, &leaving.tail, now);
+    }
+    match step {
+        Step::Sent { introduced, url_bytes, carried, .. } => {
+            let tells = !introduced.is_empty() || *url_bytes > 0 || !carried.is_empty();
+            tells.then(|| step.clone())
+        }
+        Step::Approved { .. } | Step::Stopped { .. } => None,
+    }
+}
+
+/// Notes that an examined call was stopped, where a finding could have done it; gives what the journal must have, and
+/// what that freezes.
+pub fn stopped(runs: &Runs, key: &RunKey, leaving: &Leaving, now: SystemTime) -> Option<(Step, Vec<Froze>)> {
+    let step = leaving.stopped.clone()?;
+    let froze = runs.step(key, &step, now);
+    Some((step, froze))
 }
 
 /// Labels a run with what a call that is about to be sent will bring.

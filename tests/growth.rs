@@ -28,6 +28,7 @@ use holdpoint::decide::Policy;
 use holdpoint::decide::cedar::SHIPPED;
 use holdpoint::decide::schema::Facts;
 use holdpoint::decode::jsonrpc::Message;
+use holdpoint::flow::text::FlowKey;
 use holdpoint::flow::{self, Label, RunKey, Runs};
 use holdpoint::json::{Limits, Members};
 use holdpoint::limit::{self, Dimension, Meters, Rate, Rule};
@@ -204,7 +205,8 @@ fn meters() -> Meters {
 }
 
 fn runs() -> Runs {
-    Runs::new(flow::Config { window: Duration::from_secs(1800), profile: Profile::Balanced })
+    let config = flow::Config { window: Duration::from_secs(1800), profile: Profile::Balanced };
+    Runs::new(config, FlowKey::new(&[7; 32]))
 }
 
 fn at(agent: &AgentId, run: &Arc<str>) -> RunKey {

@@ -97,18 +97,19 @@ pub struct Finding {
 /// A source: something that was read and is found again in the call.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Evidence {
-    /// The record of the call that read it.
-    pub record: String,
+    /// The record of the call that read it; absent for a secret that was told by how it is made, and for what could not
+    /// be learnt.
+    pub record: Option<String>,
     /// The upstream that it came from.
-    pub upstream: String,
+    pub upstream: Option<String>,
     /// The tool or operation.
-    pub tool: String,
-    /// By what it was found: `fingerprint`, `token` or `reference`.
+    pub tool: Option<String>,
+    /// By what it was found: `fingerprint`, `token`, `reference`, `made` or `unknown`.
     pub how: String,
     /// How many of them.
-    pub matched: u64,
-    /// How many bytes of the call.
-    pub bytes: u64,
+    pub matched: u32,
+    /// About how many bytes of text that is.
+    pub bytes: u32,
 }
 
 /// Which of several runs of the same id.
@@ -173,14 +174,13 @@ pub(super) async fn unfreeze(
     let target = Target::Agent(&view.agent, &known);
     let decision = caller.may(&admin, PersonAction::Resume, target, reason).await?;
     let entry = caller.entry(&admin, PersonAction::Resume, target, reason, &decision);
-    let mut entry = entry.ok_or_else(|| Problem::Unavailable("the order cannot be recorded".to_owned()))?;
-    entry.members.text("what", "unfreeze");
-    entry.members.text("run", if view.run.is_empty() { WHOLE } else { &view.run });
+    let entry = entry.ok_or_else(|| Problem::Unavailable("the order cannot be recorded".to_owned()))?;
+    let entry = entry.also("what", "unfreeze").also("run", if view.run.is_empty() { WHOLE } else { &view.run });
     let record = entry.id().to_string();
     // The audit first: what it does not have is not lifted.
     let appended = admin.evidence().ledger.append(entry, Durability::Synced).await;
     appended.map_err(|error| Problem::Unavailable(format!("it stays frozen: the audit: {error}")))?;
-    let kept = admin.store.unfreeze(view.agent.clone(), view.run.to_string()).await;
+    let kept = admin.gateway.store.unfreeze(view.agent.clone(), view.run.to_string()).await;
     kept.map_err(|error| Problem::Unavailable(format!("it stays frozen: {error}")))?;
     let changed = admin.gateway.runs.unfreeze(&view.agent, some(&view.run));
     let view = RunView { frozen: None, stopped: 0, ..view };
@@ -236,15 +236,15 @@ fn run(view: &RunView) -> Run {
 
 fn found(found: &flow::Found) -> Found {
     let evidence = |one: &flow::Evidence| Evidence {
-        record: one.record.to_string(),
-        upstream: one.upstream.to_string(),
-        tool: one.tool.to_string(),
+        record: one.origin.as_ref().map(|origin| origin.reply.to_string()),
+        upstream: one.origin.as_ref().map(|origin| origin.upstream.to_string()),
+        tool: one.origin.as_ref().map(|origin| origin.tool.to_string()),
         how: one.how.as_str().to_owned(),
         matched: one.matched,
         bytes: one.bytes,
     };
     let finding = |one: &flow::Finding| Finding {
-        finding: one.word().into_owned(),
+        finding: one.kind.word().into_owned(),
         evidence: one.evidence.iter().map(evidence).collect(),
     };
     Found {

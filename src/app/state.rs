@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use super::StartError;
 use crate::call::AgentId;
+use crate::flow::journal::{self, Journal};
 use crate::flow::{self, Label, Runs};
 use crate::pipeline::Gateway;
 use crate::record::index::Index;
@@ -74,6 +75,29 @@ pub async fn restore_labels(
         tracing::warn!("the audit is not the one by which labels were kept: all of its last day was read");
     }
     Ok(since)
+}
+
+/// Opens the journal beside the store, and brings back what runs have learnt and sent, and what is frozen.
+pub(super) async fn journal(
+    runs: &Runs,
+    store: &dyn Store,
+    file: &Path,
+    key: &[u8; 32],
+) -> Result<Journal, StartError> {
+    let dir = file.with_file_name("flow");
+    let config = journal::Config {
+        dir: dir.clone(),
+        window: runs.config().window,
+        secret_window: runs.longest(),
+        key: journal::key_mark(key),
+    };
+    let opened = Journal::open(config, |frame, readable| flow::restore(runs, frame, readable));
+    let journal = opened.map_err(|source| StoreError::Io { path: dir, source })?;
+    for frozen in store.frozen().await? {
+        let run: Arc<str> = Arc::from(frozen.run);
+        runs.freeze(&frozen.agent, (!run.is_empty()).then_some(&run), frozen.at);
+    }
+    Ok(journal)
 }
 
 /// Keeps the labels of all runs, by the place where the audit ends at this moment, which it gives.

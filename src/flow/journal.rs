@@ -187,6 +187,14 @@ impl Journal {
     }
 }
 
+/// By what a key is known, and nothing of it is told.
+pub fn key_mark(key: &[u8; 32]) -> KeyMark {
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(b"holdpoint lineage key\0");
+    context.update(key);
+    context.finish().as_ref().first_chunk::<8>().copied().unwrap_or_default()
+}
+
 impl Config {
     fn keeps(&self, series: Series) -> Duration {
         match series {

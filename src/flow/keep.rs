@@ -54,7 +54,7 @@ impl Keeper {
     pub fn message(&mut self, data: &[u8]) -> Learnt {
         let mut learner = self.learner(Form::Mcp);
         let mut learnt = learner.feed(data);
-        learnt.join(learner.finish());
+        join(&mut learnt, learner.finish());
         let told_apart = learnt.fragments.iter_mut().filter(|fragment| fragment.number != u32::MAX);
         let mut most = self.records;
         for fragment in told_apart {
@@ -89,6 +89,16 @@ impl Keeper {
         let series = if secret { Series::Secret } else { Series::Read };
         Some(Box::pin(async move { journal.append(series, &frame).await.map_err(|error| unkept(&error)) }))
     }
+}
+
+/// Puts what was learnt of one reply together.
+pub fn join(learnt: &mut Learnt, more: Learnt) {
+    learnt.unknown |= more.unknown;
+    learnt.fragments.extend(more.fragments);
+    learnt.known.extend(more.known);
+    learnt.planted.extend(more.planted);
+    learnt.words.extend(more.words);
+    learnt.urls.extend(more.urls);
 }
 
 /// Sees that what a call will read can be kept, before it is sent. A disk that failed is tried again.

@@ -47,7 +47,7 @@ pub fn of<'a>(
         .chain(goes.to.iter().map(|(_, text)| text.as_str()))
         .collect();
     let mut others = Vec::new();
-    let arguments = strings(call, &mut others);
+    let arguments = gather(call, &mut others);
     others.retain(|text| !told.contains(&**text));
     let consequential = match is_consequential(facts) {
         true => arguments.into_iter().filter(|text| !told.contains(&**text)).collect(),
@@ -73,8 +73,15 @@ fn is_consequential(facts: &Facts) -> bool {
         && (facts.consequence.level() >= CONSEQUENTIAL || !facts.effects.is_empty())
 }
 
+/// Every string that the agent chose.
+pub fn strings(call: &Call) -> Vec<Cow<'_, str>> {
+    let mut all = Vec::new();
+    gather(call, &mut all);
+    all
+}
+
 /// Gathers every string that the agent chose, and gives those that are values of arguments.
-fn strings<'a>(call: &'a Call, all: &mut Vec<Cow<'a, str>>) -> Vec<Cow<'a, str>> {
+fn gather<'a>(call: &'a Call, all: &mut Vec<Cow<'a, str>>) -> Vec<Cow<'a, str>> {
     let mut arguments = Vec::new();
     match call.action() {
         Action::Mcp(_) => {

@@ -6,10 +6,11 @@ use std::time::SystemTime;
 use super::canary::Canaries;
 use super::finding::{Examined, Outgoing, Remembered, examine};
 use super::history::Step;
+use super::journal::{Frame, Kind, Readable};
 use super::lineage::{Learnt, Memory};
 use super::run::{Froze, Shared, Stopped, lock};
-use super::{RunKey, Runs};
-use crate::call::AgentId;
+use super::{Label, RunKey, Runs};
+use crate::call::{AgentId, Confidentiality};
 
 /// Memories of one agent's runs; further runs share one, which is full sooner.
 const MEMORIES_MAX: usize = 128;
@@ -140,6 +141,46 @@ impl Runs {
             tracing::error!(%agent, "more agents have read secrets than are remembered for their trust domain");
         }
         memory
+    }
+}
+
+/// Brings back what a frame of the journal has. What was hashed with another key, or cannot be read, is not known any
+/// more, and the run counts as one that may have read anything.
+pub fn restore(runs: &Runs, frame: Frame, readable: Readable) {
+    let (at, run) = (frame.at, Arc::from(frame.run));
+    let key = RunKey { agent: frame.agent, run, trace: frame.trace };
+    runs.meet(&key, at);
+    match frame.kind {
+        Kind::Learnt => {
+            let learnt = Learnt::decode(&frame.data);
+            let record = learnt.as_ref().map(|learnt| learnt.reply);
+            runs.label(&key, &Label::of_bits(frame.labels), record, at);
+            match learnt {
+                Some(learnt) if readable == Readable::Wholly => runs.remember(&key, &learnt, at),
+                Some(learnt) => {
+                    let unknown = learnt.confidentiality != Confidentiality::Public;
+                    let bare = Learnt { unknown, ..emptied(learnt) };
+                    runs.remember(&key, &bare, at);
+                }
+                None => tracing::error!(agent = %key.agent, "what a run has learnt cannot be read"),
+            }
+        }
+        Kind::Sent => match Step::decode(&frame.data).filter(|_| readable == Readable::Wholly) {
+            Some(step) => drop(runs.step(&key, &step, at)),
+            None => tracing::warn!(agent = %key.agent, "what a run has sent cannot be read"),
+        },
+        Kind::Probe => {}
+    }
+}
+
+fn emptied(learnt: Learnt) -> Learnt {
+    Learnt {
+        fragments: Vec::new(),
+        known: Vec::new(),
+        planted: Vec::new(),
+        words: Vec::new(),
+        urls: Vec::new(),
+        ..learnt
     }
 }
 

@@ -5,7 +5,7 @@ use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 
 use super::decompress::Decompress;
-use crate::flow::keep::{Keeper, Keeping};
+use crate::flow::keep::{Keeper, Keeping, join};
 use crate::flow::learn::{Form, Learner};
 use crate::flow::lineage::Learnt;
 
@@ -68,7 +68,9 @@ impl Tap {
         let learnt = reading.feed(bytes);
         if std::mem::take(&mut reading.blind) {
             let mut unknown = self.keeper.unknown();
-            unknown.join(learnt.unwrap_or_else(|| self.keeper.nothing()));
+            if let Some(learnt) = learnt {
+                join(&mut unknown, learnt);
+            }
             return self.keeper.keep(&unknown);
         }
         self.keeper.keep(&learnt?)

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use holdpoint::app::{keep_labels, restore_labels};
 use holdpoint::call::{AgentId, Profile, RecordId};
+use holdpoint::flow::text::FlowKey;
 use holdpoint::flow::{self, Label, RunKey, Runs};
 use holdpoint::json::Members;
 use holdpoint::record::restore::Since;
@@ -105,7 +106,7 @@ async fn labels_until_killed() {
     let dir = PathBuf::from(dir);
     let store = Arc::new(Sqlite::open(&dir.join("holdpoint.db")).await.unwrap());
     let (ledger, _) = Ledger::open(small_segments(&dir)).unwrap();
-    let runs = Arc::new(Runs::new(WINDOW));
+    let runs = Arc::new(Runs::new(WINDOW, FlowKey::new(&[7; 32])));
     restore_labels(&runs, &*store, &dir.join("audit"), (ledger.end())()).await.unwrap();
     for task in 0..4 {
         let (ledger, runs) = (ledger.clone(), Arc::clone(&runs));
@@ -137,7 +138,7 @@ async fn a_label_is_never_lost_by_kill_9_at_any_point() {
 
         let store = Sqlite::open(&dir.file("holdpoint.db")).await.unwrap();
         let (ledger, _) = Ledger::open(small_segments(&dir.0)).unwrap();
-        let runs = Runs::new(WINDOW);
+        let runs = Runs::new(WINDOW, FlowKey::new(&[7; 32]));
         let since = restore_labels(&runs, &store, &dir.file("audit"), (ledger.end())()).await.unwrap();
         from_snapshot += usize::from(since == Since::Snapshot);
         for label in &promised {
