@@ -5,6 +5,20 @@
 //! labels, so that they come back after a restart. A call is judged by the union of all runs of its agent within the
 //! window: a new session, trace or connection cleans nothing. This stage never stops a call; it only finds.
 
+pub mod canary;
+pub mod chain;
+pub mod finding;
+pub mod history;
+pub mod index;
+pub mod learn;
+pub mod lineage;
+mod matching;
+pub mod provenance;
+pub mod secret;
+pub mod text;
+pub mod view;
+mod wire;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
