@@ -203,7 +203,12 @@ impl Examined {
     pub fn sent(&self) -> Option<Step> {
         self.leaves.then(|| Step::Sent {
             destinations: self.places.iter().map(|(place, _)| *place).collect(),
-            introduced: self.places.iter().filter(|(_, tier)| *tier != Tier::Known).map(|(p, _)| *p).collect(),
+            introduced: self
+                .places
+                .iter()
+                .filter(|(_, tier)| *tier != Tier::Known)
+                .map(|(p, _)| *p)
+                .collect(),
             url_bytes: self.url_bytes,
             carried: self.carried.clone(),
         })
@@ -242,8 +247,7 @@ pub fn examine(
         text: Cow::Borrowed(host),
         standing: Standing::Nothing,
     });
-    let targets: Vec<Target<'_>> =
-        outgoing.aims.iter().chain(&host).map(|aim| view.target(aim)).collect();
+    let targets: Vec<Target<'_>> = outgoing.aims.iter().chain(&host).map(|aim| view.target(aim)).collect();
     let mut examined = Examined::default();
     examined.tiers = targets.iter().map(|target| target.tier).collect();
     examined.tiers.sort_unstable();
@@ -293,7 +297,8 @@ impl<'a> Looking<'a> {
     fn target(&self, aim: &'a Aim<'a>) -> Target<'a> {
         let place = Place::of(aim.kind, &aim.text);
         let exact = place.exact(self.key);
-        let fetched = matches!(aim.kind, SinkKind::Http | SinkKind::Dns) && self.outgoing.class == Class::Read;
+        let fetched =
+            matches!(aim.kind, SinkKind::Http | SinkKind::Dns) && self.outgoing.class == Class::Read;
         let read = || Url::parse(&aim.text).is_some_and(|url| self.was_read(&url));
         let verbatim = fetched && read();
         Target { aim, tier: self.tier(aim, &place, exact), place, exact, verbatim }
@@ -433,7 +438,9 @@ impl<'a> Looking<'a> {
 
     fn probing(&self, outside: &[&Target<'_>], found: &mut Vec<Finding>) {
         let places: Vec<u64> = outside.iter().map(|target| target.exact).collect();
-        let new = outside.iter().find(|target| matches!(target.tier, Tier::New | Tier::Planted) && !target.verbatim);
+        let new = outside
+            .iter()
+            .find(|target| matches!(target.tier, Tier::New | Tier::Planted) && !target.verbatim);
         let new = new.map(|target| target.exact);
         let history = self.remembered.history;
         if history.is_probing(self.outgoing.digest, &places, new, self.now, self.window) {
@@ -453,8 +460,10 @@ impl<'a> Looking<'a> {
             .map(|memory| (*memory, Confidentiality::Internal))
             .chain(secrets.iter().map(|memory| (*memory, Confidentiality::Secret)))
             .collect();
-        let own_names: HashSet<u64> =
-            outside.iter().map(|target| self.key.hash(Kind::Token, &Canon::of(&target.aim.text).bytes)).collect();
+        let own_names: HashSet<u64> = outside
+            .iter()
+            .map(|target| self.key.hash(Kind::Token, &Canon::of(&target.aim.text).bytes))
+            .collect();
         let parties = if unproven.is_empty() { &all } else { &unproven };
         let mut content = Content::new(self.key, self.now, &memories, canaries, parties, own_names);
         for text in self.outgoing.payload.iter().chain(&self.outgoing.others) {

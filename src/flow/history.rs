@@ -148,14 +148,15 @@ impl History {
         if others.peek().is_none() || self.stopped.iter().any(|stopped| stopped.digest == digest) {
             return false;
         }
-        new.is_some()
-            || others.any(|stopped| stopped.destinations.iter().any(|place| places.contains(place)))
+        new.is_some() || others.any(|stopped| stopped.destinations.iter().any(|place| places.contains(place)))
     }
 
     /// What this takes in memory, about.
     pub fn bytes(&self) -> usize {
         let sent = |sent: &Sent| size_of::<Sent>() + 16 + sent.tail.capacity() + sent.carried.capacity() * 8;
-        self.destinations.values().map(sent).sum::<usize>() + self.introduced.len() * 32 + self.stopped.len() * 64
+        self.destinations.values().map(sent).sum::<usize>()
+            + self.introduced.len() * 32
+            + self.stopped.len() * 64
     }
 
     fn fresh(&self, place: u64, now: SystemTime, window: Duration) -> Option<&Sent> {

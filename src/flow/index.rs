@@ -115,8 +115,7 @@ impl Index {
 
 impl Run {
     fn of(sorted: Vec<(u32, RecordNumber)>) -> Run {
-        let (mut hashes, mut records) =
-            (Vec::with_capacity(sorted.len()), Vec::with_capacity(sorted.len()));
+        let (mut hashes, mut records) = (Vec::with_capacity(sorted.len()), Vec::with_capacity(sorted.len()));
         for (hash, record) in sorted {
             hashes.push(hash);
             records.push(record);

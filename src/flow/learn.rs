@@ -501,7 +501,13 @@ impl Text {
     const TAIL_BYTES: usize = 64;
 
     fn begin(_source: &Source, writing: Writing) -> Text {
-        Text { number: 0, writing, winnower: Winnower::default(), tail: String::new(), canon: Canon::default() }
+        Text {
+            number: 0,
+            writing,
+            winnower: Winnower::default(),
+            tail: String::new(),
+            canon: Canon::default(),
+        }
     }
 
     /// Takes what is complete: up to the last white space. Gives how many bytes that was.

@@ -458,7 +458,9 @@ impl Memory {
 
     /// Whether a place is a party of something that was read.
     pub fn is_party(&self, exact: u64, now: SystemTime) -> bool {
-        self.records.iter().any(|record| self.parties_of(record).contains(&exact) && self.is_live(record, now))
+        self.records
+            .iter()
+            .any(|record| self.parties_of(record).contains(&exact) && self.is_live(record, now))
     }
 
     /// Whether a gram may stand in something that was read. `false` is certain.

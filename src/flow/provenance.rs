@@ -196,8 +196,9 @@ fn ascii_host(text: &str) -> Option<String> {
         return None;
     }
     if text.is_ascii() {
-        let sound =
-            |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'[' | b']' | b':');
+        let sound = |byte: u8| {
+            byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'[' | b']' | b':')
+        };
         return text.bytes().all(sound).then(|| text.to_ascii_lowercase());
     }
     idna::domain_to_ascii(text).ok()

@@ -17,8 +17,18 @@ impl Labels {
         let canon: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
         let canon = canon.to_ascii_lowercase();
         const SAYING: [&str; 12] = [
-            "password", "passwd", "passphrase", "secret", "apikey", "accesskey", "privatekey", "accesstoken",
-            "authtoken", "refreshtoken", "pin", "otp",
+            "password",
+            "passwd",
+            "passphrase",
+            "secret",
+            "apikey",
+            "accesskey",
+            "privatekey",
+            "accesstoken",
+            "authtoken",
+            "refreshtoken",
+            "pin",
+            "otp",
         ];
         let says = SAYING.iter().any(|word| canon == *word || (word.len() > 3 && canon.ends_with(word)));
         if says { Labels::Secret } else { Labels::None }

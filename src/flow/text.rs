@@ -446,9 +446,7 @@ fn is_date(canonical: &[u8]) -> bool {
             && day.is_some_and(|day| (1..=31).contains(&day))
     };
     match canonical.len() {
-        8 => {
-            date(digits(0..4), digits(4..6), digits(6..8)) || date(digits(4..8), digits(2..4), digits(0..2))
-        }
+        8 => date(digits(0..4), digits(4..6), digits(6..8)) || date(digits(4..8), digits(2..4), digits(0..2)),
         9..=24 => {
             let rest = canonical.get(8..).unwrap_or_default();
             let time = rest.iter().all(|byte| byte.is_ascii_digit() || matches!(byte, b't' | b'z'));

@@ -104,8 +104,12 @@ fn runs(bytes: &[u8], mut each: impl FnMut(&[u8])) {
                 continue;
             }
             Some(b'\r' | b'\n') if line >= RUN_CHARS_MIN => {
-                if rest.peek().is_some_and(|next| matches!(next, b'\r' | b'\n') || base64_value(*next).is_some()) {
-                    line = if rest.peek().is_some_and(|next| matches!(next, b'\r' | b'\n')) { line } else { 0 };
+                if rest
+                    .peek()
+                    .is_some_and(|next| matches!(next, b'\r' | b'\n') || base64_value(*next).is_some())
+                {
+                    line =
+                        if rest.peek().is_some_and(|next| matches!(next, b'\r' | b'\n')) { line } else { 0 };
                     line = line.max(if run.len() >= 2 * RUN_CHARS_MIN { RUN_CHARS_MIN } else { 0 });
                     continue;
                 }
