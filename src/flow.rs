@@ -16,6 +16,7 @@ pub mod learn;
 pub mod lineage;
 mod matching;
 pub mod outgoing;
+pub mod planted;
 pub mod provenance;
 mod remember;
 mod run;

@@ -38,3 +38,31 @@ async fn another_try_waits_too_and_padding_between_tries_hides_nothing() {
     assert_eq!(told["type"], "finding");
     assert_eq!(world.agent("other").tool("drive", "read_drive", json!({})).await.unwrap().outcome(), "allowed");
 }
+
+#[tokio::test]
+async fn a_planted_token_leaves_by_no_way_not_even_in_shadow() {
+    let mut world = World::prepared("{}").await;
+    let until = time::OffsetDateTime::now_utc().date() + time::Duration::days(7);
+    world.mail = format!(", enforcement: {{mode: shadow, until: {until}}}");
+    let made = std::process::Command::new(env!("CARGO_BIN_EXE_holdpoint"))
+        .args(["--json", "canary", "new", "--name", "board minutes", "--config"])
+        .arg(world.config())
+        .output()
+        .unwrap();
+    let made: serde_json::Value = serde_json::from_slice(&made.stdout).unwrap();
+    let token = made["token"].as_str().unwrap().to_owned();
+    world.up().await;
+    let agent = world.agent("support");
+    for body in [token.clone(), format!("see {token} there"), base64(&token)] {
+        let denied = send(&agent, "ana@elsewhere.test", &body).await;
+        assert_eq!((denied.outcome().as_str(), world.count("send_email")), ("denied", 0), "{body}");
+        assert!(world.findings(&denied).contains(&"canary".to_owned()));
+    }
+    let kept = std::fs::read_to_string(world.dir.join("state/canaries.jsonl")).unwrap();
+    assert!(kept.contains("board minutes") && !kept.contains(&token));
+}
+
+fn base64(text: &str) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode(text)
+}
