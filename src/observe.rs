@@ -45,8 +45,8 @@ use parked::Waiting;
 pub use parked::{Elsewhere, Parked};
 use relay::{Passed, Relay};
 pub use several::Several;
-pub use tap::Tap;
 use tap::Mcp;
+pub use tap::Tap;
 use watch::Watch;
 
 /// What of a JSON reply is looked at for how it ended; a longer one passes without that being known.

@@ -87,7 +87,9 @@ fn gather<'a>(call: &'a Call, all: &mut Vec<Cow<'a, str>>) -> Vec<Cow<'a, str>> 
         Action::Mcp(_) => {
             if let Some(message) = call.message() {
                 let root = message.document().root();
-                for (name, value) in root.members().filter(|(name, _)| !matches!(&**name, "jsonrpc" | "method")) {
+                for (name, value) in
+                    root.members().filter(|(name, _)| !matches!(&**name, "jsonrpc" | "method"))
+                {
                     leaves(value, &mut |text| all.push(text));
                     all.push(name);
                 }
@@ -186,7 +188,8 @@ fn digest(call: &Call) -> u64 {
         Action::Mcp(_) => {
             let message = call.message();
             part(message.and_then(|message| message.method()).unwrap_or_default().as_bytes());
-            for (name, value) in message.and_then(|message| message.params()).iter().flat_map(Value::members) {
+            for (name, value) in message.and_then(|message| message.params()).iter().flat_map(Value::members)
+            {
                 if name != "_meta" {
                     part(name.as_bytes());
                     part(value.raw());

@@ -51,7 +51,7 @@ pub(super) async fn judged(
     now: SystemTime,
 ) {
     let Some(leaving) = leaving else { return };
-    if !leaving.findings.is_empty() {
+    if leaving.is_evidence() {
         record.found(key, &leaving.findings);
         let tool = Arc::clone(&judged.input.resource.name);
         let findings = leaving.findings.clone();
