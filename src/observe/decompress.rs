@@ -101,7 +101,7 @@ impl Decompress {
     pub fn feed(&mut self, packed: &[u8]) -> Result<Vec<u8>, Unreadable> {
         self.packed += packed.len();
         let mut bytes = packed.to_vec();
-        let ratio = self.packed.saturating_mul(RATIO_MAX).max(RATIO_FREE_BYTES).min(UNPACKED_BYTES_MAX);
+        let ratio = self.packed.saturating_mul(RATIO_MAX).clamp(RATIO_FREE_BYTES, UNPACKED_BYTES_MAX);
         let room = ratio.saturating_sub(self.unpacked);
         for layer in &mut self.layers {
             bytes = layer.feed(&bytes, room).map_err(|_| Unreadable)?;
