@@ -76,7 +76,9 @@ impl Echo {
         for text in strings {
             canon.scan(text);
             echo.grams.extend(grams(key, canon.bytes.iter().copied()));
-            canon.tokens(|token| drop(echo.tokens.insert(key.hash(Kind::Token, token))));
+            canon.tokens(|token| {
+                echo.tokens.insert(key.hash(Kind::Token, token));
+            });
         }
         echo
     }
