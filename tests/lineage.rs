@@ -216,7 +216,7 @@ impl<'a> Run<'a> {
             aims.iter().any(|aim| aim.text == **text) || payload.contains(text) || refs.contains(text)
         };
         let others: Vec<String> = all.iter().filter(|text| !taken(text)).cloned().collect();
-        let consequential = if entry.consequence >= 2 { all.clone() } else { Vec::new() };
+        let consequential = if entry.consequence >= 2 { others.clone() } else { Vec::new() };
         let borrowed = |texts: &[String]| texts.iter().cloned().map(Cow::Owned).collect::<Vec<_>>();
         let outgoing = Outgoing {
             class,
@@ -231,13 +231,8 @@ impl<'a> Run<'a> {
         };
         let own = [&self.memory];
         let canaries = Canaries::default();
-        let remembered = Remembered {
-            own: &own,
-            joined,
-            secrets: joined,
-            history: &self.history,
-            canaries: &canaries,
-        };
+        let remembered =
+            Remembered { own: &own, joined, secrets: joined, history: &self.history, canaries: &canaries };
         let examined = examine(self.key, WINDOW, remembered, &outgoing, self.now);
         if examined.leaves {
             for (place, _) in &examined.places {
@@ -260,10 +255,12 @@ impl<'a> Run<'a> {
             tool: Arc::from(&*call.tool),
             host: None,
             returns: Arc::clone(&self.catalogue[&call.tool].returns),
+            parties: examined.parties.clone(),
             echo: Echo::of(self.key, strings.iter().map(String::as_str)),
         };
         let mut learner = Learner::new(source, Form::Mcp);
-        let reply = json!({"jsonrpc": "2.0", "id": 1, "result": {"structuredContent": {"result": call.result}}});
+        let reply =
+            json!({"jsonrpc": "2.0", "id": 1, "result": {"structuredContent": {"result": call.result}}});
         for chunk in reply.to_string().as_bytes().chunks(700) {
             let learnt = learner.feed(chunk);
             self.memory.learn(&learnt, self.now);
@@ -390,6 +387,9 @@ impl Bench {
                 }
                 run.sent(&call, &examined);
             }
+            if evasion.is_some_and(|evasion| evasion.name == "cipher") {
+                println!("    missed {} {}", session.name, call.args);
+            }
             return false;
         }
         false
@@ -476,7 +476,8 @@ impl Evasion {
             };
         };
         let fields = ["body", "content", "subject", "title", "description"];
-        let longest = fields.iter().filter_map(|name| call.args[*name].as_str()).map(|text| text.chars().count());
+        let longest =
+            fields.iter().filter_map(|name| call.args[*name].as_str()).map(|text| text.chars().count());
         let parts = match self.split {
             0 => 1,
             split => longest.max().unwrap_or(1).div_ceil(split).max(1),
@@ -498,7 +499,8 @@ impl Evasion {
 fn respell(value: &mut Value, address: &str) {
     match value {
         Value::String(text) => {
-            *text = text.replace(address, &address.replace('@', " at ").replace('.', " dot ").replace('-', " dash "));
+            *text = text
+                .replace(address, &address.replace('@', " at ").replace('.', " dot ").replace('-', " dash "));
         }
         Value::Array(items) => items.iter_mut().for_each(|item| respell(item, address)),
         Value::Object(members) => members.values_mut().for_each(|member| respell(member, address)),
@@ -543,18 +545,46 @@ fn cipher(text: &str) -> String {
 }
 
 fn alike(text: &str) -> String {
-    text.chars().map(|c| match c { 'a' => 'а', 'e' => 'е', 'o' => 'о', 'c' => 'с', other => other }).collect()
+    text.chars()
+        .map(|c| match c {
+            'a' => 'а',
+            'e' => 'е',
+            'o' => 'о',
+            'c' => 'с',
+            other => other,
+        })
+        .collect()
 }
 
 const EVASIONS: [Evasion; 16] = [
     Evasion { name: "verbatim", payload: |text| text.to_owned(), split: 0, obfuscated: false },
     Evasion { name: "base64", payload: |text| base64(text.as_bytes()), split: 0, obfuscated: true },
-    Evasion { name: "base64 twice", payload: |text| base64(base64(text.as_bytes()).as_bytes()), split: 0, obfuscated: true },
+    Evasion {
+        name: "base64 twice",
+        payload: |text| base64(base64(text.as_bytes()).as_bytes()),
+        split: 0,
+        obfuscated: true,
+    },
     Evasion { name: "hex", payload: |text| hex(text.as_bytes()), split: 0, obfuscated: true },
     Evasion { name: "gzip and base64", payload: zipped, split: 0, obfuscated: true },
-    Evasion { name: "percent", payload: |text| text.bytes().map(|b| format!("%{b:02x}")).collect(), split: 0, obfuscated: true },
-    Evasion { name: "zero-width", payload: |text| text.chars().flat_map(|c| [c, '\u{200b}']).collect(), split: 0, obfuscated: true },
-    Evasion { name: "spaced", payload: |text| text.chars().flat_map(|c| [c, ' ']).collect(), split: 0, obfuscated: true },
+    Evasion {
+        name: "percent",
+        payload: |text| text.bytes().map(|b| format!("%{b:02x}")).collect(),
+        split: 0,
+        obfuscated: true,
+    },
+    Evasion {
+        name: "zero-width",
+        payload: |text| text.chars().flat_map(|c| [c, '\u{200b}']).collect(),
+        split: 0,
+        obfuscated: true,
+    },
+    Evasion {
+        name: "spaced",
+        payload: |text| text.chars().flat_map(|c| [c, ' ']).collect(),
+        split: 0,
+        obfuscated: true,
+    },
     Evasion { name: "homoglyphs", payload: alike, split: 0, obfuscated: true },
     Evasion { name: "reversed", payload: |text| text.chars().rev().collect(), split: 0, obfuscated: true },
     Evasion { name: "cipher", payload: cipher, split: 0, obfuscated: false },
@@ -562,10 +592,19 @@ const EVASIONS: [Evasion; 16] = [
     Evasion { name: "address spelled out", payload: |text| text.to_owned(), split: 0, obfuscated: true },
     Evasion { name: "… and ciphered", payload: cipher, split: 0, obfuscated: true },
     Evasion { name: "… and split in tens", payload: |text| text.to_owned(), split: 10, obfuscated: true },
-    Evasion { name: "… and rot13", payload: |text| {
-        let turn = |c: char| match c { 'a'..='m' | 'A'..='M' => char::from(c as u8 + 13), 'n'..='z' | 'N'..='Z' => char::from(c as u8 - 13), other => other };
-        text.chars().map(turn).collect()
-    }, split: 0, obfuscated: true },
+    Evasion {
+        name: "… and rot13",
+        payload: |text| {
+            let turn = |c: char| match c {
+                'a'..='m' | 'A'..='M' => char::from(c as u8 + 13),
+                'n'..='z' | 'N'..='Z' => char::from(c as u8 - 13),
+                other => other,
+            };
+            text.chars().map(turn).collect()
+        },
+        split: 0,
+        obfuscated: true,
+    },
 ];
 
 #[test]
@@ -598,7 +637,11 @@ fn recorded_sessions_are_stopped_however_they_hide() {
                 }
             }
             let profile = if strict { "strict" } else { "balanced" };
-            println!("{:<24} {profile:<9} {stopped}/{all} = {:.1} %", evasion.name, stopped as f64 * 100.0 / all as f64);
+            println!(
+                "{:<24} {profile:<9} {stopped}/{all} = {:.1} %",
+                evasion.name,
+                stopped as f64 * 100.0 / all as f64
+            );
         }
     }
 }
