@@ -57,6 +57,8 @@ pub struct Source {
     pub host: Option<Arc<str>>,
     /// What the catalogue says; [`Reply::default`] where it says nothing.
     pub returns: Arc<Reply>,
+    /// Who everything that the call carried belongs to: what it makes is theirs too.
+    pub parties: Vec<u64>,
     /// What the call itself said: a public reply that only repeats it shows nothing to be public.
     pub echo: Echo,
 }
@@ -76,7 +78,9 @@ impl Echo {
         for text in strings {
             canon.scan(text);
             echo.grams.extend(grams(key, canon.bytes.iter().copied()));
-            canon.tokens(|token| drop(echo.tokens.insert(key.hash(Kind::Token, token))));
+            canon.tokens(|token| {
+                echo.tokens.insert(key.hash(Kind::Token, token));
+            });
         }
         echo
     }
@@ -437,7 +441,7 @@ impl Source {
         Fragment {
             number,
             confidentiality: self.returns.labels.confidentiality,
-            parties: host.collect(),
+            parties: host.chain(self.parties.iter().copied()).collect(),
             grams: Vec::new(),
             tokens: Vec::new(),
             ids: Vec::new(),
