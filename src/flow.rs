@@ -130,6 +130,8 @@ pub struct Entry {
 pub struct Leaving {
     /// What was found, with its evidence.
     pub findings: Vec<Finding>,
+    /// Who everything that it carries belongs to: what it makes is theirs too.
+    pub parties: Vec<u64>,
     /// What is noted when it is sent; `None` when nothing is.
     sent: Option<Step>,
     /// What is noted when a finding stops it; `None` when none could.
@@ -212,6 +214,7 @@ pub fn examine(
         stopped: stops.then(|| examined.stopped(outgoing)),
         places: examined.places.iter().map(|(place, _)| *place).collect(),
         tail: tail(outgoing),
+        parties: std::mem::take(&mut examined.parties),
         findings: std::mem::take(&mut examined.findings),
     }
 }

@@ -40,7 +40,8 @@ impl InRun {
         let key = RunKey::of(call, &gw.evidence.pseudonyms);
         let mut entry = flow::enter(&gw.runs, &key, now);
         let upstream = generation.catalog.upstream(&call.route().name);
-        let upstream = upstream.filter(|upstream| outgoing::concerns(facts, upstream.config()));
+        let upstream =
+            upstream.filter(|upstream| outgoing::concerns(facts, &entry.labels, upstream.config()));
         let leaving = upstream.filter(|_| !flow::is_off()).map(|upstream| {
             let host = host(generation, &call.route().name).filter(|_| !upstream.config().inside);
             // What an approver remembered and what a task grants is asked here.
@@ -119,6 +120,7 @@ impl InRun {
             tool: Arc::clone(&facts.resource.name),
             host: host(generation, name).filter(|_| outside).map(Arc::from),
             returns,
+            parties: leaving.map(|leaving| leaving.parties.clone()).unwrap_or_default(),
             echo,
         };
         Ok(Some(Tap::new(Keeper::new(&gw.runs, &gw.journal, self.key.clone(), source, brings))))
