@@ -5,7 +5,7 @@
 //! `integration/agentdojo/catalog`.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Read;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -18,9 +18,10 @@ use holdpoint::flow::canary::Canaries;
 use holdpoint::flow::finding::{Aim, Examined, FindingKind, Outgoing, Remembered, Standing, examine};
 use holdpoint::flow::history::{History, Step};
 use holdpoint::flow::learn::{Echo, Form, Learner, Source};
-use holdpoint::flow::lineage::Memory;
+use holdpoint::flow::lineage::{Learnt, Memory};
 use holdpoint::flow::provenance::{Place, Tier};
 use holdpoint::flow::text::{FlowKey, Kind};
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 const WINDOW: Duration = Duration::from_secs(1800);
@@ -671,7 +672,244 @@ fn two_agents_that_share_a_trace_are_one_chain() {
     println!("two agents {stopped}/{all} = {:.1} %", stopped as f64 * 100.0 / all as f64);
 }
 
+// === What always holds ===
+
+fn key() -> Arc<FlowKey> {
+    Arc::new(FlowKey::new(&[9; 32]))
+}
+
+fn source(confidentiality: Confidentiality, integrity: Integrity) -> Source {
+    Source {
+        key: key(),
+        reply: RecordId::from_u128(7),
+        upstream: Arc::from("mail"),
+        tool: Arc::from("read"),
+        host: None,
+        returns: Arc::new(Reply { labels: Returns { confidentiality, integrity }, ..Reply::default() }),
+        parties: Vec::new(),
+        echo: Echo::default(),
+    }
+}
+
+fn learn(memory: &mut Memory, source: Source, form: Form, chunks: &[&[u8]], now: SystemTime) {
+    let mut learner = Learner::new(source, form);
+    for chunk in chunks {
+        memory.learn(&learner.feed(chunk), now);
+    }
+    memory.learn(&learner.finish(), now);
+}
+
+/// All that several parts of one reply bring together, whatever the parts were.
+fn together(parts: Vec<Learnt>) -> BTreeMap<(u32, Confidentiality), [BTreeSet<u64>; 4]> {
+    let mut whole: BTreeMap<(u32, Confidentiality), [BTreeSet<u64>; 4]> = BTreeMap::new();
+    for part in parts {
+        for fragment in part.fragments {
+            let all = whole.entry((fragment.number, fragment.confidentiality)).or_default();
+            all[0].extend(fragment.grams.into_iter().map(u64::from));
+            all[1].extend(fragment.tokens);
+            all[2].extend(fragment.ids);
+        }
+        let all = whole.entry((u32::MAX, Confidentiality::Public)).or_default();
+        all[3].extend(part.planted.into_iter().chain(part.words.into_iter().map(u64::from)).chain(part.urls));
+    }
+    whole
+}
+
+fn leaving<'a>(text: &'a str, to: &'a str, internal: &'a Internal) -> Outgoing<'a> {
+    Outgoing {
+        class: Class::External,
+        host: None,
+        internal,
+        aims: vec![Aim { kind: SinkKind::Message, text: to.into(), standing: Standing::Nothing }],
+        payload: vec![text.into()],
+        refs: Vec::new(),
+        others: Vec::new(),
+        consequential: Vec::new(),
+        digest: 1,
+    }
+}
+
+fn examined(memory: &Memory, outgoing: &Outgoing<'_>, now: SystemTime) -> Examined {
+    let (own, history, canaries) = ([memory], History::default(), Canaries::default());
+    let remembered =
+        Remembered { own: &own, joined: &[], secrets: &[], history: &history, canaries: &canaries };
+    examine(&key(), WINDOW, remembered, outgoing, now)
+}
+
+proptest! {
+    #[test]
+    fn how_a_reply_is_cut_makes_no_difference(
+        words in prop::collection::vec("[a-zA-Z0-9@.:/äеж€ \n]{1,12}", 0..400),
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..12),
+        form in prop_oneof![Just(Form::Text), Just(Form::Json), Just(Form::Mcp)],
+        structured: bool,
+    ) {
+        let text = words.join(" ");
+        let body = match (structured, form) {
+            (true, Form::Mcp) => json!({"result": {"structuredContent": {"records": words}}}).to_string(),
+            (true, _) => json!({"records": words}).to_string(),
+            _ => text,
+        };
+        let bytes = body.as_bytes();
+        let mut at: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
+        at.extend([0, bytes.len()]);
+        at.sort_unstable();
+        let mut cut = Learner::new(source(Confidentiality::Internal, Integrity::Mixed), form);
+        let mut parts: Vec<Learnt> = at.windows(2).map(|pair| cut.feed(&bytes[pair[0]..pair[1]])).collect();
+        parts.push(cut.finish());
+        let mut whole = Learner::new(source(Confidentiality::Internal, Integrity::Mixed), form);
+        let all = vec![whole.feed(bytes), whole.finish()];
+        prop_assert_eq!(together(parts), together(all));
+    }
+
+    #[test]
+    fn no_payload_breaks_the_views(bytes in prop::collection::vec(any::<u8>(), 0..600), depth in 0_usize..4) {
+        let mut text = String::from_utf8_lossy(&bytes).into_owned();
+        for _ in 0..depth {
+            text = base64(text.as_bytes());
+        }
+        let (mut count, mut size) = (0, 0);
+        holdpoint::flow::view::each(&text, &mut |view| {
+            count += 1;
+            size += view.len();
+        });
+        // Itself, and at most four encodings of it, each with four of its own, but for what is compressed.
+        prop_assert!(count <= 64 && size <= 25 * text.len().max(64) + (1 << 20), "{count} {size}");
+    }
+
+    #[test]
+    fn what_is_forgotten_is_never_a_label(
+        replies in prop::collection::vec((0_u8..3, 0_u64..4000, 1_usize..400), 1..40),
+        bytes_max in 2_000_usize..60_000,
+    ) {
+        let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let mut memory = Memory::bounded(WINDOW, bytes_max);
+        let mut last = [None; 2];
+        let mut now = start;
+        for (number, (level, wait, words)) in replies.into_iter().enumerate() {
+            now += Duration::from_secs(wait);
+            let confidentiality =
+                [Confidentiality::Public, Confidentiality::Internal, Confidentiality::Secret][usize::from(level)];
+            let text: String = (0..words).map(|word| format!("w{number}x{} ", word * 7919)).collect();
+            let mut source = source(confidentiality, Integrity::Trusted);
+            source.reply = RecordId::from_u128(number as u128);
+            learn(&mut memory, source, Form::Text, &[text.as_bytes()], now);
+            if level >= 1 { last[0] = Some(now); }
+            if level == 2 { last[1] = Some(now); }
+            let fresh = |at: Option<SystemTime>, window| at.is_some_and(|at| now.duration_since(at).unwrap() <= window);
+            prop_assert_eq!(memory.is_confidential(now), fresh(last[0], WINDOW));
+            prop_assert_eq!(memory.is_secret(now), fresh(last[1], Duration::from_secs(86_400)));
+            prop_assert!(memory.bytes() <= bytes_max + 4096, "{} of {bytes_max}", memory.bytes());
+            // What has just been read is found, or the memory says that it does not know.
+            if level >= 1 && words >= 8 {
+                let internal = Internal::default();
+                let found = examined(&memory, &leaving(&text, "x@example.com", &internal), now);
+                prop_assert!(found.has(&FindingKind::Lineage) || found.has(&FindingKind::SecretLineage));
+            }
+        }
+    }
+}
+
 #[test]
 fn a_place_reads_the_same_wherever_it_stands() {
     assert_eq!(Place::guess("Ana <ana@example.org>"), Place::guess("ana@example.org"));
+}
+
+fn prose(bytes: usize, seed: u64) -> String {
+    const SYLLABLES: [&str; 24] = [
+        "ka", "lo", "mi", "ten", "sor", "vel", "da", "ri", "po", "stan", "ge", "hal", "ti", "bur", "ne",
+        "wo", "fa", "qui", "zen", "ma", "cor", "u", "le", "dys",
+    ];
+    let mut state = seed | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    let mut text = String::new();
+    while text.len() < bytes {
+        for _ in 0..=next() % 3 {
+            text.push_str(SYLLABLES[(next() % 24) as usize]);
+        }
+        if next() % 40 == 0 {
+            text.push_str(&format!(" {}", next() % 1_000_000));
+        }
+        text.push(if next() % 12 == 0 { '\n' } else { ' ' });
+    }
+    text
+}
+
+#[test]
+#[ignore = "measures: run it alone, optimised"]
+fn figures_of_speed_and_memory() {
+    let now = SystemTime::now();
+    let mails: Vec<Value> = (0..100)
+        .map(|at| {
+            json!({"id_": at.to_string(), "sender": format!("a{at}@example.com"), "recipients": ["b@example.org"],
+                "subject": prose(40, at + 1), "body": prose(860, at + 1000)})
+        })
+        .collect();
+    let body = json!({"result": {"structuredContent": {"result": mails}}}).to_string();
+    let mut pointed = source(Confidentiality::Internal, Integrity::Mixed);
+    let pointer = |text| Pointer::parse(text).unwrap();
+    pointed.returns = Arc::new(Reply {
+        labels: pointed.returns.labels,
+        records: Some(pointer("/*")),
+        parties: vec![pointer("/sender"), pointer("/recipients/*")],
+        ids: vec![pointer("/id_")],
+        untrusted: Some(vec![pointer("/body"), pointer("/subject")]),
+        known: Vec::new(),
+    });
+    let text = prose(100_000, 77);
+    for (name, form, bytes) in
+        [("JSON records", Form::Mcp, body.as_bytes()), ("text", Form::Text, text.as_bytes())]
+    {
+        let rounds = 40;
+        let mut memory = Memory::new(WINDOW);
+        let started = std::time::Instant::now();
+        let mut learning = Duration::ZERO;
+        for _ in 0..rounds {
+            memory = Memory::new(WINDOW);
+            let mut learner = Learner::new(pointed.clone(), form);
+            let learnt = [learner.feed(bytes), learner.finish()];
+            let begun = std::time::Instant::now();
+            learnt.iter().for_each(|learnt| memory.learn(learnt, now));
+            learning += begun.elapsed();
+        }
+        let spent = started.elapsed();
+        let rate = (bytes.len() * rounds) as f64 / spent.as_secs_f64() / 1e6;
+        println!(
+            "in, {name}: {} bytes, {rate:.0} MB/s, remembering {:.0} us of {:.0} us, memory {} bytes = {:.1} KiB/100 KB",
+            bytes.len(),
+            learning.as_micros() as f64 / rounds as f64,
+            spent.as_micros() as f64 / rounds as f64,
+            memory.bytes(),
+            memory.bytes() as f64 / 1024.0 * 100_000.0 / bytes.len() as f64
+        );
+        let internal = Internal::default();
+        for (name, payload) in [
+            ("1 KiB that was not read", prose(1024, 999_999)),
+            ("1 KiB that was read", text[5000..6024].to_owned()),
+            ("1 KiB of base64", base64(prose(768, 31).as_bytes())),
+        ] {
+            let outgoing = leaving(&payload, "x@example.com", &internal);
+            let rounds = 2000;
+            let started = std::time::Instant::now();
+            for _ in 0..rounds {
+                std::hint::black_box(examined(&memory, &outgoing, now));
+            }
+            println!(
+                "out, {name}: {:.1} us (with the key, about {:.1} us)",
+                started.elapsed().as_micros() as f64 / f64::from(rounds),
+                key_cost()
+            );
+        }
+    }
+}
+
+fn key_cost() -> f64 {
+    let started = std::time::Instant::now();
+    (0..200).for_each(|_| drop(std::hint::black_box(key())));
+    started.elapsed().as_micros() as f64 / 200.0
 }
