@@ -5,6 +5,7 @@
 //! end upstream at once; any other is drained for a bounded time, so that its outcome is known.
 
 mod decompress;
+mod ending;
 mod judge;
 mod parked;
 mod relay;
@@ -22,8 +23,8 @@ use std::time::Duration;
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::Response;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
@@ -39,6 +40,7 @@ use crate::forward::{Expects, Reply};
 use crate::limit::Slot;
 use crate::record::capture::REPLY_BYTES_MAX;
 use crate::record::{Ending, RECORD_HEADER, Record, ReplyFacts};
+use ending::{ended, kept};
 pub use judge::{Decline, Judge, Old, Relist, Shown, Shows};
 use parked::Waiting;
 pub use parked::{Elsewhere, Parked};
@@ -520,31 +522,6 @@ impl Drop for Passing {
             rest.close(Ending::ClientGone, None);
             std::future::poll_fn(|cx| rest.poll_next(cx).map(|_| ())).await;
         });
-    }
-}
-
-/// Ends when everything that was learnt is kept.
-async fn kept(keeping: Vec<Keeping>) -> Result<(), Box<Stop>> {
-    for keeping in keeping {
-        keeping.await?;
-    }
-    Ok(())
-}
-
-/// Records how a call ended, once what was learnt of its reply is kept. What cannot be kept does not pass.
-async fn ended(
-    keeping: Vec<Keeping>,
-    record: Record,
-    ending: Ending,
-    mut facts: ReplyFacts,
-) -> Result<(), Box<Stop>> {
-    match kept(keeping).await {
-        Ok(()) => record.ended(ending, facts).await,
-        Err(stop) => {
-            facts.withheld.push(stop.reason.into());
-            record.ended(Ending::UpstreamBroke, facts).await?;
-            Err(stop)
-        }
     }
 }
 

@@ -27,7 +27,7 @@ async fn every_path_to_the_outside_is_shown_with_the_rule_that_covers_it() {
     assert!(mail["both"].as_str().unwrap().starts_with("deny (deny-planted-lineage"), "{mail:#}");
     assert!(mail["secret"].as_str().unwrap().starts_with("deny (deny-secret-lineage"), "{mail:#}");
     assert!(sinks.iter().all(|sink| sink["sink"] != "drive/read_drive"), "a read inside leads nowhere");
-    assert_eq!(told["warnings"], serde_json::json!([]));
+    assert!(!told["warnings"].to_string().contains("no rule covers"), "{told:#}");
 
     // Without the rules of flow control each path is a warning.
     let policies = Path::new(env!("CARGO_MANIFEST_DIR")).join("policies");

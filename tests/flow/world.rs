@@ -26,11 +26,13 @@ const CATALOG: &str = "
 tools:
   read_inbox:
     class: read
+    consequence: 0
     returns: {confidentiality: internal, integrity: mixed, records: /*, parties: [/from, /to/*], ids: [/id]}
   list_contacts:
     class: read
+    consequence: 0
     returns: {confidentiality: internal, integrity: trusted, records: /*, known: [/mail]}
-  add_contact: {class: write, reversible: true, returns: {confidentiality: public, integrity: trusted},
+  add_contact: {class: write, consequence: 1, reversible: true, returns: {confidentiality: public, integrity: trusted},
     sink: {kind: invite, destinations: [/mail], payload: [/name]}}
   send_email:
     class: external
@@ -39,21 +41,21 @@ tools:
     when:
       - {destinations: internal, class: write}
     returns: {confidentiality: public, integrity: trusted}
-  read_drive: {class: read, returns: {confidentiality: internal, integrity: trusted, records: /*, ids: [/id]}}
-  read_vault: {class: read, returns: {confidentiality: secret, integrity: trusted}}
-  echo: {class: read, returns: {confidentiality: public, integrity: trusted, records: /*}}
+  read_drive: {class: read, consequence: 0, returns: {confidentiality: internal, integrity: trusted, records: /*, ids: [/id]}}
+  read_vault: {class: read, consequence: 0, returns: {confidentiality: secret, integrity: trusted}}
+  echo: {class: read, consequence: 0, returns: {confidentiality: public, integrity: trusted, records: /*}}
   browse:
     class: external
     consequence: 0
     sink: {kind: http, destinations: [/url]}
     returns: {confidentiality: public, integrity: untrusted}
-  note: {class: write, reversible: true, returns: {confidentiality: public, integrity: trusted}}
+  note: {class: write, consequence: 1, reversible: true, returns: {confidentiality: public, integrity: trusted}}
 ";
 
 const HTTP_CATALOG: &str = "
 tools:
-  \"GET /reports/{id}\": {class: read, returns: {confidentiality: internal, integrity: trusted}}
-  \"GET /plain/{id}\": {class: read, returns: {confidentiality: public, integrity: trusted}}
+  \"GET /reports/{id}\": {class: read, consequence: 0, returns: {confidentiality: internal, integrity: trusted}}
+  \"GET /plain/{id}\": {class: read, consequence: 0, returns: {confidentiality: public, integrity: trusted}}
   \"POST /upload\": {class: external, consequence: 1, body: opaque, content: [application/octet-stream],
     returns: {confidentiality: public, integrity: trusted}}
 ";
