@@ -17,7 +17,7 @@ use unicode_security::confusable_detection::skeleton;
 /// The length of a gram, in bytes of canonical text.
 pub const GRAM_BYTES: usize = 16;
 /// Of how many neighbouring grams one is kept.
-pub const WINDOW_GRAMS: usize = 12;
+pub const WINDOW_GRAMS: usize = 16;
 /// The shortest token, in bytes of canonical text.
 const TOKEN_BYTES_MIN: usize = 5;
 /// The shortest token of digits alone.
@@ -122,6 +122,7 @@ struct Rolling {
 }
 
 impl Rolling {
+    #[inline]
     fn push(&mut self, key: &FlowKey, byte: u8) -> Option<u32> {
         let slot = self.last.get_mut(self.count % GRAM_BYTES)?;
         let gone = std::mem::replace(slot, byte);
