@@ -4,7 +4,6 @@
 //! found how, how much of it, never the data.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -251,8 +250,8 @@ pub fn examine(
         standing: Standing::Nothing,
     });
     let targets: Vec<Target<'_>> = outgoing.aims.iter().chain(&host).map(|aim| view.target(aim)).collect();
-    let mut examined = Examined::default();
-    examined.tiers = targets.iter().map(|target| target.tier).collect();
+    let tiers = targets.iter().map(|target| target.tier).collect();
+    let mut examined = Examined { tiers, ..Examined::default() };
     examined.tiers.sort_unstable();
     examined.tiers.dedup();
     let outside: Vec<&Target<'_>> = targets.iter().filter(|target| target.tier != Tier::Internal).collect();
@@ -478,7 +477,7 @@ impl<'a> Looking<'a> {
             .map(|memory| (*memory, Confidentiality::Internal))
             .chain(secrets.iter().map(|memory| (*memory, Confidentiality::Secret)))
             .collect();
-        let own_names: HashSet<u64> = outside
+        let own_names: Vec<u64> = outside
             .iter()
             .map(|target| self.key.hash(Kind::Token, &Canon::of(&target.aim.text).bytes))
             .collect();

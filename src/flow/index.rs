@@ -75,6 +75,7 @@ impl Index {
     }
 
     /// Calls back with each record that a hash stands in.
+    #[inline]
     pub fn find(&self, hash: u32, mut found: impl FnMut(RecordNumber)) {
         if self.may_have(hash) {
             for run in &self.runs {
@@ -84,6 +85,7 @@ impl Index {
     }
 
     /// Whether a hash may be here. `false` is certain.
+    #[inline]
     pub fn may_have(&self, hash: u32) -> bool {
         let bit = hash as usize & (self.filter.len() * 64).wrapping_sub(1);
         self.filter.get(bit / 64).is_some_and(|word| word >> (bit % 64) & 1 == 1)

@@ -121,6 +121,12 @@ impl Learner {
         learnt
     }
 
+    /// How many of the bytes that were fed last are not learnt yet: at most [`BLOCK_BYTES_MAX`] of a text, and all of a
+    /// reply that is parsed at its end. Bytes that are released before they are learnt can leave unseen.
+    pub fn unlearnt_bytes(&self) -> usize {
+        self.held.len()
+    }
+
     /// Ends the reply, and gives the rest. It must be remembered before the reply's end is released.
     pub fn finish(mut self) -> Learnt {
         let mut learnt = self.source.nothing();

@@ -6,9 +6,7 @@ use http::{Response, response};
 use http_body_util::BodyExt as _;
 
 use super::judge::Sentence;
-use super::{
-    Body, LEARNT_BYTES_MAX, Lesson, Passing, REST_TIME_MAX, SILENCE_MAX, WHOLE_BYTES_MAX, failed,
-};
+use super::{Body, LEARNT_BYTES_MAX, Lesson, Passing, REST_TIME_MAX, SILENCE_MAX, WHOLE_BYTES_MAX, failed};
 use crate::accept::Gone;
 use crate::call::Stop;
 use crate::decode::sse;

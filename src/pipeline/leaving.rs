@@ -68,7 +68,9 @@ impl InRun {
                 findings: leaving.findings.clone(),
             },
         );
-        if matches!(judged.verdict, Verdict::Allow(_)) {
+        // What is frozen is not stopped once more.
+        let frozen = judged.input.findings.iter().any(|finding| finding == flow::FROZEN);
+        if frozen || matches!(judged.verdict, Verdict::Allow(_)) {
             return;
         }
         let Some((step, froze)) = flow::stopped(&gw.runs, &self.key, leaving, self.now) else { return };

@@ -95,7 +95,9 @@ async fn a_public_tool_that_echoes_makes_nothing_public() {
 async fn what_was_public_before_is_no_evidence() {
     let world = World::start().await;
     let agent = world.agent("support");
-    world.says("echo", &json!([{"text": FIGURES}]));
+    let record = json!([{"id": "file-77120", "text": FIGURES}]);
+    world.says("echo", &record);
+    world.says("read_drive", &record);
     agent.tool("mail", "echo", json!({"text": "the press release"})).await.unwrap();
     agent.tool("drive", "read_drive", json!({})).await.unwrap();
     assert_eq!(send(&agent, "partner@new.test", FIGURES).await.outcome(), "allowed");
