@@ -183,7 +183,11 @@ pub(super) async fn unfreeze(
     appended.map_err(|error| Problem::Unavailable(format!("it stays frozen: the audit: {error}")))?;
     let kept = admin.gateway.store.unfreeze(view.agent.clone(), view.run.to_string()).await;
     kept.map_err(|error| Problem::Unavailable(format!("it stays frozen: {error}")))?;
-    let changed = admin.gateway.runs.unfreeze(&view.agent, some(&view.run));
+    let (runs, journal) = (&admin.gateway.runs, &admin.gateway.journal);
+    let unfrozen = flow::keep::unfreeze(runs, journal, &view.agent, some(&view.run)).await;
+    let changed = unfrozen.map_err(|error| {
+        Problem::Unavailable(format!("it goes on, but a restart may freeze it again: {error}"))
+    })?;
     let view = RunView { frozen: None, stopped: 0, ..view };
     Ok(Json(Unfrozen { run: run(&view), changed, record }))
 }

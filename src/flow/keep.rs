@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::history::Step;
 use super::journal::{Frame, Journal, JournalError, Kind, Series};
 use super::learn::{Form, Learner, Source};
 use super::lineage::Learnt;
@@ -119,6 +120,33 @@ pub async fn ready(journal: &Journal, agent: &AgentId, brings: &[Label]) -> Resu
             .operator(error.to_string())
             .retry_after(Duration::from_secs(5))
     })
+}
+
+/// Lets a run go on, or the agent as a whole, and keeps over a restart that what was stopped before counts no more.
+/// Whether it was frozen.
+pub async fn unfreeze(
+    runs: &Runs,
+    journal: &Journal,
+    agent: &AgentId,
+    run: Option<&Arc<str>>,
+) -> Result<bool, JournalError> {
+    let (changed, calls) = runs.unfreeze(agent, run);
+    let at = RunKey { agent: agent.clone(), run: run.cloned().unwrap_or_else(|| Arc::from("")), trace: None };
+    for digest in calls {
+        let (step, now) = (Step::Approved { digest }, SystemTime::now());
+        runs.step(&at, &step, now);
+        let frame = Frame {
+            kind: Kind::Sent,
+            agent: at.agent.clone(),
+            run: at.run.to_string(),
+            trace: None,
+            labels: 0,
+            at: now,
+            data: step.encode(),
+        };
+        journal.append(Series::Read, &frame).await?;
+    }
+    Ok(changed)
 }
 
 /// The upstream has replied, so the agent must not be invited to make the call again.
