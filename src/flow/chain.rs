@@ -1,9 +1,9 @@
 //! An operator's sequences: steps that are harmless one by one, matched as calls go by, with bounded state.
 //!
-//! A sequence is compiled once. What is kept of its progress is a count and a moment for each step, so that neither
-//! many calls nor long waits make it grow. Steps must follow one another within the sequence's time.
+//! A sequence is compiled once. What is kept of its progress is a moment for each time that a step must be taken, so
+//! that neither many calls nor long waits make it grow. Steps must follow one another within the sequence's time.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -11,6 +11,8 @@ use crate::call::Class;
 
 /// Steps that one sequence may have.
 pub const STEPS_MAX: usize = 16;
+/// How often one step may have to be taken.
+pub const COUNT_MAX: u32 = 1000;
 
 /// A sequence, compiled.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +38,7 @@ pub struct Step {
     pub tool: Option<Arc<str>>,
     /// With all of these labels, of the run or of what the reply brings.
     pub labels: BTreeSet<Arc<str>>,
-    /// So many of them: one when not said.
+    /// So many of them: one when not said, [`COUNT_MAX`] at most.
     pub at_least: u32,
 }
 
@@ -67,9 +69,14 @@ pub struct Passing<'a> {
 /// How far a sequence got, for one run, agent or trust domain.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// For each step: how often it was taken since the step before was complete, and when the calls that led there
-    /// began.
-    taken: Vec<(u32, Option<SystemTime>)>,
+    /// For each step: when it was taken last, as often as it must be, and when the calls that led there began.
+    taken: Vec<VecDeque<Taken>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Taken {
+    /// When the first step that this one counts on was taken.
+    began: SystemTime,
 }
 
 impl Chain {
@@ -81,27 +88,25 @@ impl Chain {
 
     /// Takes note of a call that was sent; tells whether the sequence is complete with it.
     pub fn advance(&self, progress: &mut Progress, call: &Passing<'_>, now: SystemTime) -> bool {
-        progress.taken.resize(self.steps.len(), (0, None));
+        progress.taken.resize(self.steps.len(), VecDeque::new());
         let fresh = |at: SystemTime| now.duration_since(at).unwrap_or_default() <= self.within;
         for taken in &mut progress.taken {
-            if taken.1.is_some_and(|at| !fresh(at)) {
-                *taken = (0, None);
-            }
+            taken.retain(|taken| fresh(taken.began));
         }
         let mut complete = false;
         // From the last step to the first, so that one call is one step.
-        for at in (0..self.steps.len()).rev() {
-            let Some(step) = self.steps.get(at) else { continue };
+        for (at, step) in self.steps.iter().enumerate().rev() {
             let began = match at.checked_sub(1) {
                 None => Some(now),
                 Some(before) => self.reached(progress, before),
             };
             let Some(began) = began.filter(|_| step.fits(call)) else { continue };
-            if let Some((count, from)) = progress.taken.get_mut(at) {
-                *count = count.saturating_add(1);
-                // The oldest beginning counts: who goes on slowly does not begin anew.
-                *from = Some(from.map_or(began, |from| from.min(began)));
-                complete |= at + 1 == self.steps.len() && *count >= step.count();
+            if let Some(taken) = progress.taken.get_mut(at) {
+                taken.push_back(Taken { began });
+                // Only the newest count: with them the sequence is complete longest.
+                let excess = taken.len().saturating_sub(step.count());
+                taken.drain(..excess);
+                complete |= at + 1 == self.steps.len() && taken.len() >= step.count();
             }
         }
         complete
@@ -109,14 +114,14 @@ impl Chain {
 
     /// When the calls that completed a step began.
     fn reached(&self, progress: &Progress, at: usize) -> Option<SystemTime> {
-        let (count, from) = progress.taken.get(at)?;
-        (*count >= self.steps.get(at)?.count()).then_some(*from)?
+        let (taken, step) = (progress.taken.get(at)?, self.steps.get(at)?);
+        (taken.len() >= step.count()).then(|| taken.front().map(|taken| taken.began))?
     }
 }
 
 impl Step {
-    fn count(&self) -> u32 {
-        self.at_least.max(1)
+    fn count(&self) -> usize {
+        self.at_least.clamp(1, COUNT_MAX) as usize
     }
 
     fn fits(&self, call: &Passing<'_>) -> bool {
@@ -167,6 +172,21 @@ mod tests {
         assert!(chain.would_complete(&progress, &SEND, now), "asking changes nothing");
         let late = now + Duration::from_secs(601);
         assert!(!chain.would_complete(&progress, &SEND, late));
+    }
+
+    #[test]
+    fn waiting_between_steps_starts_nothing_anew() {
+        let (chain, mut progress, start) = (collect_then_send(), Progress::default(), SystemTime::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        for seconds in [0, 590, 700] {
+            chain.advance(&mut progress, &read(&["confidential"]), at(seconds));
+        }
+        assert!(
+            !chain.would_complete(&progress, &SEND, at(750)),
+            "three reads within the time, and only two are"
+        );
+        chain.advance(&mut progress, &read(&["confidential"]), at(760));
+        assert!(chain.would_complete(&progress, &SEND, at(800)));
     }
 
     #[test]

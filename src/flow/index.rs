@@ -146,14 +146,12 @@ impl Run {
         let bucket = hash.checked_shr(32 - bits).unwrap_or_default() as usize;
         let start = self.starts.get(bucket).copied().unwrap_or_default() as usize;
         let hashes = self.hashes.get(start..).unwrap_or_default();
-        for (at, each) in hashes.iter().enumerate().skip_while(|(_, each)| **each < hash) {
-            if *each != hash {
-                break;
-            }
-            if let Some(record) = self.records.get(start + at) {
-                found(*record);
-            }
-        }
+        let end = self.starts.get(bucket + 1).copied().unwrap_or_default() as usize;
+        let same = hashes.get(..end.saturating_sub(start)).unwrap_or_default();
+        let first = same.partition_point(|each| *each < hash);
+        let same = same.iter().skip(first).take_while(|each| **each == hash).count();
+        let records = self.records.get(start + first..start + first + same);
+        records.unwrap_or_default().iter().copied().for_each(found);
     }
 }
 

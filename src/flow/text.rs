@@ -263,6 +263,8 @@ impl Canon {
         self.bytes.reserve(text.len());
         let (bytes, classes) = (text.as_bytes(), &*CLASS);
         let (mut at, mut piece) = (0, Piece::default());
+        // What joins is a mark only once something follows it: a full stop ends a sentence.
+        let mut joins = 0;
         while let Some(byte) = bytes.get(at).copied() {
             let class = classes.get(usize::from(byte)).copied().unwrap_or_default();
             if class & (DIGIT | UPPER | LOWER) != 0 {
@@ -271,6 +273,7 @@ impl Canon {
                     piece.raw_start = at as u32;
                 }
                 piece.marks |= if class == UPPER && !start { UPPER | INNER_UPPER } else { class };
+                piece.marks |= std::mem::take(&mut joins);
                 self.bytes.push(byte.to_ascii_lowercase());
                 at += 1;
                 piece.raw_end = at as u32;
@@ -278,8 +281,9 @@ impl Canon {
                 self.end_word();
                 if class == 0 {
                     self.end_piece(&mut piece);
+                    joins = 0;
                 } else if self.bytes.len() as u32 > piece.start {
-                    piece.marks |= class;
+                    joins |= class;
                 }
                 at += 1;
             } else {
