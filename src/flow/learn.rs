@@ -527,10 +527,7 @@ impl Text {
     }
 
     fn block(&mut self, source: &Source, text: &str, learnt: &mut Learnt) {
-        let unescaped = match self.writing {
-            Writing::Plain => None,
-            Writing::Escaped => Some(unescape(text)),
-        };
+        let unescaped = (self.writing == Writing::Escaped).then(|| unescape(text));
         let text = unescaped.as_deref().unwrap_or(text);
         let key = &*source.key;
         let mut fragment = source.fragment(self.number);
