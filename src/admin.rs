@@ -12,6 +12,7 @@ pub mod literal;
 mod order;
 mod problem;
 mod records;
+mod runs;
 mod shadow;
 mod tools;
 

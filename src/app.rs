@@ -29,6 +29,7 @@ use crate::admin;
 use crate::config::{Listener, ListenerKind, Loaded, Settings};
 use crate::decode::Inbound;
 use crate::flow::Runs;
+use crate::flow::text::FlowKey;
 use crate::forward::breaker::OnChange;
 use crate::health;
 use crate::identify::suspended::Suspensions;
@@ -109,7 +110,7 @@ pub async fn start(loaded: Loaded) -> Result<Running, StartError> {
     let sockets = people::bind(&settings.sockets).await?;
     let people = Arc::new(ArcSwap::from_pointee(loaded.people.clone()));
     audit::rotate(&settings).await?;
-    let Wired { gateway, identity, trust, recovered, state, keeping } = gateway(loaded).await?;
+    let Wired { gateway, identity, trust, recovered, state, keeping, lineage } = gateway(loaded).await?;
     let (gateway, connections) = (Arc::new(gateway), Arc::new(Connections::default()));
     let (drain, draining) = watch::channel(false);
     let ageing = Arc::new(Ageing {
@@ -125,6 +126,8 @@ pub async fn start(loaded: Loaded) -> Result<Running, StartError> {
     let admin = people::admin(&gateway, people, &state, &reload, draining.clone())?;
     let mut tasks = JoinSet::new();
     tasks.spawn(ageing.watch(draining.clone()));
+    let canaries = crate::flow::planted::file(&settings.store);
+    tasks.spawn(state::planting(Arc::clone(&gateway.runs), canaries, lineage, draining.clone()));
     tasks.spawn(state::keeping(Arc::clone(&gateway), Arc::clone(&state.store), draining.clone()));
     tasks.spawn(listing::attend(Arc::clone(&gateway), draining.clone()));
     let publishing = keeping.start(&gateway.evidence, &mut tasks, &draining);
@@ -182,6 +185,7 @@ struct Wired {
     recovered: Recovered,
     state: State,
     keeping: audit::Keeping,
+    lineage: crate::secret::ring::Bytes,
 }
 
 async fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
@@ -189,7 +193,8 @@ async fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
     let ring = Ring::open(&settings.keys_dir)?;
     let pseudonyms = PseudonymKey::new(&*ring.current_or_new(Purpose::Pseudonym)?);
     let telemetry = Arc::new(Telemetry::start(&settings.telemetry)?);
-    let runs = Runs::new(settings.flow);
+    let lineage = ring.current_or_new(Purpose::Lineage)?;
+    let runs = Arc::new(Runs::new(settings.flow, FlowKey::new(&lineage)));
     let dir = settings.audit.dir.clone();
     let watched = Arc::clone(&telemetry);
     let on_commit: OnCommit = Arc::new(move |bytes, waited| watched.metrics().audit_committed(bytes, waited));
@@ -199,6 +204,8 @@ async fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
     let (config, keeping) = audit::Keeping::of(config, &settings.keeping, &ring)?;
     let (ledger, recovered) = Ledger::open(config)?;
     restore_labels(&runs, &*store, &dir, (ledger.end())()).await?;
+    state::plant(&runs, &crate::flow::planted::file(&settings.store), &lineage);
+    let journal = state::journal(&runs, &*store, &settings.store, &lineage).await?;
     let asked = settings.listeners.iter().any(|listener| listener.kind == ListenerKind::Admin);
     let index = match asked || !settings.sockets.is_empty() {
         true => Some(Arc::new(state::index(&settings.store, &dir, &ledger, &telemetry).await?)),
@@ -222,6 +229,8 @@ async fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
         turned: tokio::sync::Notify::new(),
         suspensions,
         runs,
+        journal: Arc::new(journal),
+        store: Arc::clone(&store),
         evidence: Arc::new(evidence),
         parked: Arc::default(),
         errands: Errands::default(),
@@ -233,6 +242,7 @@ async fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
         recovered,
         state: State { store, index },
         keeping,
+        lineage,
     })
 }
 

@@ -4,11 +4,15 @@
 //! event of a stream, or else the end itself, wait for that. When the agent leaves, a read and every modern MCP call
 //! end upstream at once; any other is drained for a bounded time, so that its outcome is known.
 
+mod decompress;
+mod ending;
 mod judge;
 mod parked;
 mod relay;
 mod several;
+mod tap;
 mod watch;
+mod whole;
 
 use std::collections::VecDeque;
 use std::error::Error;
@@ -19,10 +23,9 @@ use std::time::Duration;
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
+use http::Response;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
-use http::{Response, response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
@@ -30,16 +33,21 @@ use crate::accept::Gone;
 use crate::answer;
 use crate::call::{Stage, Stop, StopKind, hex};
 use crate::decode::sse::{self, ReplyKind};
+use crate::flow::keep::Keeping;
+use crate::flow::learn::JSON_BYTES_MAX;
 use crate::forward::pool::Lent;
-use crate::forward::{Expects, Leave, Reply};
+use crate::forward::{Expects, Reply};
 use crate::limit::Slot;
 use crate::record::capture::REPLY_BYTES_MAX;
 use crate::record::{Ending, RECORD_HEADER, Record, ReplyFacts};
-use judge::Sentence;
+use ending::{ended, kept};
 pub use judge::{Decline, Judge, Old, Relist, Shown, Shows};
+use parked::Waiting;
 pub use parked::{Elsewhere, Parked};
 use relay::{Passed, Relay};
 pub use several::Several;
+use tap::Mcp;
+pub use tap::Tap;
 use watch::Watch;
 
 /// What of a JSON reply is looked at for how it ended; a longer one passes without that being known.
@@ -48,6 +56,10 @@ const WINDOW_BYTES_MAX: usize = 256 << 10;
 const WHOLE_BYTES_MAX: usize = 4 << 20;
 /// How long a reply may be silent, unless it is a stream.
 const SILENCE_MAX: Duration = Duration::from_secs(120);
+/// The largest reply that is kept back until its end only so that it can be learnt by its structure.
+const LEARNT_BYTES_MAX: usize = JSON_BYTES_MAX;
+/// How long a reply that is kept back for that may rest before it passes piece by piece: it may be one that has no end.
+const REST_TIME_MAX: Duration = Duration::from_millis(500);
 /// How long a reply is drained after its agent has left.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(30);
 
@@ -64,12 +76,12 @@ pub enum Body {
 }
 
 /// Begins to pass a reply on. One without a body has ended already, and is released when the audit has its outcome; one
-/// that must be known before it passes is read whole.
+/// that must be known before it passes is read whole. What the tap learns of it is kept before it is released.
 pub async fn reply(
     reply: Reply,
     slot: Slot,
     record: Record,
-    mut judge: Option<Judge>,
+    (mut judge, mut tap): (Option<Judge>, Option<Tap>),
     elsewhere: Option<Elsewhere>,
     gone: &Gone,
 ) -> Result<Response<Body>, Box<Stop>> {
@@ -86,9 +98,13 @@ pub async fn reply(
         // A stream of events is cut after the response, and some are left out, so its size is not known.
         head.headers.remove(CONTENT_LENGTH);
     }
+    if let (Some(tap), false) = (&mut tap, matches!(lesson, Lesson::Events(_))) {
+        tap.begun(&head.headers, if expects.mcp { Mcp::Yes } else { Mcp::No });
+    }
     let ended = body.is_end_stream();
-    let whole = matches!(lesson, Lesson::Json(..))
+    let judged = matches!(lesson, Lesson::Json(..))
         && judge.as_ref().is_some_and(|judge| judge.reads_whole(body.size_hint().exact(), WINDOW_BYTES_MAX));
+    let learnt = tap.as_ref().is_some_and(Tap::reads_whole);
     let watch = judge.as_ref().is_some_and(Judge::is_wary).then(Watch::default);
     let mut stream_gone = false;
     let open = match elsewhere.filter(|_| head.status.is_success()) {
@@ -107,6 +123,8 @@ pub async fn reply(
         lesson: Some(lesson),
         watch,
         judge,
+        tap,
+        keeping: Vec::new(),
         digest: digest::Context::new(&digest::SHA256),
         bytes: 0,
         kept: record.as_ref().filter(|record| record.keeps_reply()).map(|_| Vec::new()),
@@ -123,8 +141,8 @@ pub async fn reply(
     if stream_gone {
         return passing.refused(Ending::UpstreamBroke, failed("stream-gone")).await;
     }
-    if whole {
-        return passing.whole(head, gone).await;
+    if judged || (learnt && !ended) {
+        return passing.whole(head, gone, judged).await;
     }
     if !ended {
         return Ok(Response::from_parts(head, Body::Reply(Box::new(passing))));
@@ -144,6 +162,9 @@ pub struct Passing {
     /// What an upstream that may not ask everything is watched by, where its reply is not judged by messages.
     watch: Option<Watch>,
     judge: Option<Judge>,
+    tap: Option<Tap>,
+    /// What was learnt and must be kept before the reply's end is released.
+    keeping: Vec<Keeping>,
     digest: digest::Context,
     bytes: u64,
     /// Its beginning, when the audit seals it.
@@ -215,52 +236,24 @@ fn failed(reason: &'static str) -> Box<Stop> {
 // === impl Passing ===
 
 impl Passing {
-    /// Reads a reply whole, so that it can be judged before any of it passes. One that is too long for that passes as it
-    /// arrives, unless it is a list: what is in it would not be known.
-    async fn whole(mut self, mut head: response::Parts, gone: &Gone) -> Result<Response<Body>, Box<Stop>> {
-        let mut size = 0;
-        while let Some(body) = &mut self.incoming {
-            let reading = tokio::time::timeout(SILENCE_MAX, body.frame());
-            // What is left of a reply whose agent has left is drained or given up, and recorded, when it is dropped.
-            let Some(read) = gone.unless(Leave::Ends, reading).await else {
-                return Err(failed("client-gone"));
-            };
-            match read {
-                Ok(Some(Ok(frame))) => {
-                    let Ok(data) = frame.into_data() else { continue };
-                    size += data.len();
-                    self.early.push_back(data);
-                }
-                Ok(None) => self.incoming = None,
-                Ok(Some(Err(_))) | Err(_) => {
-                    return self.refused(Ending::UpstreamBroke, failed("broken")).await;
-                }
-            }
-            if size > WHOLE_BYTES_MAX {
-                if self.judge.as_ref().is_some_and(|judge| judge.list().is_some()) {
-                    return self.refused(Ending::UpstreamBroke, failed("list-size")).await;
-                }
-                return Ok(Response::from_parts(head, Body::Reply(Box::new(self))));
-            }
+    /// Learns bytes that are to pass.
+    fn learn(&mut self, data: &Bytes) {
+        self.keeping.extend(self.tap.as_mut().and_then(|tap| tap.feed(data)));
+    }
+
+    /// What is ready passes once everything that was learnt is kept.
+    fn settle(&mut self, settled: Vec<(Waiting, ReplyFacts)>) {
+        let keeping = std::mem::take(&mut self.keeping);
+        if settled.is_empty() && keeping.is_empty() {
+            return;
         }
-        let text: Vec<u8> = self.early.drain(..).flatten().collect();
-        let sentence = self.judge.as_mut().map_or(Sentence::Pass, |judge| judge.message(&text));
-        let (kind, bytes) = match sentence {
-            Sentence::Pass => (sse::outcome(&text), Bytes::from(text)),
-            Sentence::Replace(less) => (sse::outcome(&text), Bytes::from(less)),
-            Sentence::Withhold(stop) => return self.refused(Ending::Complete, stop).await,
-            Sentence::Drop => {
-                return self.refused(Ending::UpstreamBroke, failed("request-of-upstream")).await;
+        self.state = State::Settling(Box::pin(async move {
+            kept(keeping).await?;
+            for (waiting, facts) in settled {
+                waiting.settle(facts).await?;
             }
-            Sentence::Break(reason) => return self.refused(Ending::UpstreamBroke, failed(reason)).await,
-        };
-        if head.headers.contains_key(CONTENT_LENGTH) {
-            head.headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
-        }
-        self.note(&bytes);
-        self.close(Ending::Complete, Some(kind));
-        self.recorded().await?;
-        Ok(Response::from_parts(head, Body::Own(Some(bytes))))
+            Ok(())
+        }));
     }
 
     /// Ends a reply of which nothing passes: the outcome is recorded, and the agent is told.
@@ -326,11 +319,13 @@ impl Passing {
         if ending == Ending::Complete {
             self.lent.give_back();
         }
-        let Some(record) = self.record.take() else {
-            self.state = State::Ended;
-            return;
+        self.keeping.extend(self.tap.as_mut().and_then(Tap::finish));
+        let keeping = std::mem::take(&mut self.keeping);
+        self.state = match self.record.take() {
+            Some(record) => State::Closing(Box::pin(ended(keeping, record, ending, facts)), ending),
+            None if keeping.is_empty() => State::Ended,
+            None => State::Closing(Box::pin(kept(keeping)), ending),
         };
-        self.state = State::Closing(Box::pin(record.ended(ending, facts)), ending);
     }
 
     /// Takes a piece from the upstream: what may pass is then ready, or the reply closes.
@@ -344,7 +339,7 @@ impl Passing {
             }
         };
         if let (Some(Lesson::Events(relay)), Some(judge)) = (&mut self.lesson, &mut self.judge) {
-            let passed = relay.feed(&data, judge);
+            let passed = relay.feed(&data, judge, self.tap.as_mut());
             return self.pass(passed);
         }
         if self.watch.as_mut().and_then(|watch| watch.feed(&data)).is_some() {
@@ -361,6 +356,7 @@ impl Passing {
                 kept.clear();
             }
         }
+        self.learn(&data);
         self.note(&data);
         if self.incoming.as_ref().is_none_or(HttpBody::is_end_stream) {
             self.last.push_back(Frame::data(data));
@@ -370,11 +366,13 @@ impl Passing {
             self.last.push_back(Frame::data(data));
         } else {
             self.ready.push_back(data);
+            self.settle(Vec::new());
         }
     }
 
     /// Passes what a stream's relay lets through.
     fn pass(&mut self, passed: Passed) {
+        self.keeping.extend(passed.keeping);
         for piece in &passed.now {
             self.note(piece);
         }
@@ -385,14 +383,7 @@ impl Passing {
             return self.close(Ending::Complete, Some(kind));
         }
         self.ready.extend(passed.now);
-        if !passed.settled.is_empty() {
-            self.state = State::Settling(Box::pin(async move {
-                for (waiting, facts) in passed.settled {
-                    waiting.settle(facts).await?;
-                }
-                Ok(())
-            }));
-        }
+        self.settle(passed.settled);
         if let Some(reason) = passed.broken {
             self.withheld(reason);
             self.incoming = None;
@@ -404,7 +395,7 @@ impl Passing {
     fn finish(&mut self) {
         self.incoming = None;
         if let (Some(Lesson::Events(relay)), Some(judge)) = (&mut self.lesson, &mut self.judge) {
-            let passed = relay.finish(judge);
+            let passed = relay.finish(judge, self.tap.as_mut());
             self.pass(passed);
         }
         if matches!(self.state, State::Passing) {
@@ -498,6 +489,8 @@ impl Drop for Passing {
             lesson: self.lesson.take(),
             watch: self.watch.take(),
             judge: self.judge.take(),
+            tap: self.tap.take(),
+            keeping: std::mem::take(&mut self.keeping),
             digest: std::mem::replace(&mut self.digest, digest::Context::new(&digest::SHA256)),
             bytes: self.bytes,
             kept: self.kept.take(),

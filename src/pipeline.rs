@@ -2,6 +2,7 @@
 
 mod dialogue;
 mod generation;
+mod leaving;
 pub mod listing;
 mod several;
 
@@ -21,14 +22,17 @@ use crate::call::{Stage, Stop, StopKind};
 use crate::decide::{Moment, Verdict};
 use crate::decode::{Decoded, Inbound};
 use crate::flow::Runs;
+use crate::flow::journal::Journal;
 use crate::forward::{HopHeaders, Reply};
 use crate::identify::suspended::Suspensions;
 use crate::limit::Slot;
 use crate::observe::{Body, Parked};
 use crate::record::{Evidence, Record};
+use crate::store::Store;
 use crate::telemetry::hop::HttpVersion;
 use dialogue::Judging;
 pub use generation::Generation;
+use leaving::InRun;
 
 use crate::{
     accept, answer, classify, credential, decide, decode, flow, forward, hold, identify, limit, observe,
@@ -43,7 +47,11 @@ pub struct Gateway {
     /// Is told when another generation is in force.
     pub turned: Notify,
     /// What runs have read.
-    pub runs: Runs,
+    pub runs: Arc<Runs>,
+    /// What of it survives the process.
+    pub journal: Arc<Journal>,
+    /// Where it is kept what was frozen. No call that goes waits for it.
+    pub store: Arc<dyn Store>,
     /// Audit and traces.
     pub evidence: Arc<Evidence>,
     /// Calls whose response comes on another stream.
@@ -92,8 +100,8 @@ pub async fn serve(gw: &Arc<Gateway>, conn: &Arc<Conn>, request: Request<Inbound
     match run(gw, &generation, conn, &gone, request, &mut record).await {
         Ok(Passed::Reply(reply, slot, judging)) => {
             let (shape, id) = (record.shape.clone(), record.id());
-            let Judging { judge, elsewhere } = judging;
-            let passing = observe::reply(reply, slot, record, judge, elsewhere, &gone).await;
+            let Judging { judge, tap, elsewhere } = judging;
+            let passing = observe::reply(reply, slot, record, (judge, tap), elsewhere, &gone).await;
             passing.unwrap_or_else(|stop| own(answer::refusal(&stop, &shape, id)))
         }
         Ok(Passed::Batch(messages)) => {
@@ -155,7 +163,7 @@ async fn run(
     let slot = slot.or_else(|stop| shade.pass(stop, facts.consequence).map(|()| Slot::default()))?;
     record.enter(Stage::Flow);
     let agent = call.agent().id().clone();
-    let entry = flow::enter(&gw.runs, &agent, flow::run_of(&call, &gw.evidence.pseudonyms), now);
+    let (in_run, entry) = InRun::enter(gw, generation, (&call, &facts), now);
     record.entered(&entry);
     let mut known = entry.labels.clone();
     let mut judging = Judging::of(gw, generation, conn, &call);
@@ -165,6 +173,7 @@ async fn run(
     let moment = Moment { now, source_ip: conn.peer().ip() };
     let judged = decide::call(&generation.policy, call, facts, entry, moment, &mut shade);
     record.decided(&judged, shade.would_be(), generation.policy.revision());
+    in_run.judged(gw, record, &judged).await;
     let permitted = match judged.verdict {
         Verdict::Allow(permitted) => permitted,
         Verdict::Deny(stop) => return Err(stop),
@@ -180,7 +189,7 @@ async fn run(
     // Act: nothing leaves before the ledger has it.
     record.enter(Stage::Commit);
     let brings = flow::brings(permitted.facts().returns);
-    flow::sent(&gw.runs, &agent, &brings, now);
+    judging.tap = in_run.sends(gw, generation, &permitted, record, &brings).await?;
     known.extend_from_slice(&brings);
     let steady = Box::new(flow::steady(&gw.runs, &agent, known));
     judging.see(gw, generation, permitted.call(), &judged.input, &shade)?;

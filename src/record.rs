@@ -9,6 +9,7 @@ pub mod chain;
 pub mod checkpoint;
 mod evidence;
 pub mod export;
+mod findings;
 pub mod fold;
 pub mod index;
 pub mod keep;
@@ -257,6 +258,7 @@ impl Record {
         self.noted.texts("labels", entry.labels.iter().map(|label| label.as_str()));
         if let Some(hop) = &mut self.hop {
             hop.caller.run = Some(Arc::clone(&entry.run));
+            hop.decision.findings = entry.findings.clone();
             hop.decision.labels = entry.labels.iter().map(|label| label.as_str().into()).collect();
         }
     }

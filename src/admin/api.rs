@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::caller::Caller;
 use super::problem::Problem;
 use super::shadow::InShadow;
-use super::{Admin, agents, console, events, records, shadow, tools};
+use super::{Admin, agents, console, events, records, runs, shadow, tools};
 
 /// One operation of the API.
 struct Route {
@@ -60,7 +60,7 @@ impl Route {
 }
 
 /// Every operation of the API.
-static ROUTES: [Route; 12] = [
+static ROUTES: &[Route] = &[
     Route::get("/v1/agents", "Every agent that you may see", || get(agents::list), shape::<agents::Agents>),
     Route::post(
         "/v1/agents/resume",
@@ -121,6 +121,26 @@ static ROUTES: [Route; 12] = [
         || get(records::story),
         shape::<records::Story>,
     ),
+    Route::get("/v1/runs", "The runs that you may see", || get(runs::list), shape::<runs::Runs>),
+    Route {
+        query: Some(shape::<runs::Whose>),
+        ..Route::get(
+            "/v1/runs/{id}",
+            "One run: what it has read, and what was found in what it sends",
+            || get(runs::show),
+            shape::<runs::Shown>,
+        )
+    },
+    Route {
+        query: Some(shape::<runs::Whose>),
+        ..Route::post(
+            "/v1/runs/{id}/unfreeze",
+            "Let a frozen run go on",
+            || post(runs::unfreeze),
+            shape::<agents::Reason>,
+            shape::<runs::Unfrozen>,
+        )
+    },
     Route::get(
         "/v1/shadow",
         "What is decided and recorded but not enforced, and what would have been stopped in the last day",
@@ -174,7 +194,7 @@ pub fn openapi() -> Value {
     });
     let mut generator = settings.into_generator();
     let mut paths: Map<String, Value> = Map::new();
-    for route in &ROUTES {
+    for route in ROUTES {
         let operation = operation(route, &mut generator);
         let path = paths.entry(route.path).or_insert_with(|| json!({}));
         if let Some(path) = path.as_object_mut() {

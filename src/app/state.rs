@@ -1,14 +1,16 @@
 //! What outlives the process beside the audit: opened before agents are served, kept up to date, and closed last.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
+use zeroize::Zeroizing;
 
 use super::StartError;
 use crate::call::AgentId;
-use crate::flow::{self, Label, Runs};
+use crate::flow::journal::{self, Journal};
+use crate::flow::{self, Label, Runs, planted};
 use crate::pipeline::Gateway;
 use crate::record::index::Index;
 use crate::record::restore::{self, Since};
@@ -17,6 +19,8 @@ use crate::store::sqlite::{self, Sqlite};
 use crate::store::{Labelled, Place, Snapshot, Store, StoreError};
 use crate::telemetry::Telemetry;
 
+/// How often it is looked whether there are other canaries.
+const LOOK_FOR_CANARIES_EVERY: Duration = Duration::from_secs(2);
 /// How often the labels of runs are kept: a restart reads what the audit got since.
 const KEEP_LABELS_EVERY: Duration = Duration::from_secs(30);
 
@@ -61,15 +65,42 @@ pub async fn restore_labels(
     for Labelled { agent, label, at, .. } in snapshot.into_iter().flat_map(|snapshot| snapshot.labels) {
         let unknown =
             || StoreError::Failed(format!("it has the label `{label}`, which this version does not know"));
-        flow::sent(runs, &agent, &[Label::parse(&label).ok_or_else(unknown)?], at);
+        let of_agent = flow::RunKey { agent, run: Arc::from(""), trace: None };
+        runs.label(&of_agent, &[Label::parse(&label).ok_or_else(unknown)?], None, at);
     }
-    let bring = |agent: &AgentId, label, at| flow::sent(runs, agent, &[label], at);
+    let bring = |agent: &AgentId, label, at| {
+        let of_agent = flow::RunKey { agent: agent.clone(), run: Arc::from(""), trace: None };
+        runs.label(&of_agent, &[label], None, at);
+    };
     let since = restore::labels(audit, place, end, runs.longest(), bring)
         .map_err(|source| LedgerError::Io { path: audit.to_owned(), source })?;
     if place.is_some() && since == Since::Oldest {
         tracing::warn!("the audit is not the one by which labels were kept: all of its last day was read");
     }
     Ok(since)
+}
+
+/// Opens the journal beside the store, and brings back what runs have learnt and sent, and what is frozen.
+pub(super) async fn journal(
+    runs: &Runs,
+    store: &dyn Store,
+    file: &Path,
+    key: &[u8; 32],
+) -> Result<Journal, StartError> {
+    let dir = file.with_file_name("flow");
+    let config = journal::Config {
+        dir: dir.clone(),
+        window: runs.config().window,
+        secret_window: runs.longest(),
+        key: journal::key_mark(key),
+    };
+    let opened = Journal::open(config, |frame, readable| flow::restore(runs, frame, readable));
+    let journal = opened.map_err(|source| StoreError::Io { path: dir, source })?;
+    for frozen in store.frozen().await? {
+        let run: Arc<str> = Arc::from(frozen.run);
+        runs.freeze(&frozen.agent, (!run.is_empty()).then_some(&run), frozen.at);
+    }
+    Ok(journal)
 }
 
 /// Keeps the labels of all runs, by the place where the audit ends at this moment, which it gives.
@@ -113,6 +144,40 @@ async fn keep(gateway: &Gateway, store: &dyn Store) -> Option<Place> {
             tracing::warn!(%error, "the labels of runs were not kept: a restart reads more of the audit");
             None
         }
+    }
+}
+
+/// Reads the canaries again whenever their file has changed, as long as the gateway serves.
+pub(super) async fn planting(
+    runs: Arc<Runs>,
+    file: PathBuf,
+    key: Zeroizing<[u8; 32]>,
+    mut drain: watch::Receiver<bool>,
+) {
+    let mut read = None;
+    loop {
+        let changed = std::fs::metadata(&file).and_then(|meta| meta.modified()).ok();
+        if changed.is_some() && changed != read {
+            plant(&runs, &file, &key);
+            read = changed;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_FOR_CANARIES_EVERY) => {}
+            _ = drain.wait_for(|drain| *drain) => return,
+        }
+    }
+}
+
+/// Puts the canaries of a file in force. A file that cannot be read leaves those that are.
+pub(super) fn plant(runs: &Runs, file: &Path, key: &[u8; 32]) {
+    match planted::in_force(file, key) {
+        Ok((canaries, others)) => {
+            runs.plant(canaries);
+            for name in others {
+                tracing::warn!(%name, "this canary is of another key and cannot be found: make it anew");
+            }
+        }
+        Err(error) => tracing::error!(file = %file.display(), %error, "canaries cannot be read"),
     }
 }
 

@@ -211,7 +211,7 @@ fn told(decision: &Decision) -> String {
     }
 }
 
-fn plain(agent: &Arc<AgentProfile>, resource: &Catalogued) -> PolicyInput {
+pub(super) fn plain(agent: &Arc<AgentProfile>, resource: &Catalogued) -> PolicyInput {
     let profile = &resource.profile;
     let action = match profile.kind {
         ResourceKind::Upstream => PolicyAction::Discover,
@@ -226,6 +226,7 @@ fn plain(agent: &Arc<AgentProfile>, resource: &Catalogued) -> PolicyInput {
         effects: resource.effects.clone(),
         labels: Vec::new(),
         findings: Vec::new(),
+        profile: Default::default(),
         calls: 0,
         task: None,
         facts: Default::default(),

@@ -327,8 +327,8 @@ pub enum OneOrMany {
 pub struct Flow {
     /// How long what a run has read is remembered; `30m` by default.
     pub window: Option<String>,
-    /// Not supported yet.
-    pub profile: Option<Value>,
+    /// How strictly findings are taken: `balanced` by default, or `strict`.
+    pub profile: Option<String>,
     /// Not supported yet.
     pub chains: Option<Value>,
 }

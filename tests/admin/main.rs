@@ -15,4 +15,5 @@ mod door;
 mod doors;
 mod harness;
 mod records;
+mod runs;
 mod tools;
