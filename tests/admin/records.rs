@@ -138,14 +138,11 @@ async fn the_api_describes_every_route_it_has() {
         ("/v1/health", "get"),
         ("/v1/records", "get"),
         ("/v1/records/{id}", "get"),
-<<<<<<< HEAD
-        ("/v1/shadow", "get"),
-        ("/v1/tools", "get"),
-=======
         ("/v1/runs", "get"),
         ("/v1/runs/{id}", "get"),
         ("/v1/runs/{id}/unfreeze", "post"),
->>>>>>> runs
+        ("/v1/shadow", "get"),
+        ("/v1/tools", "get"),
     ];
     let paths = described["paths"].as_object().unwrap();
     assert_eq!(paths.len(), expected.len());
