@@ -4,6 +4,7 @@
 //! and read from here when the gateway starts. The index of the audit's records is a trait of its own, [`Records`],
 //! because it can be thrown away and made again.
 
+pub mod holds;
 mod records;
 pub mod sqlite;
 
@@ -88,7 +89,7 @@ pub enum StoreError {
 }
 
 /// What must outlive the process. Every change is durable, also against loss of power, when its answer is there.
-pub trait Store: Send + Sync {
+pub trait Store: holds::Holds + holds::Grants + Send + Sync {
     /// Suspends an agent. One that is suspended already keeps its first suspension.
     ///
     /// Errors: [`StoreError::Full`], [`StoreError::TooLarge`], or the database's.

@@ -1,5 +1,7 @@
 //! The store in one file on this machine: SQLite with a write-ahead log, one writer, and readers beside it.
 
+mod grants;
+mod holds;
 mod index;
 mod state;
 
@@ -20,7 +22,7 @@ use sqlx::sqlite::{
 use super::StoreError;
 
 /// The format that this version writes: the number of the last migration.
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
 /// How long a statement waits for another program that has the file locked.
 const BUSY_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long somebody waits for a connection.
@@ -59,6 +61,9 @@ impl Sqlite {
         opened.check().await?;
         let migrated = migrations().run(&opened.writer).await;
         migrated.map_err(|error| opened.unmigrated(error))?;
+        let mut writer = opened.writer.acquire().await.map_err(within(path))?;
+        holds::abandon(&mut writer).await.map_err(within(path))?;
+        drop(writer);
         Ok(opened)
     }
 
@@ -92,8 +97,13 @@ impl Sqlite {
 }
 
 fn migrations() -> Migrator {
-    let state = include_str!("sqlite/0001_state.sql").into_sql_str();
-    Migrator::with_migrations(vec![Migration::new(1, "state".into(), MigrationType::Simple, state, false)])
+    let step = |version, name: &'static str, sql: &'static str| {
+        Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
+    };
+    Migrator::with_migrations(vec![
+        step(1, "state", include_str!("sqlite/0001_state.sql")),
+        step(2, "holds", include_str!("sqlite/0002_holds.sql")),
+    ])
 }
 
 /// One connection that writes, and some that read.
