@@ -31,6 +31,8 @@ use crate::decode::Inbound;
 use crate::flow::Runs;
 use crate::forward::breaker::OnChange;
 use crate::health;
+use crate::hold::Gate;
+use crate::hold::sealed::Sealer;
 use crate::identify::suspended::Suspensions;
 use crate::identify::svid::{Role, Trust};
 use crate::json::Members;
@@ -125,6 +127,7 @@ pub async fn start(loaded: Loaded) -> Result<Running, StartError> {
         Arc::new(Reload::new(file, sources, settings.clone(), Arc::clone(&ageing), draining.clone()));
     let admin = people::admin(&gateway, people, &state, &reload, draining.clone())?;
     let mut tasks = JoinSet::new();
+    tasks.spawn(Arc::clone(&gateway.gate).attend(draining.clone()));
     tasks.spawn(ageing.watch(draining.clone()));
     tasks.spawn(state::keeping(Arc::clone(&gateway), Arc::clone(&state.store), draining.clone()));
     tasks.spawn(listing::attend(Arc::clone(&gateway), draining.clone()));
@@ -216,6 +219,10 @@ async fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
         folds: Folds::default(),
         open: TaskTracker::new(),
     };
+    let evidence = Arc::new(evidence);
+    // Nobody is waited for where nobody can decide.
+    let manned = asked && !loaded.people.is_empty();
+    let gate = Gate::open(Arc::clone(&store), Sealer::of(&ring)?, Arc::clone(&evidence), dir, manned).await?;
     let first = generation::First { breakers, sights: Arc::new(StoredSights(Arc::clone(&store))) };
     let (generation, identity, trust) = generation::first(first, loaded);
     let gateway = Gateway {
@@ -223,7 +230,8 @@ async fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
         turned: tokio::sync::Notify::new(),
         suspensions,
         runs,
-        evidence: Arc::new(evidence),
+        evidence,
+        gate,
         parked: Arc::default(),
         errands: Errands::default(),
     };

@@ -587,6 +587,16 @@ impl Call {
         })
     }
 
+    /// The same call with another message.
+    pub(crate) fn speaking(self, message: Message) -> Call {
+        Call { payload: Payload::Rpc(message), ..self }
+    }
+
+    /// The same call by what is known of its agent now.
+    pub(crate) fn renewed(self, agent: Agent) -> Call {
+        Call { agent, ..self }
+    }
+
     /// Takes the call apart, to send it.
     pub(crate) fn into_parts(self) -> (Arc<Route>, Action, Parts, Payload) {
         (self.route, self.action, self.head, self.payload)
