@@ -7,6 +7,7 @@ pub mod audit;
 mod catalog;
 mod client;
 mod connect;
+mod holds;
 mod keys;
 mod launch;
 pub mod policy;
@@ -85,6 +86,13 @@ enum Command {
         gateway: client::Gateway,
         #[command(subcommand)]
         command: agents::Command,
+    },
+    /// Show calls that wait for people, and decide them, by a running gateway's admin listener.
+    Holds {
+        #[command(flatten)]
+        gateway: client::Gateway,
+        #[command(subcommand)]
+        command: holds::Command,
     },
     /// Verify and read the audit.
     Audit(Box<audit::Arguments>),
@@ -182,6 +190,7 @@ fn run(arguments: Arguments) -> u8 {
             policy_command(&config.config, policies.as_deref(), command, format, out)
         }
         Command::Agents { gateway, command } => tell(agents::agents(&gateway, &command), format, out),
+        Command::Holds { gateway, command } => tell(holds::holds(&gateway, &command), format, out),
         Command::Audit(arguments) => audit::run(*arguments, format, out),
         Command::Keys { config, command } => {
             let said = match config::load(&config.config) {

@@ -1,6 +1,6 @@
 //! The store: what must outlive the process beside the audit, behind one trait that more than one database can serve.
 //!
-//! A call never waits for the store. What calls need of it (who is suspended, what runs have read) is kept in memory,
+//! No call but a held one waits for the store. What calls need of it (who is suspended, what runs have read) is kept in memory,
 //! and read from here when the gateway starts. The index of the audit's records is a trait of its own, [`Records`],
 //! because it can be thrown away and made again.
 
