@@ -4,7 +4,7 @@
 //! say reaches it as a result or an error inside HTTP 200. Plain HTTP gets a problem [RFC 9457]. Both carry the same
 //! decision object, and none says which evidence matched.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, LOCATION, RETRY_AFTER};
@@ -13,8 +13,11 @@ use serde_json::{Value, json};
 
 use crate::call::{Asked, Era, Protocol, RecordId, Shape, Stop, StopKind};
 use crate::decode::jsonrpc::Id;
+use crate::decode::mcp::OWN_TASK_PREFIX;
+use crate::hold::ladder::POLL_EVERY;
 use crate::record::RECORD_HEADER;
 use crate::telemetry::hop::Outcome;
+use crate::units;
 
 /// The key of the decision object in results that the gateway makes.
 pub const DECISION_META: &str = "dev.holdpoint/decision";
@@ -115,7 +118,75 @@ pub fn events_of(record: RecordId) -> Response<()> {
     response
 }
 
-fn marked<B>(mut response: Response<B>, record: RecordId) -> Response<B> {
+/// How a task of the gateway's own stands.
+pub struct TaskStatus {
+    /// `working`, `completed`, `failed` or `cancelled`.
+    pub state: &'static str,
+    /// What it came to: `result` or `error`, and its JSON.
+    pub result: Option<(&'static str, String)>,
+    /// How it stands, for its reader.
+    pub message: String,
+    /// What it would be told by another protocol.
+    pub stop: Box<Stop>,
+    /// When it was begun.
+    pub opened: SystemTime,
+    /// When it changed last.
+    pub changed: SystemTime,
+    /// How long it is still known.
+    pub left: Duration,
+}
+
+/// A call becomes a task [MCP 2026-07-28, extension io.modelcontextprotocol/tasks].
+pub fn task_begun(id: &str, task: &RecordId, status: &TaskStatus) -> Response<Bytes> {
+    task_result(id, "task", task, status)
+}
+
+/// How a task stands, with what it came to when it has ended.
+pub fn task(id: &str, task: &RecordId, status: &TaskStatus) -> Response<Bytes> {
+    task_result(id, "complete", task, status)
+}
+
+fn task_result(id: &str, kind: &str, task: &RecordId, status: &TaskStatus) -> Response<Bytes> {
+    let moment = |at: SystemTime| units::moment(at.into(), 3).to_string();
+    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let mut result = json!({
+        "resultType": kind,
+        "taskId": format!("{OWN_TASK_PREFIX}{task}"),
+        "status": status.state,
+        "statusMessage": status.message,
+        "createdAt": moment(status.opened),
+        "lastUpdatedAt": moment(status.changed),
+        "ttlMs": millis(status.left),
+        "pollIntervalMs": millis(POLL_EVERY),
+    })
+    .to_string();
+    let ended = match &status.result {
+        Some((member, json)) => Some((*member, json.clone())),
+        None if status.state == "failed" => {
+            Some(("error", json!({"code": code(&status.stop), "message": text(&status.stop)}).to_string()))
+        }
+        None => None,
+    };
+    if let Some((member, json)) = ended {
+        // What the upstream said passes in its own bytes.
+        result.truncate(result.len() - 1);
+        result.push_str(&format!(",\"{member}\":{json}}}"));
+    }
+    json_response(
+        StatusCode::OK,
+        "application/json",
+        format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{result}}}"),
+    )
+}
+
+/// A request was carried out that gives nothing back.
+pub fn done(id: &str) -> Response<Bytes> {
+    let text = format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{{\"resultType\":\"complete\"}}}}");
+    json_response(StatusCode::OK, "application/json", text)
+}
+
+/// An answer with the id of its record.
+pub fn marked<B>(mut response: Response<B>, record: RecordId) -> Response<B> {
     let headers = response.headers_mut();
     if let Ok(value) = HeaderValue::from_str(&record.to_string()) {
         headers.insert(RECORD_HEADER, value);

@@ -189,6 +189,29 @@ impl Gate {
         text.and_then(|text| String::from_utf8(text).ok()).map(Some).ok_or_else(broken)
     }
 
+    /// Keeps what an executed call came to, for its agent, until the hold's time is over.
+    pub async fn keep_result(&self, hold: &Hold, message: &str) {
+        let sealed = self.sealer.seal(&result_purpose(hold.id), message.as_bytes());
+        let kept = match sealed {
+            Some(sealed) => self.store.keep_result(hold.id, sealed).await.map_err(|error| error.to_string()),
+            None => Err("it could not be sealed".to_owned()),
+        };
+        if let Err(error) = kept {
+            tracing::error!(hold = %hold.id, %error, "the result of a held call could not be kept");
+        }
+    }
+
+    /// What was kept of an executed call.
+    pub async fn result(&self, hold: &Hold) -> Option<String> {
+        let sealed = self.store.result(hold.id).await.ok().flatten()?;
+        String::from_utf8(self.sealer.open(&result_purpose(hold.id), &sealed)?).ok()
+    }
+
+    /// The store's clock.
+    pub async fn now(&self) -> Result<SystemTime, StoreError> {
+        self.store.clock().await
+    }
+
     /// A person's vote; whoever waits is told at once.
     pub async fn vote(&self, id: RecordId, vote: Vote) -> Result<Voted, StoreError> {
         let voted = self.store.vote(id, vote).await?;
@@ -360,6 +383,11 @@ impl Gate {
         }
     }
 
+    /// Waits for a hold that is known.
+    pub fn waits_for(self: &Arc<Gate>, hold: &Hold) -> Waiter {
+        self.wait_for(hold.id, hold.state)
+    }
+
     fn wait_for(self: &Arc<Gate>, hold: RecordId, state: HoldState) -> Waiter {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let sender = waiting.entry(hold).or_insert_with(|| watch::Sender::new(state));
@@ -370,6 +398,11 @@ impl Gate {
 /// What a held call is sealed for.
 fn purpose(digest: &[u8; 32]) -> String {
     format!("held call {}", hex(digest))
+}
+
+/// What the result of a held call is sealed for.
+fn result_purpose(hold: RecordId) -> String {
+    format!("result of {hold}")
 }
 
 /// The approval that a hold's votes are, for a call of this digest.

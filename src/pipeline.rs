@@ -5,6 +5,7 @@ mod generation;
 mod held;
 pub mod listing;
 mod several;
+mod tasks;
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -94,6 +95,7 @@ pub async fn serve(gw: &Arc<Gateway>, conn: &Arc<Conn>, request: Request<Inbound
     match run(gw, &generation, conn, &gone, request, &mut record).await {
         Ok(Passed::Reply(reply, slot, judging)) => replied(record, reply, slot, judging, &gone).await,
         Ok(Passed::Held(waiting)) => held::serve(gw, &generation, conn, gone, record, *waiting).await,
+        Ok(Passed::Task(question)) => tasks::serve(gw, &generation, conn, gone, record, *question).await,
         Ok(Passed::Status(id)) => held::status(gw, conn, record, id).await,
         Ok(Passed::Batch(messages)) => {
             record.split();
@@ -133,6 +135,8 @@ enum Passed {
     Reply(Reply, Slot, Judging),
     /// The agent asks how a hold of its own stands.
     Status(RecordId),
+    /// The agent asks about a task that is the gateway's own.
+    Task(Box<tasks::Question>),
 }
 
 /// A call that may go, with what goes with it.
@@ -176,6 +180,10 @@ async fn run(
     };
     let (call, carried) = held::carried(gw, &generation.decoder, call)?;
     record.decoded(&call);
+    let call = match tasks::asked(call)? {
+        Ok(question) => return Ok(Passed::Task(Box::new(question))),
+        Err(call) => call,
+    };
     let answer = dialogue::Answer::of(gw, conn, &call);
     record.enter(Stage::Classify);
     let now = SystemTime::now();

@@ -120,6 +120,8 @@ pub struct Record {
     certificate: [u8; 32],
     /// How much was noted when it was decoded: what is decided again is noted from there on.
     marks: (usize, usize),
+    /// The same before it was decoded.
+    known: (usize, usize),
     /// Told how it ended, when it is a held call that was released.
     on_end: Option<OnEnd>,
     state: State,
@@ -163,6 +165,7 @@ impl Record {
             credential: None,
             certificate,
             marks: (0, 0),
+            known: (0, 0),
             on_end: None,
             state: State::Open,
             _open: evidence.open.token(),
@@ -204,6 +207,7 @@ impl Record {
 
     /// Notes what is called, before anything is known of what it does.
     pub fn decoded(&mut self, call: &Call) {
+        self.known = (self.noted.len(), self.said.len());
         self.noted.text("upstream", &call.route().name);
         self.said.text("upstream", &call.route().name);
         if let Some(digest) = capture::arguments_digest(call) {
@@ -243,6 +247,14 @@ impl Record {
         self.noted.truncate(self.marks.0);
         self.said.truncate(self.marks.1);
         self.decided = false;
+    }
+
+    /// Forgets what was noted of the call: it is this one that is sent.
+    pub fn instead(&mut self, call: &Call) {
+        self.noted.truncate(self.known.0);
+        self.said.truncate(self.known.1);
+        self.decided = false;
+        self.decoded(call);
     }
 
     /// Notes the hold that the call is in.

@@ -11,6 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, Uri};
 
+use crate::call::hex;
 use crate::classify::Facts;
 use crate::decode::jsonrpc::Message;
 use crate::decode::{Call, Payload};
@@ -19,6 +20,8 @@ use crate::json::{Kind, Value};
 /// The headers that do not make another call of a call.
 const PASSING_HEADERS: [&str; 7] =
     ["baggage", "content-length", "last-event-id", "mcp-session-id", "prefer", "traceparent", "tracestate"];
+/// The headers that people are not shown: what is approved has their SHA-256.
+const SECRET_HEADERS: [&str; 4] = ["authorization", "cookie", "proxy-authorization", "x-api-key"];
 /// The members of `params._meta` that do not make another call of a call.
 const PASSING_META: [&str; 4] = ["baggage", "progressToken", "traceparent", "tracestate"];
 
@@ -111,6 +114,11 @@ fn headers(headers: &HeaderMap, text: &mut String) {
         quote(name.as_str(), text);
         text.push(',');
         match std::str::from_utf8(value.as_bytes()) {
+            _ if SECRET_HEADERS.contains(&name.as_str()) => {
+                text.push_str("{\"sha256\":\"");
+                text.push_str(&hex(&sha256(value.as_bytes())));
+                text.push_str("\"}");
+            }
             Ok(value) => quote(value, text),
             Err(_) => {
                 text.push_str("{\"base64\":\"");

@@ -26,6 +26,9 @@ pub const LEGS_MAX: u8 = 9;
 /// How often a waiting client is told that its call still waits.
 pub const BEAT_EVERY: Duration = Duration::from_secs(10);
 
+/// How often a client should ask for its task.
+pub const POLL_EVERY: Duration = Duration::from_secs(5);
+
 /// How the states that this gateway gives begin; any other is an upstream's.
 pub const STATE_PREFIX: &str = "hp1.";
 
@@ -42,6 +45,8 @@ pub enum Rung {
     RespondAsync,
     /// A stream is begun at once; with a token, as JSON, progress is told on it.
     Stream(Option<String>),
+    /// It is given a task, and asks for it.
+    Task,
 }
 
 /// What an agent carries from one leg of its call to the next; only this gateway can make or read it.
@@ -76,6 +81,7 @@ pub fn rung(call: &Call, legs: u8) -> Rung {
         return Rung::Pending;
     }
     match envelope.era {
+        Era::Modern if envelope.tasks_extension && legs == 0 => Rung::Task,
         Era::Modern if legs < LEGS_MAX => Rung::Legs(legs),
         Era::Modern => Rung::Pending,
         Era::Legacy if !accepts_events(headers) => Rung::Pending,
@@ -91,7 +97,7 @@ pub fn rung(call: &Call, legs: u8) -> Rung {
 pub fn time(rung: &Rung) -> Duration {
     match rung {
         Rung::Legs(_) => LEG_TIME,
-        Rung::Pending | Rung::RespondAsync => Duration::ZERO,
+        Rung::Pending | Rung::RespondAsync | Rung::Task => Duration::ZERO,
         Rung::Preferred(wait) => *wait,
         Rung::Stream(Some(_)) => PROGRESS_TIME_MAX,
         Rung::Stream(None) => SILENT_TIME_MAX,

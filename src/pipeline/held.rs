@@ -146,6 +146,9 @@ pub(super) async fn serve(
             }));
             head.map(|()| Body::Later(Box::new(Later::new(coming, ladder::BEAT_EVERY, progress, otherwise))))
         }
+        Rung::Task if !most.is_zero() && super::tasks::can_be_kept(&case.subject.text) => {
+            case.as_task().await
+        }
         Rung::Legs(leg) if !most.is_zero() => {
             if case.moves_until(deadline).await {
                 return case.finish().await;
@@ -167,15 +170,15 @@ pub(super) async fn serve(
 }
 
 /// One request that waits for its hold.
-struct Case {
+pub(super) struct Case {
     gw: Arc<Gateway>,
     conn: Arc<Conn>,
     gone: Gone,
     /// There until it is answered.
-    record: Option<Record>,
+    pub(super) record: Option<Record>,
     /// There until it is judged again.
-    held: Option<Held>,
-    hold: Hold,
+    call: Option<Call>,
+    pub(super) hold: Hold,
     waiter: Waiter,
     subject: Subject,
 }
@@ -208,10 +211,24 @@ impl Case {
             Ok((subject, hold, waiter)) => {
                 record.held(hold.id);
                 let (gw, conn) = (Arc::clone(gw), Arc::clone(conn));
-                Ok(Case { gw, conn, gone, record: Some(record), held: Some(held), hold, waiter, subject })
+                let call = Some(held.take());
+                Ok(Case { gw, conn, gone, record: Some(record), call, hold, waiter, subject })
             }
             Err(stop) => Err(Box::new((record, stop))),
         }
+    }
+
+    /// A call that was made again from what was approved.
+    pub(super) fn resumed(
+        gw: &Arc<Gateway>,
+        conn: &Arc<Conn>,
+        gone: Gone,
+        record: Record,
+        (call, hold, subject): (Call, Hold, Subject),
+    ) -> Case {
+        let waiter = gw.gate.waits_for(&hold);
+        let (gw, conn) = (Arc::clone(gw), Arc::clone(conn));
+        Case { gw, conn, gone, record: Some(record), call: Some(call), hold, waiter, subject }
     }
 
     fn id(&self) -> RecordId {
@@ -259,7 +276,7 @@ impl Case {
         }
     }
 
-    async fn conclude(&mut self) -> Result<Passed, Box<Stop>> {
+    pub(super) async fn conclude(&mut self) -> Result<Passed, Box<Stop>> {
         if self.gone.is_gone() {
             return Err(hold::left());
         }
@@ -286,12 +303,12 @@ impl Case {
     /// Judges the call again, by today's registry, catalogue, policy and runs, and with the approval that it has; then
     /// takes the hold and sends it. `None` when somebody else has taken it.
     async fn release(&mut self) -> Result<Option<Passed>, Box<Stop>> {
-        let (Some(held), Some(record)) = (self.held.take(), self.record.as_mut()) else { return Ok(None) };
+        let (Some(call), Some(record)) = (self.call.take(), self.record.as_mut()) else { return Ok(None) };
         let gw = Arc::clone(&self.gw);
         let generation = gw.in_force.load_full();
         let today = OffsetDateTime::now_utc().date();
         let agent = identify::agent(&generation.directory, &gw.suspensions, &self.conn, today)?;
-        let call = held.take().renewed(agent);
+        let call = call.renewed(agent);
         record.again();
         let now = SystemTime::now();
         let mut shade = classify::shade(&generation.catalog, &call, now);
@@ -339,12 +356,22 @@ impl Case {
     async fn next_leg(mut self, gw: &Gateway, leg: u8) -> Response<Body> {
         let stop = hold::pending(&self.hold);
         let Some(record) = self.record.take() else { return own(Response::new(Bytes::new())) };
-        let state =
-            self.held.as_ref().and_then(|held| self.carries(held.call(), leg + 1)?.sealed(gw.gate.sealer()));
+        let state = self.call.as_ref().and_then(|call| self.carries(call, leg + 1)?.sealed(gw.gate.sealer()));
         let (Some(state), Asked::ToolCall(id)) = (state, record.shape.asked.clone()) else {
             return stopped(record, &stop).await;
         };
         let response = answer::input_required(&id, &state, &stop, record.id());
+        record.stopped(&stop, response.status().as_u16()).await;
+        own(response)
+    }
+
+    /// Gives a modern client a task, for which it asks from time to time.
+    async fn as_task(mut self) -> Response<Body> {
+        let stop = hold::pending(&self.hold);
+        let Some(record) = self.record.take() else { return own(Response::new(Bytes::new())) };
+        let Asked::ToolCall(id) = record.shape.asked.clone() else { return stopped(record, &stop).await };
+        let status = super::tasks::status(&self.gw, &self.hold).await;
+        let response = answer::marked(answer::task_begun(&id, &self.hold.id, &status), record.id());
         record.stopped(&stop, response.status().as_u16()).await;
         own(response)
     }

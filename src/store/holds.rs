@@ -34,6 +34,12 @@ pub trait Holds: Send + Sync {
     /// The encrypted call, as long as the hold has not ended.
     fn held_bytes(&self, id: RecordId) -> Answer<'_, Option<Vec<u8>>>;
 
+    /// Keeps the sealed result of an execution until the hold's time is over.
+    fn keep_result(&self, id: RecordId, bytes: Vec<u8>) -> Answer<'_, ()>;
+
+    /// The sealed result of an execution.
+    fn result(&self, id: RecordId) -> Answer<'_, Option<Vec<u8>>>;
+
     /// A person's vote. The last approval that was missing approves the hold, and one denial denies it.
     fn vote(&self, id: RecordId, vote: Vote) -> Answer<'_, Voted>;
 

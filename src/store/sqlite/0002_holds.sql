@@ -32,8 +32,12 @@ CREATE TABLE hold (
     record       TEXT,
     detail       TEXT NOT NULL,
     -- Erased when the hold has ended.
-    bytes        BLOB
+    bytes        BLOB,
+    -- Erased when the hold's time is over.
+    result       BLOB
 ) STRICT;
+
+CREATE INDEX hold_result ON hold (expires) WHERE result IS NOT NULL;
 
 CREATE INDEX hold_call ON hold (digest, expires);
 CREATE INDEX hold_idempotency ON hold (idempotency, expires) WHERE idempotency IS NOT NULL;

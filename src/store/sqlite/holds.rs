@@ -41,6 +41,29 @@ impl Holds for Sqlite {
         })
     }
 
+    fn keep_result(&self, id: RecordId, bytes: Vec<u8>) -> Answer<'_, ()> {
+        Box::pin(async move {
+            if bytes.len() > HELD_BYTES_MAX {
+                return Err(StoreError::TooLarge {
+                    what: "the result of the held call",
+                    bytes_max: HELD_BYTES_MAX,
+                });
+            }
+            let done =
+                sqlx::query("UPDATE hold SET result = ? WHERE id = ?").bind(bytes).bind(id.to_string());
+            done.execute(&self.writer).await.map(|_| ()).map_err(within(&self.path))
+        })
+    }
+
+    fn result(&self, id: RecordId) -> Answer<'_, Option<Vec<u8>>> {
+        Box::pin(async move {
+            let bytes = sqlx::query_scalar("SELECT result FROM hold WHERE id = ?");
+            let bytes: Result<Option<Option<Vec<u8>>>, _> =
+                bytes.bind(id.to_string()).fetch_optional(&self.readers).await;
+            bytes.map(Option::flatten).map_err(within(&self.path))
+        })
+    }
+
     fn vote(&self, id: RecordId, vote: Vote) -> Answer<'_, Voted> {
         Box::pin(async move {
             bounded("the reason", &vote.reason, REASON_BYTES_MAX)?;
@@ -374,6 +397,8 @@ async fn expire(tx: &mut SqliteConnection) -> Within<Swept> {
         done.execute(&mut *tx).await?;
         swept.escalated.extend(changed(tx, parsed(&id)?, 1, Moment::Escalated).await?);
     }
+    let results = sqlx::query("UPDATE hold SET result = NULL WHERE result IS NOT NULL AND expires <= ?");
+    results.bind(now).execute(&mut *tx).await?;
     let old = sqlx::query(
         "DELETE FROM hold WHERE changed < ? AND state NOT IN ('pending', 'approved', 'releasing')",
     );
