@@ -7,6 +7,7 @@ mod body;
 mod caller;
 mod console;
 mod events;
+mod holds;
 mod listen;
 pub mod literal;
 mod order;
@@ -27,6 +28,7 @@ use tokio::sync::{Semaphore, broadcast, watch};
 
 use crate::call::AgentId;
 use crate::decide::Policy;
+use crate::hold::Gate;
 use crate::identify::directory::{Directory, Known};
 use crate::identify::people::People;
 use crate::identify::suspended::Suspensions;
@@ -97,6 +99,11 @@ impl Admin {
     /// The policies in force.
     fn policy(&self) -> Arc<Policy> {
         Arc::clone(&self.gateway.in_force.load().policy)
+    }
+
+    /// Where calls wait for people.
+    fn gate(&self) -> &Gate {
+        &self.gateway.gate
     }
 
     fn suspensions(&self) -> &Suspensions {

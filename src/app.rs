@@ -32,6 +32,8 @@ use crate::flow::Runs;
 use crate::flow::text::FlowKey;
 use crate::forward::breaker::OnChange;
 use crate::health;
+use crate::hold::Gate;
+use crate::hold::sealed::Sealer;
 use crate::identify::suspended::Suspensions;
 use crate::identify::svid::{Role, Trust};
 use crate::json::Members;
@@ -126,6 +128,7 @@ pub async fn start(loaded: Loaded) -> Result<Running, StartError> {
         Arc::new(Reload::new(file, sources, settings.clone(), Arc::clone(&ageing), draining.clone()));
     let admin = people::admin(&gateway, people, &state, &reload, draining.clone())?;
     let mut tasks = JoinSet::new();
+    tasks.spawn(Arc::clone(&gateway.gate).attend(draining.clone()));
     tasks.spawn(ageing.watch(draining.clone()));
     let canaries = crate::flow::planted::file(&settings.store);
     tasks.spawn(state::planting(Arc::clone(&gateway.runs), canaries, lineage, draining.clone()));
@@ -223,6 +226,10 @@ async fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
         folds: Folds::default(),
         open: TaskTracker::new(),
     };
+    let evidence = Arc::new(evidence);
+    // Nobody is waited for where nobody can decide.
+    let manned = asked && !loaded.people.is_empty();
+    let gate = Gate::open(Arc::clone(&store), Sealer::of(&ring)?, Arc::clone(&evidence), dir, manned).await?;
     let first = generation::First { breakers, sights: Arc::new(StoredSights(Arc::clone(&store))) };
     let (generation, identity, trust) = generation::first(first, loaded);
     let gateway = Gateway {
@@ -232,7 +239,8 @@ async fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
         runs,
         journal: Arc::new(journal),
         store: Arc::clone(&store),
-        evidence: Arc::new(evidence),
+        evidence,
+        gate,
         parked: Arc::default(),
         errands: Errands::default(),
     };

@@ -230,6 +230,11 @@ impl RecordId {
         RecordId(uuid::Uuid::now_v7())
     }
 
+    /// The id that a text names, as a UUID is written.
+    pub fn parse(text: &str) -> Option<RecordId> {
+        uuid::Uuid::parse_str(text).ok().map(RecordId)
+    }
+
     /// The id as a number.
     pub fn as_u128(&self) -> u128 {
         self.0.as_u128()

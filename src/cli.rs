@@ -8,6 +8,7 @@ mod canary;
 mod catalog;
 mod client;
 mod connect;
+mod holds;
 mod keys;
 mod launch;
 mod paths;
@@ -88,6 +89,13 @@ enum Command {
         gateway: client::Gateway,
         #[command(subcommand)]
         command: agents::Command,
+    },
+    /// Show calls that wait for people, and decide them, by a running gateway's admin listener.
+    Holds {
+        #[command(flatten)]
+        gateway: client::Gateway,
+        #[command(subcommand)]
+        command: holds::Command,
     },
     /// Make and list planted tokens that must never leave.
     Canary {
@@ -199,6 +207,7 @@ fn run(arguments: Arguments) -> u8 {
             policy_command(&config.config, policies.as_deref(), command, format, out)
         }
         Command::Agents { gateway, command } => tell(agents::agents(&gateway, &command), format, out),
+        Command::Holds { gateway, command } => tell(holds::holds(&gateway, &command), format, out),
         Command::Canary { config, command } => {
             let said = match config::load(&config.config) {
                 Ok(loaded) => canary::run(&loaded.settings, &command),

@@ -2,9 +2,11 @@
 
 mod dialogue;
 mod generation;
+mod held;
 mod leaving;
 pub mod listing;
 mod several;
+mod tasks;
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -18,12 +20,14 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::accept::{Conn, Gone};
-use crate::call::{Stage, Stop, StopKind};
-use crate::decide::{Moment, Verdict};
+use crate::call::{PolicyInput, RecordId, Shade, Stage, Stop, StopKind};
+use crate::decide::{Moment, Permitted, Verdict};
 use crate::decode::{Decoded, Inbound};
 use crate::flow::Runs;
 use crate::flow::journal::Journal;
+use crate::forward::breaker::Pass;
 use crate::forward::{HopHeaders, Reply};
+use crate::hold::Gate;
 use crate::identify::suspended::Suspensions;
 use crate::limit::Slot;
 use crate::observe::{Body, Parked};
@@ -33,9 +37,7 @@ use crate::telemetry::hop::HttpVersion;
 use dialogue::Judging;
 pub use generation::Generation;
 
-use crate::{
-    accept, answer, classify, credential, decide, decode, flow, forward, hold, identify, limit, observe,
-};
+use crate::{accept, answer, classify, credential, decide, decode, flow, forward, identify, limit, observe};
 
 /// Everything that the stages work with.
 pub struct Gateway {
@@ -55,6 +57,8 @@ pub struct Gateway {
     pub evidence: Arc<Evidence>,
     /// Calls whose response comes on another stream.
     pub parked: Arc<Parked>,
+    /// Where calls wait for people.
+    pub gate: Arc<Gate>,
     /// What is told upstreams in agents' names while nobody waits for it.
     pub errands: Errands,
 }
@@ -96,22 +100,31 @@ pub async fn serve(gw: &Arc<Gateway>, conn: &Arc<Conn>, request: Request<Inbound
     // Another may come into force at any time; this call knows only this one.
     let generation = gw.in_force.load_full();
     match run(gw, &generation, conn, &gone, request, &mut record).await {
-        Ok(Passed::Reply(reply, slot, judging)) => {
-            let (shape, id) = (record.shape.clone(), record.id());
-            let Judging { judge, tap, elsewhere } = judging;
-            let passing = observe::reply(reply, slot, record, (judge, tap), elsewhere, &gone).await;
-            passing.unwrap_or_else(|stop| own(answer::refusal(&stop, &shape, id)))
-        }
+        Ok(Passed::Reply(reply, slot, judging)) => replied(record, reply, slot, judging, &gone).await,
+        Ok(Passed::Held(waiting)) => held::serve(gw, &generation, conn, gone, record, *waiting).await,
+        Ok(Passed::Task(question)) => tasks::serve(gw, &generation, conn, gone, record, *question).await,
+        Ok(Passed::Status(id)) => held::status(gw, conn, record, id).await,
         Ok(Passed::Batch(messages)) => {
             record.split();
             several::serve(gw, conn, messages).await
         }
-        Err(stop) => {
-            let response = answer::refusal(&stop, &record.shape, record.id());
-            record.stopped(&stop, response.status().as_u16()).await;
-            own(response)
-        }
+        Err(stop) => stopped(record, &stop).await,
     }
+}
+
+/// Passes a reply on.
+async fn replied(record: Record, reply: Reply, slot: Slot, judging: Judging, gone: &Gone) -> Response<Body> {
+    let (shape, id) = (record.shape.clone(), record.id());
+    let Judging { judge, tap, elsewhere } = judging;
+    let passing = observe::reply(reply, slot, record, (judge, tap), elsewhere, gone).await;
+    passing.unwrap_or_else(|stop| own(answer::refusal(&stop, &shape, id)))
+}
+
+/// Says why a call did not go on.
+async fn stopped(record: Record, stop: &Stop) -> Response<Body> {
+    let response = answer::refusal(stop, &record.shape, record.id());
+    record.stopped(stop, response.status().as_u16()).await;
+    own(response)
 }
 
 fn own(response: Response<Bytes>) -> Response<Body> {
@@ -123,8 +136,31 @@ fn own(response: Response<Bytes>) -> Response<Body> {
 enum Passed {
     /// Its messages go on one by one.
     Batch(Vec<Request<Inbound>>),
+    /// It waits for people.
+    Held(Box<held::Waiting>),
     /// The upstream replies.
     Reply(Reply, Slot, Judging),
+    /// The agent asks how a hold of its own stands.
+    Status(RecordId),
+    /// The agent asks about a task that is the gateway's own.
+    Task(Box<tasks::Question>),
+}
+
+/// A call that may go, with what goes with it.
+struct Going<'a> {
+    permitted: Permitted,
+    pass: Pass<'a>,
+    slot: Slot,
+    judging: Judging,
+    answer: dialogue::Answer,
+    input: Box<PolicyInput>,
+    shade: Shade,
+    /// Where it belongs, and what was found in it.
+    place: flow::RunKey,
+    leaving: Option<flow::Leaving>,
+    now: SystemTime,
+    /// The hold that it was released from.
+    hold: Option<RecordId>,
 }
 
 async fn run(
@@ -144,12 +180,20 @@ async fn run(
     let agent = identify::agent(&generation.directory, &gw.suspensions, conn, today)
         .inspect_err(|_| record.certified(conn.agent_id(), conn.serial()))?;
     record.identified(&agent);
+    if let Some(hold) = held::asked(&request) {
+        return Ok(Passed::Status(hold));
+    }
     record.enter(Stage::Decode);
     let call = match decode::call(&generation.decoder, agent, request, &mut record.shape).await? {
         Decoded::One(call) => call,
         Decoded::Batch(messages) => return Ok(Passed::Batch(messages)),
     };
+    let (call, carried) = held::carried(gw, &generation.decoder, call)?;
     record.decoded(&call);
+    let call = match tasks::asked(call)? {
+        Ok(question) => return Ok(Passed::Task(Box::new(question))),
+        Err(call) => call,
+    };
     let answer = dialogue::Answer::of(gw, conn, &call);
     record.enter(Stage::Classify);
     let now = SystemTime::now();
@@ -165,8 +209,7 @@ async fn run(
     let mut entry = flow::enter(&gw.runs, &place, now);
     let leaving = leaving::examine(gw, generation, (&call, &facts), &place, &mut entry, now);
     record.entered(&entry);
-    let mut known = entry.labels.clone();
-    let mut judging = Judging::of(gw, generation, conn, &call);
+    let judging = Judging::of(gw, generation, conn, &call);
     let upstream = Arc::clone(&call.route().name);
 
     // Decide: from here on the call exists only inside a verdict.
@@ -180,14 +223,34 @@ async fn run(
         Verdict::Deny(stop) => return Err(stop),
         Verdict::Hold(held) => {
             record.enter(Stage::Hold);
-            return Err(hold::pending(&held.terms, &held.rule));
+            return Ok(Passed::Held(Box::new(held::Waiting { held, input: judged.input, carried })));
         }
     };
 
     // An upstream that fails is left alone: nothing is sent, so nothing is intended.
     let pass = forward::admit(&generation.upstreams, &permitted.call().route().name, &agent)?;
+    let input = judged.input;
+    act(
+        gw,
+        generation,
+        gone,
+        record,
+        Going { permitted, pass, slot, judging, answer, input, shade, place, leaving, now, hold: None },
+    )
+    .await
+}
 
-    // Act: nothing leaves before the ledger has it.
+/// Acts: nothing leaves before the ledger has it.
+async fn act(
+    gw: &Arc<Gateway>,
+    generation: &Generation,
+    gone: &Gone,
+    record: &mut Record,
+    going: Going<'_>,
+) -> Result<Passed, Box<Stop>> {
+    let Going { permitted, pass, slot, mut judging, answer, input, shade, place, leaving, now, hold } = going;
+    let agent = permitted.call().agent().id().clone();
+    let mut known = permitted.entry().labels.clone();
     record.enter(Stage::Commit);
     let brings = flow::brings(permitted.facts().returns);
     flow::keep::ready(&gw.journal, &agent, &brings).await?;
@@ -197,7 +260,7 @@ async fn run(
     judging.tap = leaving::tap(gw, generation, subject, &place, record, &brings);
     known.extend_from_slice(&brings);
     let steady = Box::new(flow::steady(&gw.runs, &agent, known));
-    judging.see(gw, generation, permitted.call(), &judged.input, &shade)?;
+    judging.see(gw, generation, permitted.call(), &input, &shade)?;
     identify::still(&gw.suspensions, &agent)?;
     let committed = record.commit(permitted, &brings).await?;
     // Once more: whoever was suspended while the disk was waited for sends nothing.
@@ -208,7 +271,7 @@ async fn run(
     record.leased(lease.fingerprint());
     record.enter(Stage::Forward);
     record.sending(generation.upstreams.dial(&committed));
-    let hop = HopHeaders { record: record.id(), context: record.upstream_context() };
+    let hop = HopHeaders { record: record.id(), context: record.upstream_context(), hold };
     let leave = forward::leave(&committed);
     let sending = pin!(forward::send(&generation.upstreams, committed, lease, hop, steady, pass));
     let reply = gone.unless(leave, sending).await.unwrap_or_else(|| Err(left()))?;

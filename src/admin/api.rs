@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::caller::Caller;
 use super::problem::Problem;
-use super::{Admin, agents, console, events, records, runs};
+use super::{Admin, agents, console, events, holds, records, runs};
 
 /// One operation of the API.
 struct Route {
@@ -59,7 +59,7 @@ impl Route {
 }
 
 /// Every operation of the API.
-static ROUTES: [Route; 13] = [
+static ROUTES: [Route; 17] = [
     Route::get("/v1/agents", "Every agent that you may see", || get(agents::list), shape::<agents::Agents>),
     Route::post(
         "/v1/agents/resume",
@@ -105,6 +105,35 @@ static ROUTES: [Route; 13] = [
         )
     },
     Route::get("/v1/health", "How the gateway is", || get(health), shape::<Health>),
+    Route {
+        query: Some(shape::<holds::Which>),
+        ..Route::get(
+            "/v1/holds",
+            "Calls that wait for people, or did, as far as you may see them",
+            || get(holds::list),
+            shape::<holds::Holds>,
+        )
+    },
+    Route::get(
+        "/v1/holds/{id}",
+        "One held call, with the very text that is approved",
+        || get(holds::show),
+        shape::<holds::Shown>,
+    ),
+    Route::post(
+        "/v1/holds/{id}/approve",
+        "Approve exactly this call: it runs once, while its agent is there, before its time is over",
+        || post(holds::approve),
+        shape::<holds::Say>,
+        shape::<holds::Hold>,
+    ),
+    Route::post(
+        "/v1/holds/{id}/deny",
+        "Deny this call: one denial ends it",
+        || post(holds::deny),
+        shape::<holds::Say>,
+        shape::<holds::Hold>,
+    ),
     Route {
         query: Some(shape::<records::Wanted>),
         ..Route::get(

@@ -19,7 +19,7 @@ use crate::identify::directory::Directory;
 use crate::identify::people::People;
 use crate::identify::svid::{DomainSource, Role, Trust};
 use crate::json::Limits;
-use crate::{accept, flow, forward, limit, record, telemetry};
+use crate::{accept, flow, forward, hold, limit, record, telemetry};
 
 use super::audit::Keeping;
 use super::listing::CatalogFile;
@@ -74,6 +74,8 @@ pub struct Settings {
     pub decode: decode::Bounds,
     /// Limits.
     pub limits: limit::Config,
+    /// How calls wait for people.
+    pub holds: hold::Config,
     /// Flow control.
     pub flow: flow::Config,
     /// The audit.
@@ -208,7 +210,6 @@ impl Reader {
     fn reserved(&mut self, raw: &File) {
         let sections = [
             ("store.postgres", &raw.store.postgres),
-            ("holds", &raw.holds),
             ("oidc", &raw.oidc),
             ("notify", &raw.notify),
             ("credentials", &raw.credentials),
@@ -305,6 +306,7 @@ impl Reader {
             accept,
             decode,
             limits,
+            holds: self.holds(raw),
             flow: flow::Config { window, profile: self.profile(raw) },
             store: match &raw.store.sqlite {
                 Some(path) => self.path(path),

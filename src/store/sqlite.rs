@@ -1,5 +1,7 @@
 //! The store in one file on this machine: SQLite with a write-ahead log, one writer, and readers beside it.
 
+mod grants;
+mod holds;
 mod index;
 mod state;
 
@@ -59,6 +61,9 @@ impl Sqlite {
         opened.check().await?;
         let migrated = migrations().run(&opened.writer).await;
         migrated.map_err(|error| opened.unmigrated(error))?;
+        let mut writer = opened.writer.acquire().await.map_err(within(path))?;
+        holds::abandon(&mut writer).await.map_err(within(path))?;
+        drop(writer);
         Ok(opened)
     }
 
@@ -92,11 +97,13 @@ impl Sqlite {
 }
 
 fn migrations() -> Migrator {
-    let state = include_str!("sqlite/0001_state.sql").into_sql_str();
-    let frozen = include_str!("sqlite/0002_frozen.sql").into_sql_str();
+    let step = |version, name: &'static str, sql: &'static str| {
+        Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
+    };
     Migrator::with_migrations(vec![
-        Migration::new(1, "state".into(), MigrationType::Simple, state, false),
-        Migration::new(2, "frozen".into(), MigrationType::Simple, frozen, false),
+        step(1, "state", include_str!("sqlite/0001_state.sql")),
+        step(2, "frozen", include_str!("sqlite/0002_frozen.sql")),
+        step(3, "holds", include_str!("sqlite/0003_holds.sql")),
     ])
 }
 
