@@ -6,6 +6,7 @@ mod api;
 mod body;
 mod caller;
 mod console;
+mod endorsements;
 mod events;
 mod holds;
 mod listen;
@@ -14,9 +15,10 @@ mod order;
 mod problem;
 mod records;
 mod runs;
+mod tasks;
 
 pub use api::openapi;
-pub use listen::{People as PeopleListener, local};
+pub use listen::{Orchestrators as OrchestratorListener, People as PeopleListener, local};
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Deref;

@@ -29,6 +29,7 @@ use crate::admin;
 use crate::config::{Listener, ListenerKind, Loaded, Settings};
 use crate::decode::Inbound;
 use crate::flow::Runs;
+use crate::flow::endorsed::Endorsed;
 use crate::flow::text::FlowKey;
 use crate::forward::breaker::OnChange;
 use crate::health;
@@ -155,6 +156,13 @@ pub async fn start(loaded: Loaded) -> Result<Running, StartError> {
                     Arc::new(Agents { gateway: Arc::clone(&gateway), listener: listener.name.clone() });
                 tasks.spawn(accept::serve(socket, door, settings.accept.clone(), agents, draining.clone()));
             }
+            ListenerKind::Tasks => {
+                let bounds = admin::PeopleListener::bounds(&settings.accept);
+                let orchestrators = admin::OrchestratorListener::new(Arc::clone(&gateway), &listener.name);
+                let door = Door::new(&trust, Role::Orchestrators, Arc::clone(&identity), &connections)
+                    .map_err(StartError::Tls)?;
+                tasks.spawn(accept::serve(socket, door, bounds, orchestrators, draining.clone()));
+            }
             ListenerKind::Health => {
                 let evidence = Arc::clone(&gateway.evidence);
                 let standing = Arc::clone(reload.standing());
@@ -210,6 +218,8 @@ async fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
     restore_labels(&runs, &*store, &dir, (ledger.end())()).await?;
     state::plant(&runs, &crate::flow::planted::file(&settings.store), &lineage);
     let journal = state::journal(&runs, &*store, &settings.store, &lineage).await?;
+    let tasks = state::tasks(&runs, &*store, &ring).await?;
+    let endorsed = Endorsed::of(&store.endorsements().await?);
     let asked = settings.listeners.iter().any(|listener| listener.kind == ListenerKind::Admin);
     let index = match asked || !settings.sockets.is_empty() {
         true => Some(Arc::new(state::index(&settings.store, &dir, &ledger, &telemetry).await?)),
@@ -237,6 +247,8 @@ async fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
         turned: tokio::sync::Notify::new(),
         suspensions,
         runs,
+        endorsed: ArcSwap::from_pointee(endorsed),
+        tasks,
         journal: Arc::new(journal),
         store: Arc::clone(&store),
         evidence,

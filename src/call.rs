@@ -146,6 +146,23 @@ pub enum Confidentiality {
     Secret,
 }
 
+impl Confidentiality {
+    /// The word in catalogues, requests and records.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Confidentiality::Public => "public",
+            Confidentiality::Internal => "internal",
+            Confidentiality::Secret => "secret",
+        }
+    }
+
+    /// The confidentiality that a word names.
+    pub fn parse(word: &str) -> Option<Confidentiality> {
+        let all = [Confidentiality::Public, Confidentiality::Internal, Confidentiality::Secret];
+        all.into_iter().find(|one| one.as_str() == word)
+    }
+}
+
 /// Who may have written what a reply carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Integrity {

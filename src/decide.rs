@@ -187,7 +187,7 @@ fn input(call: &Call, facts: &Facts, entry: &Entry, moment: Moment) -> PolicyInp
         findings: entry.findings.clone(),
         profile: entry.profile,
         calls: entry.calls,
-        task: None,
+        task: entry.task.clone(),
         facts: facts.lifted.clone(),
         tiers: entry.tiers.clone().unwrap_or_else(|| facts.tiers.clone()),
         destinations_internal: facts.destinations_internal,

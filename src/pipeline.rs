@@ -24,6 +24,7 @@ use crate::call::{PolicyInput, RecordId, Shade, Stage, Stop, StopKind};
 use crate::decide::{Moment, Permitted, Verdict};
 use crate::decode::{Decoded, Inbound};
 use crate::flow::Runs;
+use crate::flow::endorsed::Endorsed;
 use crate::flow::journal::Journal;
 use crate::forward::breaker::Pass;
 use crate::forward::{HopHeaders, Reply};
@@ -33,6 +34,7 @@ use crate::limit::Slot;
 use crate::observe::{Body, Parked};
 use crate::record::{Evidence, Record};
 use crate::store::Store;
+use crate::task::Tasks;
 use crate::telemetry::hop::HttpVersion;
 use dialogue::Judging;
 pub use generation::Generation;
@@ -49,6 +51,10 @@ pub struct Gateway {
     pub turned: Notify,
     /// What runs have read.
     pub runs: Arc<Runs>,
+    /// Destinations that people remembered.
+    pub endorsed: ArcSwap<Endorsed>,
+    /// Tasks that orchestrators opened.
+    pub tasks: Tasks,
     /// What of it survives the process.
     pub journal: Arc<Journal>,
     /// Where it is kept what was frozen. No call that goes waits for it.
@@ -194,9 +200,10 @@ async fn run(
         Ok(question) => return Ok(Passed::Task(Box::new(question))),
         Err(call) => call,
     };
+    let now = SystemTime::now();
+    let scope = gw.tasks.scope(&call.head().headers, call.agent().id(), call.agent().instance(), now)?;
     let answer = dialogue::Answer::of(gw, conn, &call);
     record.enter(Stage::Classify);
-    let now = SystemTime::now();
     let mut shade = classify::shade(&generation.catalog, &call, now);
     let facts = classify::call(&generation.catalog, &generation.definitions, &call, &mut shade)?;
     record.understood(&call, &facts);
@@ -205,9 +212,7 @@ async fn run(
     let slot = slot.or_else(|stop| shade.pass(stop, facts.consequence).map(|()| Slot::default()))?;
     record.enter(Stage::Flow);
     let agent = call.agent().id().clone();
-    let place = flow::RunKey::of(&call, &gw.evidence.pseudonyms);
-    let mut entry = flow::enter(&gw.runs, &place, now);
-    let leaving = leaving::examine(gw, generation, (&call, &facts), &place, &mut entry, now);
+    let (place, entry, leaving) = leaving::enter(gw, generation, (&call, &facts), scope.as_deref(), now);
     record.entered(&entry);
     let judging = Judging::of(gw, generation, conn, &call);
     let upstream = Arc::clone(&call.route().name);

@@ -343,8 +343,13 @@ impl Record {
     pub fn entered(&mut self, entry: &flow::Entry) {
         self.noted.text("run", &entry.run);
         self.noted.texts("labels", entry.labels.iter().map(|label| label.as_str()));
+        if !entry.endorsements.is_empty() {
+            let ids: Vec<String> = entry.endorsements.iter().map(ToString::to_string).collect();
+            self.noted.texts("endorsements", ids.iter().map(String::as_str));
+        }
         if let Some(hop) = &mut self.hop {
             hop.caller.run = Some(Arc::clone(&entry.run));
+            hop.caller.task = entry.task.as_ref().map(|task| Arc::clone(&task.id));
             hop.decision.findings = entry.findings.clone();
             hop.decision.labels = entry.labels.iter().map(|label| label.as_str().into()).collect();
         }

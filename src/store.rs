@@ -7,6 +7,7 @@
 pub mod holds;
 mod records;
 pub mod sqlite;
+pub mod tasks;
 
 pub use records::{
     Filter, PAGE_RECORDS_MAX, PAGE_RECORDS_USUAL, Page, Records, Row, STORY_RECORDS_MAX, Subject,
@@ -91,7 +92,7 @@ pub enum StoreError {
 }
 
 /// What must outlive the process. Every change is durable, also against loss of power, when its answer is there.
-pub trait Store: holds::Holds + holds::Grants + Send + Sync {
+pub trait Store: holds::Holds + holds::Grants + tasks::Tasks + Send + Sync {
     /// Suspends an agent. One that is suspended already keeps its first suspension.
     ///
     /// Errors: [`StoreError::Full`], [`StoreError::TooLarge`], or the database's.

@@ -261,7 +261,7 @@ impl Caller {
         Some(Entry::new(Kind::Admin, None, members))
     }
 
-    fn describe(&self, members: &mut Members) {
+    pub(super) fn describe(&self, members: &mut Members) {
         match self {
             Caller::Local { uid } => {
                 members.text("kind", "local");

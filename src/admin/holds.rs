@@ -12,6 +12,7 @@ use super::Admin;
 use super::agents::moment;
 use super::body::{Asked, Told};
 use super::caller::{Caller, Target};
+use super::endorsements;
 use super::order;
 use super::problem::Problem;
 use crate::call::{Person, PersonAction, RecordId, hex, unhex};
@@ -122,7 +123,8 @@ pub struct Say {
     /// Why: required for a denial, and for an approval of consequence 4.
     #[serde(default)]
     pub reason: String,
-    /// Not supported yet.
+    /// For how long the call's destinations are remembered for its agent, as in `30d`: only by whoever completes an
+    /// approval, and never for what is secret.
     pub remember: Option<String>,
 }
 
@@ -181,9 +183,13 @@ async fn vote(
     says: Says,
     say: &Say,
 ) -> Result<Json<Hold>, Problem> {
-    if say.remember.is_some() {
-        return Err(Problem::Invalid("`remember` is not supported yet".to_owned()));
-    }
+    let remember = match (&say.remember, says) {
+        (None, _) => None,
+        (Some(_), Says::Deny) => {
+            return Err(Problem::Invalid("`remember` belongs to an approval".to_owned()));
+        }
+        (Some(time), Says::Approve) => Some(endorsements::time(time)?),
+    };
     let hold = find(admin, caller, id).await?;
     let digest = say.digest.strip_prefix("sha256:").unwrap_or(&say.digest);
     let invalid = || Problem::Invalid("`digest` must be `sha256:` and 64 hexadecimal digits".to_owned());
@@ -203,6 +209,10 @@ async fn vote(
     if acts_for(person, &hold) {
         return Err(Problem::Forbidden("nobody decides a call that is made on their own behalf".to_owned()));
     }
+    let remembered = match remember {
+        Some(time) => endorsements::of_hold(admin, caller, (&known, &hold), time, reason).await?,
+        None => Vec::new(),
+    };
     let vote = holds::Vote {
         by: person.id.to_string(),
         email: person.email.to_string(),
@@ -214,7 +224,15 @@ async fn vote(
         at: SystemTime::now(),
     };
     match admin.gate().vote(hold.id, vote).await? {
-        Voted::Counted(hold) => Ok(Json(told(&hold))),
+        Voted::Counted(hold) => {
+            if hold.state == HoldState::Approved {
+                for one in remembered {
+                    // The approval stands, whatever becomes of what is remembered beside it.
+                    endorsements::keep(admin, caller, one).await?;
+                }
+            }
+            Ok(Json(told(&hold)))
+        }
         Voted::Digest(hold) => Err(Problem::Conflict(format!(
             "the digest is not that of hold {}, which is sha256:{}: look at it again",
             hold.id,

@@ -23,11 +23,12 @@ use tower_service::Service;
 
 use super::caller::Peer;
 use super::problem::Problem;
-use super::{Admin, api, body};
+use super::{Admin, api, body, tasks};
 use crate::accept::{Bounds, Conn, Handler};
 use crate::json::Members;
+use crate::pipeline::Gateway;
 use crate::record::fold::Refusal;
-use crate::record::{Entry, Kind};
+use crate::record::{Entry, Evidence, Kind};
 
 /// Connections of people at one time.
 const PEOPLE_CONNECTIONS_MAX: usize = 256;
@@ -63,35 +64,70 @@ impl Handler for People {
     type Body = Answer;
 
     async fn call(self: Arc<Self>, conn: Arc<Conn>, request: Request<Incoming>) -> Response<Answer> {
-        if conn.framing_fault_of(&request).is_some() {
-            let text = "the request is not framed or headed as HTTP requires".to_owned();
-            return Problem::Invalid(text).into_response().map(Answer);
-        }
-        let peer = Peer::Certificate {
-            id: conn.agent_id().clone(),
-            serial: Arc::clone(conn.serial()),
-            address: conn.peer(),
-        };
-        served(self.routes.clone(), peer, request).await
+        certified(self.routes.clone(), &conn, request).await
     }
 
     fn refused(&self, peer: SocketAddr, reason: &'static str, detail: String) {
-        let evidence = self.admin.evidence();
-        evidence.telemetry.metrics().connection_refused(reason);
-        let Some(folded) = evidence.folds.admit(Refusal::of_connection(reason)) else { return };
-        let mut members = Members::default();
-        members.text("stage", "accept");
-        members.text("listener", &self.name);
-        members.plain("peer", peer);
-        members.text("reason", reason);
-        members.text("detail", &detail);
-        members.number("folded", folded);
-        members.object("decision", |members| {
-            members.text("outcome", "denied");
-            members.text("rule", "");
-        });
-        evidence.ledger.append_detached(Entry::new(Kind::Refused, None, members));
+        refused(self.admin.evidence(), &self.name, peer, reason, &detail);
     }
+}
+
+/// The listener for orchestrators: tasks, and nothing else.
+pub struct Orchestrators {
+    gateway: Arc<Gateway>,
+    name: String,
+    routes: Router,
+}
+
+impl Orchestrators {
+    /// A listener of this name.
+    pub fn new(gateway: Arc<Gateway>, name: &str) -> Arc<Orchestrators> {
+        Arc::new(Orchestrators { routes: tasks::router(&gateway), gateway, name: name.to_owned() })
+    }
+}
+
+impl Handler for Orchestrators {
+    type Body = Answer;
+
+    async fn call(self: Arc<Self>, conn: Arc<Conn>, request: Request<Incoming>) -> Response<Answer> {
+        certified(self.routes.clone(), &conn, request).await
+    }
+
+    fn refused(&self, peer: SocketAddr, reason: &'static str, detail: String) {
+        refused(&self.gateway.evidence, &self.name, peer, reason, &detail);
+    }
+}
+
+/// Serves a request that came over mutual TLS.
+async fn certified(routes: Router, conn: &Conn, request: Request<Incoming>) -> Response<Answer> {
+    if conn.framing_fault_of(&request).is_some() {
+        let text = "the request is not framed or headed as HTTP requires".to_owned();
+        return Problem::Invalid(text).into_response().map(Answer);
+    }
+    let peer = Peer::Certificate {
+        id: conn.agent_id().clone(),
+        serial: Arc::clone(conn.serial()),
+        address: conn.peer(),
+    };
+    served(routes, peer, request).await
+}
+
+/// Records a connection that came to nothing.
+fn refused(evidence: &Evidence, listener: &str, peer: SocketAddr, reason: &'static str, detail: &str) {
+    evidence.telemetry.metrics().connection_refused(reason);
+    let Some(folded) = evidence.folds.admit(Refusal::of_connection(reason)) else { return };
+    let mut members = Members::default();
+    members.text("stage", "accept");
+    members.text("listener", listener);
+    members.plain("peer", peer);
+    members.text("reason", reason);
+    members.text("detail", detail);
+    members.number("folded", folded);
+    members.object("decision", |members| {
+        members.text("outcome", "denied");
+        members.text("rule", "");
+    });
+    evidence.ledger.append_detached(Entry::new(Kind::Refused, None, members));
 }
 
 async fn served(mut routes: Router, peer: Peer, request: Request<Incoming>) -> Response<Answer> {

@@ -39,7 +39,7 @@ pub(super) enum Command {
         /// Why; required for consequence 4.
         #[arg(long, default_value = "")]
         reason: String,
-        /// Not supported yet.
+        /// Remember the call's destinations for its agent, for so long, as in 30d.
         #[arg(long)]
         remember: Option<String>,
     },

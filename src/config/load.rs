@@ -112,6 +112,8 @@ pub enum ListenerKind {
     Agents,
     /// Health and metrics, plain.
     Health,
+    /// Orchestrators, over mTLS.
+    Tasks,
 }
 
 /// Loads a configuration file and all that it names.
@@ -180,6 +182,7 @@ impl Reader {
         let path = raw.people.as_deref().map(|path| self.path(path));
         let people = path.map(|path| people::load(&path, &mut self.sources, &mut self.mistakes));
         self.of_people(&raw, people.as_ref(), trust.as_ref());
+        self.of_orchestrators(&raw, trust.as_ref());
         let mut parts = upstream::Parts::default();
         for (at, upstream) in raw.upstreams.iter().enumerate() {
             self.upstream(at, upstream, &mut parts);

@@ -101,6 +101,8 @@ struct RawCall {
 struct RawTask {
     id: String,
     purpose: String,
+    #[serde(default)]
+    systems: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -283,7 +285,11 @@ fn input(case: &Case, facts: &Facts, problems: &mut Vec<String>) -> Option<Polic
         task: call
             .task
             .as_ref()
-            .map(|task| Task { id: Arc::from(task.id.as_str()), purpose: Arc::from(task.purpose.as_str()) }),
+            .map(|task| Task {
+                id: Arc::from(task.id.as_str()),
+                purpose: Arc::from(task.purpose.as_str()),
+                systems: task.systems.iter().map(|name| Arc::from(name.as_str())).collect(),
+            }),
         facts: lifted(&call.facts, facts, problems),
         tiers: words(&call.tiers),
         destinations_internal: call.destinations_internal,

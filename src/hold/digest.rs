@@ -71,6 +71,15 @@ pub fn subject(call: &Call, facts: &Facts, facing: &Facing<'_>) -> Option<Subjec
     }
     text.push_str(",\"headers\":[");
     headers(facing.headers, &mut text);
+    // Where it would go, as the gateway understands it: what may be remembered.
+    text.push_str("],\"destinations\":[");
+    for (at, (kind, place)) in facts.goes.to.iter().enumerate() {
+        text.push_str(if at > 0 { ",[" } else { "[" });
+        quote(kind.as_str(), &mut text);
+        text.push(',');
+        quote(place, &mut text);
+        text.push(']');
+    }
     text.push_str("],\"body\":");
     match call.payload() {
         Payload::None => text.push_str("null"),

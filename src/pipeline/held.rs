@@ -24,7 +24,7 @@ use crate::hold::{self, Waiter, Wish};
 use crate::observe::{Body, Later};
 use crate::record::Record;
 use crate::store::holds::{About, Hold, HoldState, Terms};
-use crate::{classify, decide, flow, forward, identify, limit};
+use crate::{classify, decide, forward, identify, limit};
 
 /// A call that policy holds.
 pub(super) struct Waiting {
@@ -198,7 +198,8 @@ impl Case {
     ) -> Result<Case, Refused> {
         let Waiting { held, input, carried } = waiting;
         let entered = async {
-            let subject = subject(generation, held.call(), held.facts())?;
+            let task = input.task.as_ref().map(|task| Arc::clone(&task.id)).unwrap_or_default();
+            let subject = subject(generation, held.call(), held.facts(), &task)?;
             let subject = subject.ok_or_else(|| hold::unreadable(&held.rule))?;
             if carried.is_some_and(|carried| carried.digest != hex(&subject.digest)) {
                 let text = "the requestState is of another call";
@@ -312,17 +313,18 @@ impl Case {
         let call = call.renewed(agent);
         record.again();
         let now = SystemTime::now();
+        let scope = gw.tasks.scope(&call.head().headers, call.agent().id(), call.agent().instance(), now)?;
         let mut shade = classify::shade(&generation.catalog, &call, now);
         let facts = classify::call(&generation.catalog, &generation.definitions, &call, &mut shade)?;
         record.understood(&call, &facts);
-        if subject(&generation, &call, &facts)?.is_none_or(|subject| subject != self.subject) {
+        let task = scope.as_ref().map(|scope| Arc::clone(&scope.told.id)).unwrap_or_default();
+        if subject(&generation, &call, &facts, &task)?.is_none_or(|subject| subject != self.subject) {
             return Err(hold::altered(&self.hold));
         }
         let slot = limit::resume(&generation.meters, limit::Subject::of(call.agent().id(), &facts))?;
         let id = call.agent().id().clone();
-        let place = flow::RunKey::of(&call, &gw.evidence.pseudonyms);
-        let mut entry = flow::enter(&gw.runs, &place, now);
-        let leaving = leaving::examine(&gw, &generation, (&call, &facts), &place, &mut entry, now);
+        let (place, entry, leaving) =
+            leaving::enter(&gw, &generation, (&call, &facts), scope.as_deref(), now);
         record.entered(&entry);
         let judging = Judging::of(&gw, &generation, &self.conn, &call);
         let answer = dialogue::Answer::of(&gw, &self.conn, &call);
@@ -404,10 +406,11 @@ fn subject(
     generation: &Generation,
     call: &Call,
     facts: &classify::Facts,
+    task: &str,
 ) -> Result<Option<Subject>, Box<Stop>> {
     let (uri, headers) = forward::facing(&generation.upstreams, call)?;
     let credential = generation.broker.scope(&call.route().name);
-    let facing = Facing { uri: &uri, headers: &headers, credential: &credential, task: "" };
+    let facing = Facing { uri: &uri, headers: &headers, credential: &credential, task };
     Ok(digest::subject(call, facts, &facing))
 }
 

@@ -1,6 +1,7 @@
 //! What flow control has to do with a call: examining it before it is decided, learning from its reply, and noting what
 //! became of it.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -8,24 +9,46 @@ use super::{Gateway, Generation};
 use crate::call::{Confidentiality, Integrity};
 use crate::classify::Facts;
 use crate::classify::catalog::Reply;
+use crate::classify::sink::SinkKind;
 use crate::decide::{Judged, Verdict};
 use crate::decode::Call;
+use crate::flow::endorsed::Wanted;
 use crate::flow::finding::Standing;
 use crate::flow::journal::{Frame, Kind, Series};
 use crate::flow::keep::Keeper;
 use crate::flow::learn::{Echo, Source};
+use crate::flow::provenance::Place;
 use crate::flow::{self, Entry, Found, Label, Leaving, Readable, RunKey, history, outgoing};
 use crate::observe::Tap;
 use crate::record::Record;
 use crate::store::Frozen;
+use crate::task::Scope;
+
+/// Enters a call into its run, examines it, and says where it belongs and what is known of it.
+pub(super) fn enter(
+    gw: &Gateway,
+    generation: &Generation,
+    subject: (&Call, &Facts),
+    scope: Option<&Scope>,
+    now: SystemTime,
+) -> (RunKey, Entry, Option<Leaving>) {
+    let place = RunKey::of(subject.0, scope.map(|scope| scope.task.id), &gw.evidence.pseudonyms);
+    if let Some(Scope { task, .. }) = scope {
+        gw.runs.meet_by_task(&task.agents, &task.above, now);
+    }
+    let mut entry = flow::enter(&gw.runs, &place, now);
+    entry.task = scope.map(|scope| scope.told.clone());
+    let leaving = examine(gw, generation, subject, (&place, scope), &mut entry, now);
+    (place, entry, leaving)
+}
 
 /// Examines a call that leaves, or whose consequence makes it matter who wrote its arguments. Nothing is given for any
 /// other, and it costs nothing.
-pub(super) fn examine(
+fn examine(
     gw: &Gateway,
     generation: &Generation,
     (call, facts): (&Call, &Facts),
-    key: &RunKey,
+    (key, scope): (&RunKey, Option<&Scope>),
     entry: &mut Entry,
     now: SystemTime,
 ) -> Option<Leaving> {
@@ -34,9 +57,28 @@ pub(super) fn examine(
         return None;
     }
     let host = host(generation, &call.route().name).filter(|_| !upstream.config().inside);
-    // What an approver remembered and what a task grants is asked here.
-    let standing = |_: &str| Standing::Nothing;
+    let endorsed = gw.endorsed.load();
+    let endorsed = endorsed.has(&key.agent).then_some(&**endorsed);
+    let consequence = facts.consequence.level();
+    let used = RefCell::new(Vec::new());
+    let standing = |sink: SinkKind, text: &str| {
+        if scope.is_none() && endorsed.is_none() {
+            return Standing::Nothing;
+        }
+        let place = &Place::of(sink, text);
+        if scope.is_some_and(|scope| scope.grants(place)) {
+            return Standing::Granted;
+        }
+        let wanted = Wanted { sink, place, consequence };
+        let found = endorsed.and_then(|endorsed| endorsed.find(&key.agent, &wanted, now));
+        found.map_or(Standing::Nothing, |(id, most)| {
+            used.borrow_mut().push(id);
+            Standing::Endorsed(most)
+        })
+    };
     let leaving = outgoing::of(call, facts, host.as_deref(), generation.catalog.internal(), standing);
+    entry.endorsements = used.into_inner();
+    entry.endorsements.dedup();
     let readable = if facts.lineage_unknown || facts.opaque { Readable::No } else { Readable::Yes };
     Some(flow::examine(&gw.runs, key, entry, (&leaving, readable), now))
 }

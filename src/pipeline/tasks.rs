@@ -23,6 +23,7 @@ use crate::hold::digest::{self, Subject};
 use crate::observe::Body;
 use crate::record::Record;
 use crate::store::holds::{Hold, HoldState};
+use crate::task::TASK_HEADER;
 use crate::{hold, identify};
 
 /// The largest result that is kept for its agent, in bytes. A larger one is told to be lost; the call was executed.
@@ -233,6 +234,10 @@ fn request(text: &str, poll: &Call, id: &str) -> Option<Request<Inbound>> {
             let name: HeaderName = name.parse().ok()?;
             request.headers_mut().append(name, HeaderValue::from_str(&value).ok()?);
         }
+    }
+    // The token was not sent on, so it is not in the text: the question itself must bring it.
+    if let Some(token) = poll.head().headers.get(TASK_HEADER) {
+        request.headers_mut().insert(TASK_HEADER, token.clone());
     }
     if let Some(host) = poll.head().headers.get(HOST) {
         request.headers_mut().insert(HOST, host.clone());

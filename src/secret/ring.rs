@@ -33,12 +33,20 @@ pub enum Purpose {
     Pseudonym,
     /// Whom payloads are sealed to: the auditor's X25519 public key. Its private key is never here.
     SealingPublic,
+    /// Signs the tokens of tasks: the seed of an Ed25519 key.
+    Tasks,
 }
 
 impl Purpose {
     /// Every purpose.
-    pub const ALL: [Purpose; 5] =
-        [Purpose::AuditSigning, Purpose::Holds, Purpose::Lineage, Purpose::Pseudonym, Purpose::SealingPublic];
+    pub const ALL: [Purpose; 6] = [
+        Purpose::AuditSigning,
+        Purpose::Holds,
+        Purpose::Lineage,
+        Purpose::Pseudonym,
+        Purpose::SealingPublic,
+        Purpose::Tasks,
+    ];
 
     /// The word in file names, commands and records.
     pub fn as_str(self) -> &'static str {
@@ -48,6 +56,7 @@ impl Purpose {
             Purpose::Lineage => "lineage",
             Purpose::Pseudonym => "pseudonym",
             Purpose::SealingPublic => "sealing-public",
+            Purpose::Tasks => "tasks",
         }
     }
 
@@ -243,7 +252,7 @@ impl Ring {
 /// to be guessed from it.
 pub fn name(purpose: Purpose, bytes: &[u8; 32]) -> Result<String, KeyError> {
     match purpose {
-        Purpose::AuditSigning => Ok(Signer::from_seed(bytes)?.public().fingerprint()),
+        Purpose::AuditSigning | Purpose::Tasks => Ok(Signer::from_seed(bytes)?.public().fingerprint()),
         Purpose::Holds | Purpose::Lineage | Purpose::Pseudonym | Purpose::SealingPublic => Ok(fingerprint(bytes)),
     }
 }

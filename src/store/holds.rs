@@ -6,7 +6,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::{Answer, Changed};
-use crate::call::{AgentId, Class, RecordId, hex};
+use crate::call::{AgentId, Class, Confidentiality, RecordId, hex};
 use crate::json::Members;
 
 /// The longest list of holds that is given at once.
@@ -508,7 +508,7 @@ pub trait Grants: Send + Sync {
     /// Remembers a destination.
     fn endorse(&self, endorsement: Endorsement) -> Answer<'_, ()>;
 
-    /// Endorsements, the newest first; at most [`HOLDS_LISTED_MAX`].
+    /// Endorsements: those in force first, then the newest first; at most [`HOLDS_LISTED_MAX`].
     fn endorsements(&self) -> Answer<'_, Vec<Endorsement>>;
 
     /// Takes an endorsement back.
@@ -524,21 +524,27 @@ pub trait Grants: Send + Sync {
     fn close_lift(&self, id: RecordId, by: String, reason: String) -> Answer<'_, Changed>;
 }
 
-/// A destination that a person remembered, for one agent and one tool.
+/// A destination that a person remembered, for one agent and one kind of sink.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endorsement {
     /// Its id.
     pub id: RecordId,
     /// The agent.
     pub agent: AgentId,
-    /// The upstream.
+    /// The upstream of the call that it was made from; empty when it was made from none.
     pub upstream: String,
-    /// The tool or operation.
+    /// The tool or operation of that call.
     pub tool: String,
+    /// The kind of sink, by the catalogue's word.
+    pub sink: String,
     /// The destination in its canonical form.
     pub destination: String,
+    /// What is at most so confidential may go there.
+    pub confidentiality: Confidentiality,
     /// The highest consequence that it is for.
     pub consequence_max: u8,
+    /// The rule that held that call, by its public alias.
+    pub rule: String,
     /// The hold that it was made from, if any.
     pub hold: Option<RecordId>,
     /// Who gave it.

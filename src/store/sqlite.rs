@@ -4,6 +4,7 @@ mod grants;
 mod holds;
 mod index;
 mod state;
+mod tasks;
 
 pub use index::Index;
 
@@ -104,6 +105,7 @@ fn migrations() -> Migrator {
         step(1, "state", include_str!("sqlite/0001_state.sql")),
         step(2, "frozen", include_str!("sqlite/0002_frozen.sql")),
         step(3, "holds", include_str!("sqlite/0003_holds.sql")),
+        step(4, "tasks", include_str!("sqlite/0004_tasks.sql")),
     ])
 }
 

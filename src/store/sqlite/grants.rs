@@ -8,7 +8,7 @@ use sqlx::sqlite::SqliteRow;
 use super::holds::{id, list_of, words};
 use super::state::{Read, bounded, changed};
 use super::{Sqlite, micros, moment, within};
-use crate::call::{AgentId, RecordId};
+use crate::call::{AgentId, Confidentiality, RecordId};
 use crate::store::holds::{Endorsement, Grants, HOLDS_LISTED_MAX, Lift, Revoked};
 use crate::store::{Answer, Changed, REASON_BYTES_MAX};
 
@@ -18,7 +18,7 @@ impl Grants for Sqlite {
             bounded("the reason", &one.reason, REASON_BYTES_MAX)?;
             sqlx::query(
                 "INSERT INTO endorsement (id, agent, upstream, tool, destination, consequence_max, hold, by, reason, at,
-                   until) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                   until, sink, confidentiality, rule) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             )
             .bind(one.id.to_string())
             .bind(one.agent.as_str())
@@ -31,6 +31,9 @@ impl Grants for Sqlite {
             .bind(&*one.reason)
             .bind(micros(one.at))
             .bind(micros(one.until))
+            .bind(&*one.sink)
+            .bind(one.confidentiality.as_str())
+            .bind(&*one.rule)
             .execute(&self.writer)
             .await
             .map(|_| ())
@@ -40,8 +43,10 @@ impl Grants for Sqlite {
 
     fn endorsements(&self) -> Answer<'_, Vec<Endorsement>> {
         Box::pin(async move {
-            let rows = sqlx::query("SELECT * FROM endorsement ORDER BY at DESC, id DESC LIMIT ?");
-            let rows = rows.bind(HOLDS_LISTED_MAX as i64).fetch_all(&self.readers).await;
+            let rows = sqlx::query(
+                "SELECT * FROM endorsement ORDER BY revoked_at IS NULL AND until > ? DESC, at DESC, id DESC LIMIT ?",
+            );
+            let rows = rows.bind(micros(SystemTime::now())).bind(HOLDS_LISTED_MAX as i64).fetch_all(&self.readers).await;
             let rows = rows.and_then(|rows| rows.iter().map(endorsement).collect());
             rows.map_err(within(&self.path))
         })
@@ -110,7 +115,12 @@ fn endorsement(row: &SqliteRow) -> Read<Endorsement> {
         agent: AgentId::from_normalised(row.try_get("agent")?),
         upstream: row.try_get("upstream")?,
         tool: row.try_get("tool")?,
+        sink: row.try_get("sink")?,
         destination: row.try_get("destination")?,
+        // What cannot be read is for nothing that is confidential.
+        confidentiality: Confidentiality::parse(row.try_get("confidentiality")?)
+            .unwrap_or(Confidentiality::Public),
+        rule: row.try_get("rule")?,
         consequence_max: u8::try_from(row.try_get::<i64, _>("consequence_max")?).unwrap_or(0),
         hold: hold.as_deref().and_then(RecordId::parse),
         by: row.try_get("by")?,
