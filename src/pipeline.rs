@@ -29,6 +29,7 @@ use crate::flow::journal::Journal;
 use crate::forward::breaker::Pass;
 use crate::forward::{HopHeaders, Reply};
 use crate::hold::Gate;
+use crate::identify::Agent;
 use crate::identify::suspended::Suspensions;
 use crate::limit::Slot;
 use crate::observe::{Body, Parked};
@@ -169,6 +170,25 @@ struct Going<'a> {
     hold: Option<RecordId>,
 }
 
+/// Who calls, in a request that can be read in one way.
+fn caller(
+    gw: &Gateway,
+    generation: &Generation,
+    conn: &Arc<Conn>,
+    request: &Request<Inbound>,
+    record: &mut Record,
+) -> Result<Agent, Box<Stop>> {
+    record.enter(Stage::Accept);
+    limit::admit(&generation.meters, &conn.fingerprint())?;
+    accept::sound(conn, request)?;
+    record.enter(Stage::Identify);
+    let today = OffsetDateTime::now_utc().date();
+    let agent = identify::agent(&generation.directory, &gw.suspensions, conn, today)
+        .inspect_err(|_| record.certified(conn.agent_id(), conn.serial()))?;
+    record.identified(&agent);
+    Ok(agent)
+}
+
 async fn run(
     gw: &Arc<Gateway>,
     generation: &Generation,
@@ -178,14 +198,7 @@ async fn run(
     record: &mut Record,
 ) -> Result<Passed, Box<Stop>> {
     // Understand: nothing outside this process has been touched.
-    record.enter(Stage::Accept);
-    limit::admit(&generation.meters, &conn.fingerprint())?;
-    accept::sound(conn, &request)?;
-    record.enter(Stage::Identify);
-    let today = OffsetDateTime::now_utc().date();
-    let agent = identify::agent(&generation.directory, &gw.suspensions, conn, today)
-        .inspect_err(|_| record.certified(conn.agent_id(), conn.serial()))?;
-    record.identified(&agent);
+    let agent = caller(gw, generation, conn, &request, record)?;
     if let Some(hold) = held::asked(&request) {
         return Ok(Passed::Status(hold));
     }

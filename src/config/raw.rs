@@ -129,7 +129,7 @@ pub struct Holds {
 pub struct Listener {
     /// Its name in records.
     pub name: String,
-    /// `agents` and `admin` (mTLS), or `health` (plain); `tasks` later.
+    /// `agents`, `admin` and `tasks` (mTLS), or `health` (plain).
     pub kind: String,
     /// Address and port; for `admin` also `unix:///PATH`, a socket that root and the gateway's own user alone may use.
     pub address: String,
