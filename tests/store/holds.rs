@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use holdpoint::call::Class;
+use holdpoint::call::{Class, Confidentiality};
 use holdpoint::store::holds::{
     About, End, Endorsement, HoldState, Lease, Lift, NewHold, Opened, Says, Terms, Vote, Voted, Wanted,
 };
