@@ -9,7 +9,8 @@ BIN := $(abspath $(CARGO_TARGET_DIR))/release/holdpoint
 TEST_LINTS := $(addprefix -A clippy::,expect_used indexing_slicing panic string_slice too_many_lines type_complexity \
 	unreachable unwrap_used disallowed_methods)
 
-.PHONY: help build demo test lint unit integration differentials console conformance sdk-matrix fuzz gate bench bench-growth
+.PHONY: help build demo test lint unit integration differentials console conformance sdk-matrix fuzz gate chaos bench \
+	bench-growth
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST)
@@ -20,7 +21,7 @@ build: ## the release binary
 demo: build ## everything embedded: CA, sample tools, gateway, a scripted agent
 	$(BIN) demo
 
-test: lint unit build integration conformance sdk-matrix fuzz gate ## everything CI runs
+test: lint unit build integration conformance sdk-matrix fuzz gate chaos ## everything CI runs
 	$(BIN) demo --once
 	@tail -n 1 $(CARGO_TARGET_DIR)/integration.txt
 
@@ -56,6 +57,9 @@ sdk-matrix: build ## what real SDKs see: six clients, eight outcomes, both eras
 
 gate: build ## instructions a call, counted by valgrind, against the accepted figures
 	HOLDPOINT_BIN=$(BIN) integration/bench/gate.sh
+
+chaos: build ## kill -9 at random moments over calls that wait for people: none lost, none twice, none unapproved; N= holds
+	HOLDPOINT_BIN=$(BIN) python3 integration/chaos.py $(N)
 
 bench: build ## beside Envoy and nginx: CPU, latency, memory, overload; not part of `test`. BENCH=--quick is short
 	HOLDPOINT_BIN=$(BIN) integration/bench/run.sh $(BENCH)

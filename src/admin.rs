@@ -6,7 +6,9 @@ mod api;
 mod body;
 mod caller;
 mod console;
+mod endorsements;
 mod events;
+mod holds;
 mod listen;
 pub mod literal;
 mod order;
@@ -14,10 +16,11 @@ mod problem;
 mod records;
 mod runs;
 mod shadow;
+mod tasks;
 mod tools;
 
 pub use api::openapi;
-pub use listen::{People as PeopleListener, local};
+pub use listen::{Orchestrators as OrchestratorListener, People as PeopleListener, local};
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Deref;
@@ -29,6 +32,7 @@ use tokio::sync::{Semaphore, broadcast, watch};
 
 use crate::call::AgentId;
 use crate::decide::Policy;
+use crate::hold::Gate;
 use crate::identify::directory::{Directory, Known};
 use crate::identify::people::People;
 use crate::identify::suspended::Suspensions;
@@ -99,6 +103,11 @@ impl Admin {
     /// The policies in force.
     fn policy(&self) -> Arc<Policy> {
         Arc::clone(&self.gateway.in_force.load().policy)
+    }
+
+    /// Where calls wait for people.
+    fn gate(&self) -> &Gate {
+        &self.gateway.gate
     }
 
     fn suspensions(&self) -> &Suspensions {

@@ -4,17 +4,20 @@
 //! say reaches it as a result or an error inside HTTP 200. Plain HTTP gets a problem [RFC 9457]. Both carry the same
 //! decision object, and none says which evidence matched.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use serde_json::{Value, json};
 
 use crate::call::{Asked, Era, Protocol, RecordId, Shape, Stop, StopKind};
 use crate::decode::jsonrpc::Id;
+use crate::decode::mcp::OWN_TASK_PREFIX;
+use crate::hold::ladder::POLL_EVERY;
 use crate::record::RECORD_HEADER;
 use crate::telemetry::hop::Outcome;
+use crate::units;
 
 /// The key of the decision object in results that the gateway makes.
 pub const DECISION_META: &str = "dev.holdpoint/decision";
@@ -45,15 +48,10 @@ pub fn refusal(stop: &Stop, shape: &Shape, record: RecordId) -> Response<Bytes> 
         }
         (Protocol::Mcp(_), Asked::Exchange) | (Protocol::Http, _) => problem(stop, &decision),
     };
-    let headers = response.headers_mut();
-    if let Ok(value) = HeaderValue::from_str(&record.to_string()) {
-        headers.insert(RECORD_HEADER, value);
-    }
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if stop.reason == "method-not-allowed" {
-        headers.insert(ALLOW, HeaderValue::from_static("POST"));
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
     }
-    response
+    marked(response, record)
 }
 
 /// The answer to a request of an upstream that the agent will not get, or may not answer.
@@ -74,6 +72,129 @@ pub fn accepted() -> Response<Bytes> {
     dropped()
 }
 
+/// How a hold stands, for the agent whose call it is.
+pub fn status_of(stop: &Stop, state: &str, record: RecordId) -> Response<Bytes> {
+    let mut body = decision(stop, record);
+    if let Some(members) = body.as_object_mut() {
+        members.insert("state".to_owned(), json!(state));
+    }
+    let mut response = json_response(StatusCode::OK, "application/json", body.to_string());
+    if state == "pending" {
+        wait_headers(&mut response, stop);
+    }
+    marked(response, record)
+}
+
+/// The call waits, and its agent asked not to [RFC 7240 §4.1].
+pub fn later(stop: &Stop, location: &str, record: RecordId) -> Response<Bytes> {
+    let mut response = problem(stop, &decision(stop, record));
+    *response.status_mut() = StatusCode::ACCEPTED;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Ok(location) = HeaderValue::from_str(location) {
+        headers.insert(LOCATION, location);
+    }
+    headers.insert(HeaderName::from_static("preference-applied"), HeaderValue::from_static("respond-async"));
+    marked(response, record)
+}
+
+/// Asks a client of MCP 2026-07-28 to come back with the same call and this state; there is nothing to answer.
+pub fn input_required(id: &str, state: &str, stop: &Stop, record: RecordId) -> Response<Bytes> {
+    let result = json!({
+        "resultType": "input_required",
+        "requestState": state,
+        "_meta": {DECISION_META: decision(stop, record)},
+    });
+    let text = format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{result}}}");
+    marked(json_response(StatusCode::OK, "application/json", text), record)
+}
+
+/// The head of a stream of events on which a waiting call is answered.
+pub fn events_of(record: RecordId) -> Response<()> {
+    let mut response = marked(events(), record);
+    response
+        .headers_mut()
+        .insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    response
+}
+
+/// How a task of the gateway's own stands.
+pub struct TaskStatus {
+    /// `working`, `completed`, `failed` or `cancelled`.
+    pub state: &'static str,
+    /// What it came to: `result` or `error`, and its JSON.
+    pub result: Option<(&'static str, String)>,
+    /// How it stands, for its reader.
+    pub message: String,
+    /// What it would be told by another protocol.
+    pub stop: Box<Stop>,
+    /// When it was begun.
+    pub opened: SystemTime,
+    /// When it changed last.
+    pub changed: SystemTime,
+    /// How long it is still known.
+    pub left: Duration,
+}
+
+/// A call becomes a task [MCP 2026-07-28, extension io.modelcontextprotocol/tasks].
+pub fn task_begun(id: &str, task: &RecordId, status: &TaskStatus) -> Response<Bytes> {
+    task_result(id, "task", task, status)
+}
+
+/// How a task stands, with what it came to when it has ended.
+pub fn task(id: &str, task: &RecordId, status: &TaskStatus) -> Response<Bytes> {
+    task_result(id, "complete", task, status)
+}
+
+fn task_result(id: &str, kind: &str, task: &RecordId, status: &TaskStatus) -> Response<Bytes> {
+    let moment = |at: SystemTime| units::moment(at.into(), 3).to_string();
+    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let mut result = json!({
+        "resultType": kind,
+        "taskId": format!("{OWN_TASK_PREFIX}{task}"),
+        "status": status.state,
+        "statusMessage": status.message,
+        "createdAt": moment(status.opened),
+        "lastUpdatedAt": moment(status.changed),
+        "ttlMs": millis(status.left),
+        "pollIntervalMs": millis(POLL_EVERY),
+    })
+    .to_string();
+    let ended = match &status.result {
+        Some((member, json)) => Some((*member, json.clone())),
+        None if status.state == "failed" => {
+            Some(("error", json!({"code": code(&status.stop), "message": text(&status.stop)}).to_string()))
+        }
+        None => None,
+    };
+    if let Some((member, json)) = ended {
+        // What the upstream said passes in its own bytes.
+        result.truncate(result.len() - 1);
+        result.push_str(&format!(",\"{member}\":{json}}}"));
+    }
+    json_response(
+        StatusCode::OK,
+        "application/json",
+        format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{result}}}"),
+    )
+}
+
+/// A request was carried out that gives nothing back.
+pub fn done(id: &str) -> Response<Bytes> {
+    let text = format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{{\"resultType\":\"complete\"}}}}");
+    json_response(StatusCode::OK, "application/json", text)
+}
+
+/// An answer with the id of its record.
+pub fn marked<B>(mut response: Response<B>, record: RecordId) -> Response<B> {
+    let headers = response.headers_mut();
+    if let Ok(value) = HeaderValue::from_str(&record.to_string()) {
+        headers.insert(RECORD_HEADER, value);
+    }
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
 /// The head of a stream of events that the gateway puts together.
 pub fn events() -> Response<()> {
     let mut response = Response::new(());
@@ -87,6 +208,7 @@ pub fn events() -> Response<()> {
 fn outcome(kind: StopKind) -> &'static str {
     match kind {
         StopKind::Held => Outcome::Pending.as_str(),
+        StopKind::Settled => Outcome::Executed.as_str(),
         StopKind::UpstreamFailed => Outcome::Unavailable.as_str(),
         kind => Outcome::of(kind).as_str(),
     }
@@ -98,7 +220,9 @@ fn status(stop: &Stop) -> StatusCode {
         StopKind::Ambiguous | StopKind::HeaderMismatch | StopKind::Malformed | StopKind::TaskUnknown => {
             StatusCode::BAD_REQUEST
         }
-        StopKind::Denied | StopKind::Unidentified => StatusCode::FORBIDDEN,
+        StopKind::Denied | StopKind::Expired | StopKind::Unidentified => StatusCode::FORBIDDEN,
+        StopKind::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
+        StopKind::Settled => StatusCode::CONFLICT,
         StopKind::Held | StopKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         StopKind::Limited => StatusCode::TOO_MANY_REQUESTS,
         StopKind::NotFound if stop.reason == "method-not-allowed" => StatusCode::METHOD_NOT_ALLOWED,
@@ -138,7 +262,10 @@ fn before_mcp(kind: StopKind) -> bool {
 
 /// Endings that a model should read as the result of its tool call.
 fn is_verdict(kind: StopKind) -> bool {
-    matches!(kind, StopKind::Denied | StopKind::Held | StopKind::Limited)
+    matches!(
+        kind,
+        StopKind::Denied | StopKind::Expired | StopKind::Held | StopKind::Limited | StopKind::Settled
+    )
 }
 
 /// Endings that are about the message itself, for which JSON-RPC has codes even without an id.
@@ -203,14 +330,15 @@ fn rpc_error(stop: &Stop, era: Era, id: Option<&str>, decision: &Value) -> Respo
 fn code(stop: &Stop) -> i32 {
     match stop.kind {
         StopKind::Ambiguous => -31004,
+        StopKind::Denied if stop.reason == "denied-by-people" => -31003,
         StopKind::Denied | StopKind::NotFound | StopKind::SessionUnknown | StopKind::Unidentified => DENIED,
         StopKind::HeaderMismatch => -32020,
-        StopKind::Held => -31003,
+        StopKind::Expired | StopKind::Held | StopKind::Settled => -31003,
         StopKind::Limited => -31002,
         StopKind::Malformed if stop.reason == "meta-missing" => -32602,
         StopKind::Malformed if stop.reason == "params" => -32602,
         StopKind::Malformed if is_no_json(stop.reason) => -32700,
-        StopKind::Malformed | StopKind::Oversize => -32600,
+        StopKind::KeyReused | StopKind::Malformed | StopKind::Oversize => -32600,
         StopKind::MethodUnknown => -32601,
         StopKind::TaskUnknown if stop.reason == TASKS_UNDECLARED => -32021,
         StopKind::TaskUnknown => -32602,
@@ -228,7 +356,9 @@ fn text(stop: &Stop) -> String {
     let rule = if stop.rule.is_empty() { String::new() } else { format!(" (rule `{}`)", stop.rule) };
     match stop.kind {
         StopKind::Denied => format!("Denied{rule}. Not executed. {}", stop.public),
+        StopKind::Held if stop.reason == "releasing" => stop.public.clone(),
         StopKind::Held => format!("Approval pending{rule}. Not executed. {}", stop.public),
+        StopKind::Expired => format!("Expired{rule}. Not executed. {}", stop.public),
         StopKind::Limited => format!("Limited. Not executed. {}", stop.public),
         _ => stop.public.clone(),
     }
@@ -254,7 +384,10 @@ fn title(kind: StopKind) -> &'static str {
         StopKind::Ambiguous => "Ambiguous request",
         StopKind::Denied => "Denied",
         StopKind::HeaderMismatch => "Header and body disagree",
+        StopKind::Expired => "Approval expired",
         StopKind::Held => "Approval pending",
+        StopKind::KeyReused => "Idempotency-Key reused",
+        StopKind::Settled => "Decided before",
         StopKind::Limited => "Limited",
         StopKind::Malformed => "Malformed request",
         StopKind::MethodUnknown => "Unknown method",

@@ -29,9 +29,12 @@ use crate::admin;
 use crate::config::{Listener, ListenerKind, Loaded, Settings};
 use crate::decode::Inbound;
 use crate::flow::Runs;
+use crate::flow::endorsed::Endorsed;
 use crate::flow::text::FlowKey;
 use crate::forward::breaker::OnChange;
 use crate::health;
+use crate::hold::Gate;
+use crate::hold::sealed::Sealer;
 use crate::identify::suspended::Suspensions;
 use crate::identify::svid::{Role, Trust};
 use crate::observe::Body;
@@ -125,6 +128,7 @@ pub async fn start(loaded: Loaded) -> Result<Running, StartError> {
         Arc::new(Reload::new(file, sources, settings.clone(), Arc::clone(&ageing), draining.clone()));
     let admin = people::admin(&gateway, people, &state, &reload, draining.clone())?;
     let mut tasks = JoinSet::new();
+    tasks.spawn(Arc::clone(&gateway.gate).attend(draining.clone()));
     tasks.spawn(ageing.watch(draining.clone()));
     let canaries = crate::flow::planted::file(&settings.store);
     tasks.spawn(state::planting(Arc::clone(&gateway.runs), canaries, lineage, draining.clone()));
@@ -150,6 +154,13 @@ pub async fn start(loaded: Loaded) -> Result<Running, StartError> {
                 let agents =
                     Arc::new(Agents { gateway: Arc::clone(&gateway), listener: listener.name.clone() });
                 tasks.spawn(accept::serve(socket, door, settings.accept.clone(), agents, draining.clone()));
+            }
+            ListenerKind::Tasks => {
+                let bounds = admin::PeopleListener::bounds(&settings.accept);
+                let orchestrators = admin::OrchestratorListener::new(Arc::clone(&gateway), &listener.name);
+                let door = Door::new(&trust, Role::Orchestrators, Arc::clone(&identity), &connections)
+                    .map_err(StartError::Tls)?;
+                tasks.spawn(accept::serve(socket, door, bounds, orchestrators, draining.clone()));
             }
             ListenerKind::Health => {
                 let evidence = Arc::clone(&gateway.evidence);
@@ -206,6 +217,8 @@ async fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
     restore_labels(&runs, &*store, &dir, (ledger.end())()).await?;
     state::plant(&runs, &crate::flow::planted::file(&settings.store), &lineage);
     let journal = state::journal(&runs, &*store, &settings.store, &lineage).await?;
+    let tasks = state::tasks(&runs, &*store, &ring).await?;
+    let endorsed = Endorsed::of(&store.endorsements().await?);
     let asked = settings.listeners.iter().any(|listener| listener.kind == ListenerKind::Admin);
     let index = match asked || !settings.sockets.is_empty() {
         true => Some(Arc::new(state::index(&settings.store, &dir, &ledger, &telemetry).await?)),
@@ -222,6 +235,10 @@ async fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
         folds: Folds::default(),
         open: TaskTracker::new(),
     };
+    let evidence = Arc::new(evidence);
+    // Nobody is waited for where nobody can decide.
+    let manned = asked && !loaded.people.is_empty();
+    let gate = Gate::open(Arc::clone(&store), Sealer::of(&ring)?, Arc::clone(&evidence), dir, manned).await?;
     let first = generation::First { breakers, sights: Arc::new(StoredSights(Arc::clone(&store))) };
     let (generation, identity, trust) = generation::first(first, loaded);
     let gateway = Gateway {
@@ -229,9 +246,12 @@ async fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
         turned: tokio::sync::Notify::new(),
         suspensions,
         runs,
+        endorsed: ArcSwap::from_pointee(endorsed),
+        tasks,
         journal: Arc::new(journal),
         store: Arc::clone(&store),
-        evidence: Arc::new(evidence),
+        evidence,
+        gate,
         parked: Arc::default(),
         errands: Errands::default(),
     };

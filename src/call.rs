@@ -146,6 +146,23 @@ pub enum Confidentiality {
     Secret,
 }
 
+impl Confidentiality {
+    /// The word in catalogues, requests and records.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Confidentiality::Public => "public",
+            Confidentiality::Internal => "internal",
+            Confidentiality::Secret => "secret",
+        }
+    }
+
+    /// The confidentiality that a word names.
+    pub fn parse(word: &str) -> Option<Confidentiality> {
+        let all = [Confidentiality::Public, Confidentiality::Internal, Confidentiality::Secret];
+        all.into_iter().find(|one| one.as_str() == word)
+    }
+}
+
 /// Who may have written what a reply carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Integrity {
@@ -228,6 +245,11 @@ impl RecordId {
     /// A new id, ordered by time.
     pub fn new() -> RecordId {
         RecordId(uuid::Uuid::now_v7())
+    }
+
+    /// The id that a text names, as a UUID is written.
+    pub fn parse(text: &str) -> Option<RecordId> {
+        uuid::Uuid::parse_str(text).ok().map(RecordId)
     }
 
     /// The id as a number.

@@ -8,10 +8,13 @@ mod canary;
 mod catalog;
 mod client;
 mod connect;
+mod endorsements;
+mod holds;
 mod keys;
 mod launch;
 mod paths;
 pub mod policy;
+mod replay;
 mod runs;
 mod serve;
 
@@ -89,6 +92,20 @@ enum Command {
         #[command(subcommand)]
         command: agents::Command,
     },
+    /// Show calls that wait for people, and decide them, by a running gateway's admin listener.
+    Holds {
+        #[command(flatten)]
+        gateway: client::Gateway,
+        #[command(subcommand)]
+        command: holds::Command,
+    },
+    /// Show and revoke destinations that people remembered, by a running gateway's admin listener.
+    Endorsements {
+        #[command(flatten)]
+        gateway: client::Gateway,
+        #[command(subcommand)]
+        command: endorsements::Command,
+    },
     /// Make and list planted tokens that must never leave.
     Canary {
         #[command(flatten)]
@@ -133,6 +150,9 @@ enum PkiCommand {
         /// For a person, by name.
         #[arg(long, group = "whom", value_parser = path_of_id)]
         person: Option<String>,
+        /// For an orchestrator, by name.
+        #[arg(long, group = "whom", value_parser = path_of_id)]
+        orchestrator: Option<String>,
         /// For a gateway, by name.
         #[arg(long, group = "whom", value_parser = path_of_id)]
         gateway: Option<String>,
@@ -153,6 +173,8 @@ enum PolicyCommand {
         #[arg(long)]
         audit: Option<PathBuf>,
     },
+    /// Decide recorded calls again by other policies, and show what would change.
+    Replay(replay::Arguments),
     /// Show what an agent may do with each tool of the catalogue.
     Can {
         /// The agent's SPIFFE ID, or its end.
@@ -199,6 +221,10 @@ fn run(arguments: Arguments) -> u8 {
             policy_command(&config.config, policies.as_deref(), command, format, out)
         }
         Command::Agents { gateway, command } => tell(agents::agents(&gateway, &command), format, out),
+        Command::Holds { gateway, command } => tell(holds::holds(&gateway, &command), format, out),
+        Command::Endorsements { gateway, command } => {
+            tell(endorsements::endorsements(&gateway, &command), format, out)
+        }
         Command::Canary { config, command } => {
             let said = match config::load(&config.config) {
                 Ok(loaded) => canary::run(&loaded.settings, &command),
@@ -269,6 +295,7 @@ fn pki_command(dir: &Path, command: PkiCommand, format: Format, out: &mut dyn Wr
         PkiCommand::Init => pki::init(dir),
         PkiCommand::Issue { agent: Some(path), .. } => pki::issue_agent(dir, &path),
         PkiCommand::Issue { person: Some(name), .. } => pki::issue_person(dir, &name),
+        PkiCommand::Issue { orchestrator: Some(name), .. } => pki::issue_orchestrator(dir, &name),
         PkiCommand::Issue { gateway, .. } => pki::issue_gateway(dir, gateway.as_deref().unwrap_or("gateway")),
     };
     let said = match made {
@@ -293,6 +320,9 @@ fn policy_command(
     format: Format,
     out: &mut dyn Write,
 ) -> u8 {
+    if let PolicyCommand::Replay(arguments) = &command {
+        return tell(replay::replay(policies, file, arguments), format, out);
+    }
     if let (Some(dir), PolicyCommand::Check | PolicyCommand::Test) = (policies, &command) {
         let facts = crate::decide::schema::Facts::new();
         let said = if matches!(command, PolicyCommand::Check) {
@@ -314,7 +344,7 @@ fn policy_command(
         }
     };
     let said = match command {
-        PolicyCommand::Check => policy::check(&dir, &loaded.facts()),
+        PolicyCommand::Check | PolicyCommand::Replay(_) => policy::check(&dir, &loaded.facts()),
         PolicyCommand::Test => policy::test(&dir, &loaded.facts()),
         PolicyCommand::Explain { record, audit } => explain(&loaded, &record, audit.as_deref()),
         PolicyCommand::Can { agent } => can(&loaded, &agent),

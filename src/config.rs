@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod catalog;
+mod holds;
 mod listeners;
 mod listing;
 mod load;

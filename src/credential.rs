@@ -47,10 +47,6 @@ pub fn lease(broker: &Broker, committed: &Committed, key: &PseudonymKey) -> Resu
     let Some(source) = broker.upstreams.get(&committed.call().route().name) else {
         return Ok(Lease { header: None, fingerprint: None });
     };
-    let unavailable = |detail: String| {
-        let text = "the upstream's credential is not available; nothing was sent";
-        Stop::new(Stage::Credential, StopKind::Unavailable, "credential", text).operator(detail)
-    };
     let secret = source.secret().map_err(|error| {
         // Invariant: the message names the file, never what is in it.
         unavailable(format!("{}: {error}", source.config.file.display()))
@@ -59,6 +55,11 @@ pub fn lease(broker: &Broker, committed: &Committed, key: &PseudonymKey) -> Resu
         .header(&secret)
         .ok_or_else(|| unavailable(format!("{}: not a header value", source.config.file.display())))?;
     Ok(Lease { header: Some(header), fingerprint: Some(key.pseudonym(secret.expose().as_bytes())) })
+}
+
+fn unavailable(detail: String) -> Box<Stop> {
+    let text = "the upstream's credential is not available; nothing was sent";
+    Stop::new(Stage::Credential, StopKind::Unavailable, "credential", text).operator(detail)
 }
 
 impl Broker {
@@ -73,6 +74,18 @@ impl Broker {
 }
 
 impl Broker {
+    /// What an upstream is shown for calls, by name and never by value; empty when nothing is.
+    pub fn scope(&self, upstream: &str) -> String {
+        let named =
+            |source: &Source| format!("{} from {}", source.config.header, source.config.file.display());
+        self.upstreams.get(upstream).map(named).unwrap_or_default()
+    }
+
+    /// Makes sure that the credential is there before an approval is used up.
+    pub fn ready(&self, upstream: &str) -> Result<(), Box<Stop>> {
+        self.own(upstream).map(|_| ()).map_err(unavailable)
+    }
+
     /// The header that the gateway shows an upstream when it asks for itself, where there is one. The error names the
     /// file, never what is in it.
     pub fn own(&self, upstream: &str) -> Result<Option<(HeaderName, HeaderValue)>, String> {

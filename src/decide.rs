@@ -12,13 +12,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::call::{Auth, Consequence, PolicyAction, PolicyInput, Shade, Stage, Stop, StopKind, WouldBe};
+use crate::call::{
+    Approval, Auth, Consequence, PolicyAction, PolicyInput, Shade, Stage, Stop, StopKind, WouldBe,
+};
 use crate::classify::Facts;
 use crate::classify::catalog::Upstream;
 use crate::decode::{Call, Payload};
 use crate::flow::Entry;
 
-pub use cedar::{Decision, HoldTerms, Object, Outcome, PersonInput, Policy};
+pub use cedar::{Decision, HeldCall, HoldTerms, Object, Outcome, PersonInput, Policy};
 
 /// A call that policy permits, with everything that the decision went by.
 pub struct Permitted {
@@ -29,14 +31,17 @@ pub struct Permitted {
 
 /// A call that people must approve first.
 pub struct Held {
+    call: Call,
+    facts: Facts,
     /// What policy asks of them.
     pub terms: HoldTerms,
     /// The rule, by its public alias.
     pub rule: Arc<str>,
+    /// Why, as an operator reads it.
+    pub reason: String,
 }
 
 /// What is to become of a call.
-#[expect(clippy::large_enum_variant, reason = "one is made for each call, and moved on at once")]
 pub enum Verdict {
     /// It goes.
     Allow(Permitted),
@@ -67,6 +72,31 @@ pub fn call(
     shade: &mut Shade,
 ) -> Judged {
     let input = Box::new(input(&call, &facts, &entry, moment));
+    judged(policy, call, facts, entry, input, shade)
+}
+
+/// Decides a held call again that people have approved, by what is so at this moment.
+pub fn release(
+    policy: &Policy,
+    call: Call,
+    facts: Facts,
+    entry: Entry,
+    (moment, approval): (Moment, Approval),
+    shade: &mut Shade,
+) -> Judged {
+    let asked = input(&call, &facts, &entry, moment);
+    let input = Box::new(PolicyInput { approval: Some(approval), ..asked });
+    judged(policy, call, facts, entry, input, shade)
+}
+
+fn judged(
+    policy: &Policy,
+    call: Call,
+    facts: Facts,
+    entry: Entry,
+    input: Box<PolicyInput>,
+    shade: &mut Shade,
+) -> Judged {
     let decision = policy.evaluate(&input);
     let covered = shade.covers(facts.consequence) && !input.is_enforced();
     if let Some(would_be) = would_be(&decision, covered) {
@@ -79,7 +109,8 @@ pub fn call(
         // A body that streams cannot wait, and nobody could see what they approve.
         Outcome::Hold(_) if matches!(call.payload(), Payload::Opaque(_)) => Verdict::Deny(denied(&decision)),
         Outcome::Hold(terms) => {
-            Verdict::Hold(Held { terms: terms.clone(), rule: Arc::clone(&decision.rule) })
+            let (terms, rule, reason) = (terms.clone(), Arc::clone(&decision.rule), decision.reason.clone());
+            Verdict::Hold(Held { call, facts, terms, rule, reason })
         }
     };
     Judged { verdict, decision, input }
@@ -156,7 +187,7 @@ fn input(call: &Call, facts: &Facts, entry: &Entry, moment: Moment) -> PolicyInp
         findings: entry.findings.clone(),
         profile: entry.profile,
         calls: entry.calls,
-        task: None,
+        task: entry.task.clone(),
         facts: facts.lifted.clone(),
         tiers: entry.tiers.clone().unwrap_or_else(|| facts.tiers.clone()),
         destinations_internal: facts.destinations_internal,
@@ -176,6 +207,25 @@ fn denied(decision: &Decision) -> Box<Stop> {
         Stop::new(Stage::Decide, StopKind::Denied, "policy", public).operator(decision.reason.clone());
     stop.rule = Arc::clone(&decision.rule);
     stop
+}
+
+// === impl Held ===
+
+impl Held {
+    /// The call.
+    pub fn call(&self) -> &Call {
+        &self.call
+    }
+
+    /// What it does.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// Takes the call out, to decide it again.
+    pub(crate) fn take(self) -> Call {
+        self.call
+    }
 }
 
 // === impl Permitted ===

@@ -30,7 +30,7 @@ use crate::call::{Asked, Era, Protocol, Shape, Stage, Stop, StopKind, TraceConte
 use crate::identify::Agent;
 use crate::json::{Document, Limits};
 use jsonrpc::{Form, Message};
-use mcp::{Envelope, McpAction, TaskVerb};
+use mcp::{Envelope, McpAction, OWN_TASK_PREFIX, TaskVerb};
 use session::{Dialogue, Sessions};
 
 /// Owned pairs of a query or a form.
@@ -365,6 +365,8 @@ fn belongs(dialogue: &Dialogue, envelope: &mut Envelope, message: Option<&Messag
                 "the client does not declare io.modelcontextprotocol/tasks",
             );
         }
+        // Whose it is, is seen where it is kept.
+        McpAction::Task { id, .. } if envelope.era == Era::Modern && id.starts_with(OWN_TASK_PREFIX) => {}
         McpAction::Task { verb, id, tool } if *verb != TaskVerb::List => match dialogue.tool_of(id) {
             Some(begun) => *tool = begun,
             None => return stop(StopKind::TaskUnknown, "task-unknown", "no such task"),
@@ -586,6 +588,16 @@ impl Call {
         self.envelope().is_some_and(|envelope| {
             matches!(envelope.action, McpAction::Listen | McpAction::OpenSession | McpAction::OpenStream)
         })
+    }
+
+    /// The same call with another message.
+    pub(crate) fn speaking(self, message: Message) -> Call {
+        Call { payload: Payload::Rpc(message), ..self }
+    }
+
+    /// The same call by what is known of its agent now.
+    pub(crate) fn renewed(self, agent: Agent) -> Call {
+        Call { agent, ..self }
     }
 
     /// Takes the call apart, to send it.

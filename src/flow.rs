@@ -7,6 +7,7 @@
 
 pub mod canary;
 pub mod chain;
+pub mod endorsed;
 pub mod finding;
 pub mod history;
 pub mod index;
@@ -29,7 +30,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::bench::{self, Control};
-use crate::call::{AgentId, Confidentiality, Integrity, Profile, RecordId, Returns, Word, hex};
+use crate::call::{AgentId, Confidentiality, Integrity, Profile, RecordId, Returns, Task, Word, hex};
 use crate::decode::Call;
 use crate::secret::PseudonymKey;
 
@@ -123,6 +124,10 @@ pub struct Entry {
     pub tiers: Option<Vec<Word>>,
     /// Calls of this run before this one.
     pub calls: u64,
+    /// The orchestrator's task, when its token came with the call.
+    pub task: Option<Task>,
+    /// The endorsements by which a destination counts as known.
+    pub endorsements: Vec<RecordId>,
 }
 
 /// What came of examining a call, for what becomes of it.
@@ -157,15 +162,16 @@ pub struct RunKey {
 }
 
 impl RunKey {
-    /// Where a call belongs: its run is its MCP session, else its trace, else the agent itself.
-    pub fn of(call: &Call, key: &PseudonymKey) -> RunKey {
+    /// Where a call belongs: its run is its task, else its MCP session, else its trace, else the agent itself.
+    pub fn of(call: &Call, task: Option<RecordId>, key: &PseudonymKey) -> RunKey {
         let trace = call.trace().parent.map(|parent| parent.trace_id);
         let session = call.envelope().and_then(|envelope| envelope.session.as_deref());
-        let run = match (session, trace) {
+        let run = match (task, session, trace) {
+            (Some(task), _, _) => format!("task:{task}"),
             // A session id is a handle that upstreams act on, so records name it by a pseudonym.
-            (Some(session), _) => format!("session:{}", key.pseudonym(session.as_bytes())),
-            (None, Some(trace)) => format!("trace:{}", hex(&trace)),
-            (None, None) => format!("agent:{}", call.agent().id()),
+            (None, Some(session), _) => format!("session:{}", key.pseudonym(session.as_bytes())),
+            (None, None, Some(trace)) => format!("trace:{}", hex(&trace)),
+            (None, None, None) => format!("agent:{}", call.agent().id()),
         };
         RunKey { agent: call.agent().id().clone(), run: Arc::from(run), trace }
     }
@@ -175,7 +181,16 @@ impl RunKey {
 pub fn enter(runs: &Runs, place: &RunKey, now: SystemTime) -> Entry {
     if bench::off(Control::Flow) {
         let (run, profile) = (Arc::clone(&place.run), Profile::Balanced);
-        return Entry { run, labels: Vec::new(), findings: Vec::new(), profile, tiers: None, calls: 0 };
+        return Entry {
+            run,
+            labels: Vec::new(),
+            findings: Vec::new(),
+            profile,
+            tiers: None,
+            calls: 0,
+            task: None,
+            endorsements: Vec::new(),
+        };
     }
     let Judged { labels, calls, frozen } = runs.enter(place, now);
     let profile = match labels.contains(&Label::Secret) {
@@ -183,7 +198,8 @@ pub fn enter(runs: &Runs, place: &RunKey, now: SystemTime) -> Entry {
         false => runs.config().profile,
     };
     let findings = if frozen { vec![Word::Borrowed(FROZEN)] } else { Vec::new() };
-    Entry { run: Arc::clone(&place.run), labels, findings, profile, tiers: None, calls }
+    let run = Arc::clone(&place.run);
+    Entry { run, labels, findings, profile, tiers: None, calls, task: None, endorsements: Vec::new() }
 }
 
 /// Examines a call by what is remembered, and notes in its entry what was found. A body that is not `readable` may carry

@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Request, Response, Uri, response};
 use hyper::body::Incoming;
@@ -24,7 +23,7 @@ use tokio::sync::oneshot;
 use crate::call::{AgentId, BreakerPhase, Class, Era, RecordId, Stage, Stop, StopKind, TraceContext};
 use crate::credential::Lease;
 use crate::decode::jsonrpc::{Form, Id, Message};
-use crate::decode::{Action, Payload, splice};
+use crate::decode::{Action, Call, Payload, splice};
 use crate::net::{self, Dial, Inside};
 use crate::record::{Committed, RECORD_HEADER};
 use breaker::{Breaker, Fault, OnChange, Pass};
@@ -89,6 +88,8 @@ pub struct HopHeaders {
     pub record: RecordId,
     /// The client span.
     pub context: TraceContext,
+    /// The hold by which it was released: its id is the idempotency key of a call that has none.
+    pub hold: Option<RecordId>,
 }
 
 /// Whether calls are sent to this upstream just now. A refusal comes before the intent, since nothing was sent.
@@ -210,12 +211,15 @@ fn request(
     head.uri = target(upstream, &action)?;
     head.version = http::Version::HTTP_11;
     let mcp = matches!(action, Action::Mcp(_));
-    own_headers(&mut head, upstream, |name| {
-        // A reply that is compressed passes without being understood, and how it ended must be known. An origin is the
-        // gateway's own, which has been checked, and not the upstream's.
-        (mcp && matches!(name, "accept-encoding" | "origin"))
-            || (drop_session && matches!(name, "mcp-session-id" | "last-event-id"))
-    });
+    own_headers(&mut head.headers, upstream, mcp, drop_session);
+    if let Some(hold) = hop.hold {
+        // What a preference asks was asked of the gateway, and people did not see it.
+        head.headers.remove(HeaderName::from_static("prefer"));
+        let key = head.headers.entry(HeaderName::from_static("idempotency-key"));
+        key.or_insert_with(|| {
+            HeaderValue::from_str(&hold.to_string()).unwrap_or(HeaderValue::from_static(""))
+        });
+    }
     let traceparent = hop.context.to_traceparent();
     trace_headers(&mut head.headers, hop.record, &traceparent, tracestate.as_deref());
     if let Some(agent) = agent {
@@ -289,8 +293,25 @@ fn is_claim(name: &str) -> bool {
         )
 }
 
-fn own_headers(head: &mut Parts, upstream: &Upstream, also: impl Fn(&str) -> bool) {
-    let headers = &mut head.headers;
+/// The target and the end-to-end headers with which a call would be sent, without credential and trace context.
+pub fn facing(upstreams: &Upstreams, call: &Call) -> Result<(Uri, HeaderMap), Box<Stop>> {
+    let upstream = upstreams.by_name.get(&call.route().name);
+    let upstream = upstream.ok_or_else(|| failed("unknown upstream", "upstream-unknown"))?;
+    let uri = target(upstream, call.action())?;
+    let mut headers = call.head().headers.clone();
+    let envelope = call.envelope();
+    let drop_session = envelope.is_some_and(|envelope| envelope.drop_session);
+    own_headers(&mut headers, upstream, envelope.is_some(), drop_session);
+    Ok((uri, headers))
+}
+
+fn own_headers(headers: &mut HeaderMap, upstream: &Upstream, mcp: bool, drop_session: bool) {
+    // A reply that is compressed passes without being understood, and how it ended must be known. An origin is the
+    // gateway's own, which has been checked, and not the upstream's.
+    let also = |name: &str| {
+        (mcp && matches!(name, "accept-encoding" | "origin"))
+            || (drop_session && matches!(name, "mcp-session-id" | "last-event-id"))
+    };
     let trailers = headers.get(header::TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
     strip(headers, |name| {
         also(name)
@@ -341,7 +362,7 @@ fn is_hop_by_hop(name: &str) -> bool {
 }
 
 /// The agent's own trace state, when it belongs to the trace that goes on.
-fn tracestate(call: &crate::decode::Call) -> Option<String> {
+fn tracestate(call: &Call) -> Option<String> {
     let from_meta = call.envelope().and_then(|envelope| envelope.tracestate.as_deref());
     let header = || call.head().headers.get("tracestate").and_then(|value| value.to_str().ok());
     let state = if call.trace().link.is_some() { from_meta } else { from_meta.or_else(header) };

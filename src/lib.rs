@@ -31,6 +31,7 @@ pub mod record;
 pub mod secret;
 pub mod stdio;
 pub mod store;
+pub mod task;
 pub mod telemetry;
 pub mod units;
 pub mod yaml;

@@ -144,25 +144,23 @@ pub fn acquire(meters: &Meters, subject: Subject<'_>) -> Result<Slot, Box<Stop>>
             continue;
         }
         let key = Key::of(&rule.per, subject);
-        if let Some(most) = rule.concurrency {
-            if !take(places, &key, most) {
-                let stop = Stop::new(
-                    Stage::Limit,
-                    StopKind::Limited,
-                    "concurrency",
-                    format!(
-                        "{most} calls are already under way (limit `{}`): wait for one to end, then try again",
-                        rule.name
-                    ),
-                );
-                return Err(stop
-                    .limited(&rule.name, most, Duration::from_secs(1))
-                    .retry_after(Duration::from_secs(1)));
-            }
-            slot.places.push((Arc::clone(places), key.clone()));
-        }
+        slot.take(rule, places, &key)?;
         if let Some(meter) = meter {
             meter.check(&key, &meters.clock).map_err(|wait| limited(&rule.name, meter.rate, wait))?;
+        }
+    }
+    Ok(slot)
+}
+
+/// Takes the places of a call again that gave them back while it waited for people. It was counted when it came.
+pub fn resume(meters: &Meters, subject: Subject<'_>) -> Result<Slot, Box<Stop>> {
+    let mut slot = Slot::default();
+    if bench::off(Control::Limit) {
+        return Ok(slot);
+    }
+    for (rule, _, places) in &meters.rules {
+        if rule.class.is_none_or(|class| class == subject.class) {
+            slot.take(rule, places, &Key::of(&rule.per, subject))?;
         }
     }
     Ok(slot)
@@ -228,6 +226,23 @@ impl Meters {
 }
 
 // === impl Slot ===
+
+impl Slot {
+    /// Takes a place under a limit of calls under way, where it has one.
+    fn take(&mut self, rule: &Rule, places: &Places, key: &Key) -> Result<(), Box<Stop>> {
+        let Some(most) = rule.concurrency else { return Ok(()) };
+        if take(places, key, most) {
+            self.places.push((Arc::clone(places), key.clone()));
+            return Ok(());
+        }
+        let name = &rule.name;
+        let text = format!(
+            "{most} calls are already under way (limit `{name}`): wait for one to end, then try again"
+        );
+        let stop = Stop::new(Stage::Limit, StopKind::Limited, "concurrency", text);
+        Err(stop.limited(name, most, Duration::from_secs(1)).retry_after(Duration::from_secs(1)))
+    }
+}
 
 impl Drop for Slot {
     fn drop(&mut self) {

@@ -7,6 +7,7 @@
 mod decompress;
 mod ending;
 mod judge;
+mod later;
 mod parked;
 mod relay;
 mod several;
@@ -42,6 +43,7 @@ use crate::record::capture::REPLY_BYTES_MAX;
 use crate::record::{Ending, RECORD_HEADER, Record, ReplyFacts};
 use ending::{ended, kept};
 pub use judge::{Decline, Judge, Old, Relist, Shown, Shows};
+pub use later::Later;
 use parked::Waiting;
 pub use parked::{Elsewhere, Parked};
 use relay::{Passed, Relay};
@@ -69,6 +71,8 @@ type Failure = Box<dyn Error + Send + Sync>;
 pub enum Body {
     /// The gateway's own words.
     Own(Option<Bytes>),
+    /// What is not known yet.
+    Later(Box<Later>),
     /// An upstream's reply, passing.
     Reply(Box<Passing>),
     /// The replies to a batch.
@@ -541,6 +545,7 @@ impl HttpBody for Body {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
         match self.get_mut() {
             Body::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Body::Later(later) => later.poll_next(cx),
             Body::Reply(passing) => passing.poll_next(cx),
             Body::Several(replies) => replies.poll_next(cx),
         }
@@ -549,6 +554,7 @@ impl HttpBody for Body {
     fn is_end_stream(&self) -> bool {
         match self {
             Body::Own(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
+            Body::Later(_) => false,
             Body::Reply(passing) => {
                 matches!(passing.state, State::Ended) && passing.last.is_empty() && passing.ready.is_empty()
             }
@@ -559,7 +565,7 @@ impl HttpBody for Body {
     fn size_hint(&self) -> SizeHint {
         match self {
             Body::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Body::Several(_) => SizeHint::default(),
+            Body::Later(_) | Body::Several(_) => SizeHint::default(),
             Body::Reply(passing) => match (&passing.incoming, &passing.lesson) {
                 (Some(incoming), Some(Lesson::Json(..) | Lesson::Nothing))
                     if passing.last.is_empty() && passing.early.is_empty() && passing.ready.is_empty() =>

@@ -2,9 +2,11 @@
 
 mod dialogue;
 mod generation;
+mod held;
 mod leaving;
 pub mod listing;
 mod several;
+mod tasks;
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -18,25 +20,28 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::accept::{Conn, Gone};
-use crate::call::{Stage, Stop, StopKind};
-use crate::decide::{Moment, Verdict};
+use crate::call::{PolicyInput, RecordId, Shade, Stage, Stop, StopKind};
+use crate::decide::{Moment, Permitted, Verdict};
 use crate::decode::{Decoded, Inbound};
 use crate::flow::Runs;
+use crate::flow::endorsed::Endorsed;
 use crate::flow::journal::Journal;
+use crate::forward::breaker::Pass;
 use crate::forward::{HopHeaders, Reply};
+use crate::hold::Gate;
+use crate::identify::Agent;
 use crate::identify::suspended::Suspensions;
 use crate::limit::Slot;
 use crate::observe::{Body, Parked};
 use crate::record::{Evidence, Record};
 use crate::store::Store;
+use crate::task::Tasks;
 use crate::telemetry::hop::HttpVersion;
 use dialogue::Judging;
 pub use generation::Generation;
 use leaving::InRun;
 
-use crate::{
-    accept, answer, classify, credential, decide, decode, flow, forward, hold, identify, limit, observe,
-};
+use crate::{accept, answer, classify, credential, decide, decode, flow, forward, identify, limit, observe};
 
 /// Everything that the stages work with.
 pub struct Gateway {
@@ -48,6 +53,10 @@ pub struct Gateway {
     pub turned: Notify,
     /// What runs have read.
     pub runs: Arc<Runs>,
+    /// Destinations that people remembered.
+    pub endorsed: ArcSwap<Endorsed>,
+    /// Tasks that orchestrators opened.
+    pub tasks: Tasks,
     /// What of it survives the process.
     pub journal: Arc<Journal>,
     /// Where it is kept what was frozen. No call that goes waits for it.
@@ -56,6 +65,8 @@ pub struct Gateway {
     pub evidence: Arc<Evidence>,
     /// Calls whose response comes on another stream.
     pub parked: Arc<Parked>,
+    /// Where calls wait for people.
+    pub gate: Arc<Gate>,
     /// What is told upstreams in agents' names while nobody waits for it.
     pub errands: Errands,
 }
@@ -98,22 +109,31 @@ pub async fn serve(gw: &Arc<Gateway>, conn: &Arc<Conn>, request: Request<Inbound
     // Another may come into force at any time; this call knows only this one.
     let generation = gw.in_force.load_full();
     match run(gw, &generation, conn, &gone, request, &mut record).await {
-        Ok(Passed::Reply(reply, slot, judging)) => {
-            let (shape, id) = (record.shape.clone(), record.id());
-            let Judging { judge, tap, elsewhere } = judging;
-            let passing = observe::reply(reply, slot, record, (judge, tap), elsewhere, &gone).await;
-            passing.unwrap_or_else(|stop| own(answer::refusal(&stop, &shape, id)))
-        }
+        Ok(Passed::Reply(reply, slot, judging)) => replied(record, reply, slot, judging, &gone).await,
+        Ok(Passed::Held(waiting)) => held::serve(gw, &generation, conn, gone, record, *waiting).await,
+        Ok(Passed::Task(question)) => tasks::serve(gw, &generation, conn, gone, record, *question).await,
+        Ok(Passed::Status(id)) => held::status(gw, conn, record, id).await,
         Ok(Passed::Batch(messages)) => {
             record.split();
             several::serve(gw, conn, messages).await
         }
-        Err(stop) => {
-            let response = answer::refusal(&stop, &record.shape, record.id());
-            record.stopped(&stop, response.status().as_u16()).await;
-            own(response)
-        }
+        Err(stop) => stopped(record, &stop).await,
     }
+}
+
+/// Passes a reply on.
+async fn replied(record: Record, reply: Reply, slot: Slot, judging: Judging, gone: &Gone) -> Response<Body> {
+    let (shape, id) = (record.shape.clone(), record.id());
+    let Judging { judge, tap, elsewhere } = judging;
+    let passing = observe::reply(reply, slot, record, (judge, tap), elsewhere, gone).await;
+    passing.unwrap_or_else(|stop| own(answer::refusal(&stop, &shape, id)))
+}
+
+/// Says why a call did not go on.
+async fn stopped(record: Record, stop: &Stop) -> Response<Body> {
+    let response = answer::refusal(stop, &record.shape, record.id());
+    record.stopped(stop, response.status().as_u16()).await;
+    own(response)
 }
 
 fn own(response: Response<Bytes>) -> Response<Body> {
@@ -125,8 +145,47 @@ fn own(response: Response<Bytes>) -> Response<Body> {
 enum Passed {
     /// Its messages go on one by one.
     Batch(Vec<Request<Inbound>>),
+    /// It waits for people.
+    Held(Box<held::Waiting>),
     /// The upstream replies.
     Reply(Reply, Slot, Judging),
+    /// The agent asks how a hold of its own stands.
+    Status(RecordId),
+    /// The agent asks about a task that is the gateway's own.
+    Task(Box<tasks::Question>),
+}
+
+/// A call that may go, with what goes with it.
+struct Going<'a> {
+    permitted: Permitted,
+    pass: Pass<'a>,
+    slot: Slot,
+    judging: Judging,
+    answer: dialogue::Answer,
+    input: Box<PolicyInput>,
+    shade: Shade,
+    in_run: InRun,
+    /// The hold that it was released from.
+    hold: Option<RecordId>,
+}
+
+/// Who calls, in a request that can be read in one way.
+fn caller(
+    gw: &Gateway,
+    generation: &Generation,
+    conn: &Arc<Conn>,
+    request: &Request<Inbound>,
+    record: &mut Record,
+) -> Result<Agent, Box<Stop>> {
+    record.enter(Stage::Accept);
+    limit::admit(&generation.meters, &conn.fingerprint())?;
+    accept::sound(conn, request)?;
+    record.enter(Stage::Identify);
+    let today = OffsetDateTime::now_utc().date();
+    let agent = identify::agent(&generation.directory, &gw.suspensions, conn, today)
+        .inspect_err(|_| record.certified(conn.agent_id(), conn.serial()))?;
+    record.identified(&agent);
+    Ok(agent)
 }
 
 async fn run(
@@ -138,23 +197,25 @@ async fn run(
     record: &mut Record,
 ) -> Result<Passed, Box<Stop>> {
     // Understand: nothing outside this process has been touched.
-    record.enter(Stage::Accept);
-    limit::admit(&generation.meters, &conn.fingerprint())?;
-    accept::sound(conn, &request)?;
-    record.enter(Stage::Identify);
-    let today = OffsetDateTime::now_utc().date();
-    let agent = identify::agent(&generation.directory, &gw.suspensions, conn, today)
-        .inspect_err(|_| record.certified(conn.agent_id(), conn.serial()))?;
-    record.identified(&agent);
+    let agent = caller(gw, generation, conn, &request, record)?;
+    if let Some(hold) = held::asked(&request) {
+        return Ok(Passed::Status(hold));
+    }
     record.enter(Stage::Decode);
     let call = match decode::call(&generation.decoder, agent, request, &mut record.shape).await? {
         Decoded::One(call) => call,
         Decoded::Batch(messages) => return Ok(Passed::Batch(messages)),
     };
+    let (call, carried) = held::carried(gw, &generation.decoder, call)?;
     record.decoded(&call);
+    let call = match tasks::asked(call)? {
+        Ok(question) => return Ok(Passed::Task(Box::new(question))),
+        Err(call) => call,
+    };
+    let now = SystemTime::now();
+    let scope = gw.tasks.scope(&call.head().headers, call.agent().id(), call.agent().instance(), now)?;
     let answer = dialogue::Answer::of(gw, conn, &call);
     record.enter(Stage::Classify);
-    let now = SystemTime::now();
     let mut shade = classify::shade(&generation.catalog, &call, now);
     let facts = classify::call(&generation.catalog, &generation.definitions, &call, &mut shade)?;
     record.understood(&call, &facts);
@@ -163,10 +224,9 @@ async fn run(
     let slot = slot.or_else(|stop| shade.pass(stop, facts.consequence).map(|()| Slot::default()))?;
     record.enter(Stage::Flow);
     let agent = call.agent().id().clone();
-    let (in_run, entry) = InRun::enter(gw, generation, (&call, &facts), now);
+    let (in_run, entry) = InRun::enter(gw, generation, (&call, &facts), scope.as_deref(), now);
     record.entered(&entry);
-    let mut known = entry.labels.clone();
-    let mut judging = Judging::of(gw, generation, conn, &call);
+    let judging = Judging::of(gw, generation, conn, &call);
 
     // Decide: from here on the call exists only inside a verdict.
     record.enter(Stage::Decide);
@@ -179,20 +239,40 @@ async fn run(
         Verdict::Deny(stop) => return Err(stop),
         Verdict::Hold(held) => {
             record.enter(Stage::Hold);
-            return Err(hold::pending(&held.terms, &held.rule));
+            return Ok(Passed::Held(Box::new(held::Waiting { held, input: judged.input, carried })));
         }
     };
 
     // An upstream that fails is left alone: nothing is sent, so nothing is intended.
     let pass = forward::admit(&generation.upstreams, &permitted.call().route().name, &agent)?;
+    let input = judged.input;
+    act(
+        gw,
+        generation,
+        gone,
+        record,
+        Going { permitted, pass, slot, judging, answer, input, shade, in_run, hold: None },
+    )
+    .await
+}
 
-    // Act: nothing leaves before the ledger has it.
+/// Acts: nothing leaves before the ledger has it.
+async fn act(
+    gw: &Arc<Gateway>,
+    generation: &Generation,
+    gone: &Gone,
+    record: &mut Record,
+    going: Going<'_>,
+) -> Result<Passed, Box<Stop>> {
+    let Going { permitted, pass, slot, mut judging, answer, input, shade, in_run, hold } = going;
+    let agent = permitted.call().agent().id().clone();
+    let mut known = permitted.entry().labels.clone();
     record.enter(Stage::Commit);
     let brings = flow::brings(permitted.facts().returns);
-    judging.tap = in_run.sends(gw, generation, &permitted, record, &brings).await?;
+    judging.tap = in_run.sends(gw, generation, &permitted, record.id(), &brings).await?;
     known.extend_from_slice(&brings);
     let steady = Box::new(flow::steady(&gw.runs, &agent, known));
-    judging.see(gw, generation, permitted.call(), &judged.input, &shade)?;
+    judging.see(gw, generation, permitted.call(), &input, &shade)?;
     identify::still(&gw.suspensions, &agent)?;
     let committed = record.commit(permitted, &brings).await?;
     // Once more: whoever was suspended while the disk was waited for sends nothing.
@@ -203,7 +283,7 @@ async fn run(
     record.leased(lease.fingerprint());
     record.enter(Stage::Forward);
     record.sending(generation.upstreams.dial(&committed));
-    let hop = HopHeaders { record: record.id(), context: record.upstream_context() };
+    let hop = HopHeaders { record: record.id(), context: record.upstream_context(), hold };
     let leave = forward::leave(&committed);
     let sending = pin!(forward::send(&generation.upstreams, committed, lease, hop, steady, pass));
     let reply = gone.unless(leave, sending).await.unwrap_or_else(|| Err(left()))?;

@@ -18,6 +18,8 @@ use crate::identify::svid;
 const AGENTS: &str = "example.org";
 /// The trust domain of people.
 const PEOPLE: &str = "people.example.org";
+/// The trust domain of orchestrators.
+const ORCHESTRATORS: &str = "jobs.example.org";
 /// How long a development root is valid.
 const ROOT_VALID: Duration = Duration::days(365);
 /// How long what it issues is valid.
@@ -33,10 +35,11 @@ struct Root {
 
 const AGENTS_ROOT: Root = Root { stem: "example.org", domain: AGENTS };
 const PEOPLE_ROOT: Root = Root { stem: "people", domain: PEOPLE };
+const JOBS_ROOT: Root = Root { stem: "jobs", domain: ORCHESTRATORS };
 
-/// Makes both roots and the gateway's certificate; gives the files written.
+/// Makes the three roots and the gateway's certificate; gives the files written.
 pub fn init(dir: &Path) -> Result<Vec<PathBuf>, String> {
-    let stems = [AGENTS_ROOT.stem, PEOPLE_ROOT.stem, "gateway"];
+    let stems = [AGENTS_ROOT.stem, PEOPLE_ROOT.stem, JOBS_ROOT.stem, "gateway"];
     stems.iter().try_for_each(|stem| refuse_overwriting(dir, stem))?;
     std::fs::DirBuilder::new()
         .recursive(true)
@@ -44,7 +47,7 @@ pub fn init(dir: &Path) -> Result<Vec<PathBuf>, String> {
         .create(dir)
         .map_err(|error| format!("{}: {error}", dir.display()))?;
     let mut files = Vec::new();
-    for root in [AGENTS_ROOT, PEOPLE_ROOT] {
+    for root in [AGENTS_ROOT, PEOPLE_ROOT, JOBS_ROOT] {
         let key = KeyPair::generate().map_err(|error| error.to_string())?;
         let certificate = root_params(root.domain)?.self_signed(&key).map_err(|error| error.to_string())?;
         files.extend(write_pair(dir, root.stem, &certificate.pem(), &key)?);
@@ -61,6 +64,11 @@ pub fn issue_agent(dir: &Path, path: &str) -> Result<Vec<PathBuf>, String> {
 /// Issues a person's certificate, as in `ana`.
 pub fn issue_person(dir: &Path, name: &str) -> Result<Vec<PathBuf>, String> {
     issue(dir, &PEOPLE_ROOT, name, Vec::new())
+}
+
+/// Issues an orchestrator's certificate, as in `planner`.
+pub fn issue_orchestrator(dir: &Path, name: &str) -> Result<Vec<PathBuf>, String> {
+    issue(dir, &JOBS_ROOT, name, Vec::new())
 }
 
 /// Issues a gateway's certificate for this machine's own addresses.

@@ -37,7 +37,9 @@ pub use evidence::Evidence;
 pub use ledger::{Appended, Config, Durability, Entry, Ledger, LedgerError, OnCommit, Stats};
 pub use recover::Recovered;
 
+use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -65,6 +67,20 @@ pub const RECORD_HEADER: http::HeaderName = http::HeaderName::from_static("holdp
 const MEMBERS_BYTES: usize = 1024;
 /// What an outcome usually repeats of it, in bytes.
 const SAID_BYTES: usize = 160;
+
+/// How the execution of a held call ended, as far as is known. Each has what an operator reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReleaseEnd {
+    /// The upstream replied.
+    Executed(String),
+    /// Nothing was sent.
+    NotSent(String),
+    /// It was sent, and whether it had an effect is not known.
+    Unknown(String),
+}
+
+/// Told how the execution of a held call ended, once the audit has its outcome.
+pub type OnEnd = Box<dyn FnOnce(ReleaseEnd) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
 
 /// A call whose intent the ledger has. Only this may be sent.
 pub struct Committed {
@@ -103,6 +119,12 @@ pub struct Record {
     credential: Option<String>,
     /// SHA-256 of the certificate that it came with.
     certificate: [u8; 32],
+    /// How much was noted when it was decoded: what is decided again is noted from there on.
+    marks: (usize, usize),
+    /// The same before it was decoded.
+    known: (usize, usize),
+    /// Told how it ended, when it is a held call that was released.
+    on_end: Option<OnEnd>,
     state: State,
     _open: TaskTrackerToken,
 }
@@ -143,6 +165,9 @@ impl Record {
             decided: false,
             credential: None,
             certificate,
+            marks: (0, 0),
+            known: (0, 0),
+            on_end: None,
             state: State::Open,
             _open: evidence.open.token(),
         }
@@ -191,6 +216,7 @@ impl Record {
 
     /// Notes what is called, before anything is known of what it does.
     pub fn decoded(&mut self, call: &Call) {
+        self.known = (self.noted.len(), self.said.len());
         self.noted.text("upstream", &call.route().name);
         self.said.text("upstream", &call.route().name);
         if let Some(digest) = capture::arguments_digest(call) {
@@ -219,6 +245,36 @@ impl Record {
                 hop.target.tool = Some(Arc::clone(name));
             }
         }
+        self.marks = (self.noted.len(), self.said.len());
+    }
+
+    /// Forgets what was noted since the call was decoded: it is understood and decided again.
+    pub fn again(&mut self) {
+        self.noted.truncate(self.marks.0);
+        self.said.truncate(self.marks.1);
+        self.decided = false;
+    }
+
+    /// Forgets what was noted of the call: it is this one that is sent.
+    pub fn instead(&mut self, call: &Call) {
+        self.noted.truncate(self.known.0);
+        self.said.truncate(self.known.1);
+        self.decided = false;
+        self.decoded(call);
+    }
+
+    /// Notes the hold that the call is in.
+    pub fn held(&mut self, hold: RecordId) {
+        self.noted.plain("hold", hold);
+        self.said.plain("hold", hold);
+        if let Some(hop) = &mut self.hop {
+            hop.decision.hold = Some(Arc::from(hold.to_string()));
+        }
+    }
+
+    /// From now on this call is the execution of a hold, and its end is told.
+    pub fn releasing(&mut self, on_end: OnEnd) {
+        self.on_end = Some(on_end);
     }
 
     /// Notes what the call does.
@@ -256,8 +312,13 @@ impl Record {
     pub fn entered(&mut self, entry: &flow::Entry) {
         self.noted.text("run", &entry.run);
         self.noted.texts("labels", entry.labels.iter().map(|label| label.as_str()));
+        if !entry.endorsements.is_empty() {
+            let ids: Vec<String> = entry.endorsements.iter().map(ToString::to_string).collect();
+            self.noted.texts("endorsements", ids.iter().map(String::as_str));
+        }
         if let Some(hop) = &mut self.hop {
             hop.caller.run = Some(Arc::clone(&entry.run));
+            hop.caller.task = entry.task.as_ref().map(|task| Arc::clone(&task.id));
             hop.decision.findings = entry.findings.clone();
             hop.decision.labels = entry.labels.iter().map(|label| label.as_str().into()).collect();
         }
@@ -370,6 +431,14 @@ impl Record {
         self.state = State::Closed;
     }
 
+    /// Closes a request that was answered from what the gateway itself knows, and that nothing came of.
+    pub fn told(mut self, status: u16) {
+        if let Some(hop) = &mut self.hop {
+            hop.status = Some(status);
+        }
+        self.finish();
+    }
+
     /// Closes a call that did not go on: a refusal, or the failed outcome of an intent.
     pub async fn stopped(mut self, stop: &Stop, status: u16) {
         let now = self.started.elapsed();
@@ -393,9 +462,19 @@ impl Record {
                 None => return self.finish(),
             }
         }
+        let end = match (self.state, stop.reason) {
+            (
+                State::Committed(_),
+                "client-gone" | "upstream-timeout" | "upstream-broken" | "upstream-protocol",
+            ) => ReleaseEnd::Unknown(stop.operator.clone()),
+            _ => ReleaseEnd::NotSent(stop.operator.clone()),
+        };
         let (entry, durability) = self.stopping(stop);
         if let Err(error) = self.evidence.ledger.append(entry, durability).await {
             tracing::error!(record = %self.id, %error, "a refusal could not be recorded");
+        }
+        if let Some(on_end) = self.on_end.take() {
+            on_end(end).await;
         }
         self.finish();
     }
@@ -426,6 +505,18 @@ impl Record {
     pub async fn ended(mut self, ending: Ending, reply: ReplyFacts) -> Result<(), Box<Stop>> {
         let (entry, durability) = self.ending(ending, &reply);
         let appended = self.evidence.ledger.append(entry, durability).await;
+        if let Some(on_end) = self.on_end.take() {
+            on_end(match ending {
+                Ending::Complete => ReleaseEnd::Executed(String::new()),
+                Ending::ClientGone => {
+                    ReleaseEnd::Executed("the agent left before the reply's end".to_owned())
+                }
+                Ending::UpstreamBroke => {
+                    ReleaseEnd::Unknown("the upstream broke off within its reply".to_owned())
+                }
+            })
+            .await;
+        }
         self.finish();
         appended.map(|_| ()).map_err(|error| unrecorded(&error.to_string()))
     }
@@ -538,6 +629,9 @@ impl Drop for Record {
             }
         };
         self.evidence.ledger.append_detached(entry);
+        if let (Some(on_end), Ok(runtime)) = (self.on_end.take(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn(on_end(ReleaseEnd::Unknown("abandoned".to_owned())));
+        }
         if let Some(hop) = &mut self.hop {
             hop.error = Some(ErrorType::Cancelled);
         }

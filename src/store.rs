@@ -1,11 +1,13 @@
 //! The store: what must outlive the process beside the audit, behind one trait that more than one database can serve.
 //!
-//! A call never waits for the store. What calls need of it (who is suspended, what runs have read) is kept in memory,
+//! No call but a held one waits for the store. What calls need of it (who is suspended, what runs have read) is kept in memory,
 //! and read from here when the gateway starts. The index of the audit's records is a trait of its own, [`Records`],
 //! because it can be thrown away and made again.
 
+pub mod holds;
 mod records;
 pub mod sqlite;
+pub mod tasks;
 
 pub use records::{
     Filter, PAGE_RECORDS_MAX, PAGE_RECORDS_USUAL, Page, Records, Row, STORY_RECORDS_MAX, Shadowed, Subject,
@@ -90,7 +92,7 @@ pub enum StoreError {
 }
 
 /// What must outlive the process. Every change is durable, also against loss of power, when its answer is there.
-pub trait Store: Send + Sync {
+pub trait Store: holds::Holds + holds::Grants + tasks::Tasks + Send + Sync {
     /// Suspends an agent. One that is suspended already keeps its first suspension.
     ///
     /// Errors: [`StoreError::Full`], [`StoreError::TooLarge`], or the database's.

@@ -273,14 +273,14 @@ fn check_tells_every_mistake_of_every_file_with_its_place() {
     let bad = configuration(SocketAddr::from(([127, 0, 0, 1], 9)))
         .replace("127.0.0.1:0", "localhost")
         .replace("audit: {dir: audit}", "audit: {dir: audit, retain: forever}")
-        + "holds: {ttl: 30m}\nsurprise: 1\nbounds: {body_bytes_max: big}\n";
+        + "holds: {ttl: 48h}\nsurprise: 1\nbounds: {body_bytes_max: big}\n";
     site.write("holdpoint.yaml", &bad);
     site.write("agents.yaml", &AGENTS.replace("constrained", "free"));
     site.write("crm.yaml", &CATALOG.replace("class: read", "class: harmless"));
     site.write("policies/own.cedar", "permit(\n");
     let told = [
         ("holdpoint.yaml", "surprise", "unknown field"),
-        ("holdpoint.yaml", "holds", "not supported yet"),
+        ("holdpoint.yaml", "holds.ttl", "at most 24h"),
         ("holdpoint.yaml", "audit.retain", "must be a duration"),
         ("holdpoint.yaml", "listeners[0].address", "must be an address and a port"),
         ("holdpoint.yaml", "bounds.body_bytes_max", "must be a size"),

@@ -132,6 +132,8 @@ fn proofs_are_made_where_they_are_checked() {
     // Called from the path alone.
     only("forward::send(", &["src/pipeline.rs"]);
     only("decide::call(", &["src/pipeline.rs"]);
+    only("decide::release(", &["src/pipeline/held.rs"]);
+    only("gate.release(", &["src/pipeline/held.rs"]);
     only("credential::lease(", &["src/pipeline.rs"]);
     only(".commit(", &["src/pipeline.rs"]);
 }

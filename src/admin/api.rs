@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 use axum::{Json, Router};
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
@@ -13,14 +13,15 @@ use serde_json::{Map, Value, json};
 use super::caller::Caller;
 use super::problem::Problem;
 use super::shadow::InShadow;
-use super::{Admin, agents, console, events, records, runs, shadow, tools};
+use super::{Admin, agents, console, endorsements, events, holds, records, runs, shadow, tasks, tools};
 
 /// One operation of the API.
 struct Route {
     method: &'static str,
     path: &'static str,
     summary: &'static str,
-    handler: fn() -> MethodRouter<Arc<Admin>>,
+    /// None where it is served by the listener for orchestrators.
+    handler: Option<fn() -> MethodRouter<Arc<Admin>>>,
     /// The type of the query, of the body and of the answer.
     query: Option<Shape>,
     body: Option<Shape>,
@@ -43,7 +44,7 @@ impl Route {
         handler: fn() -> MethodRouter<Arc<Admin>>,
         answer: Shape,
     ) -> Route {
-        let answer = Some(answer);
+        let (handler, answer) = (Some(handler), Some(answer));
         Route { method: "get", path, summary, handler, query: None, body: None, answer, media: None }
     }
 
@@ -54,7 +55,7 @@ impl Route {
         body: Shape,
         answer: Shape,
     ) -> Route {
-        let (body, answer) = (Some(body), Some(answer));
+        let (handler, body, answer) = (Some(handler), Some(body), Some(answer));
         Route { method: "post", path, summary, handler, query: None, body, answer, media: None }
     }
 }
@@ -96,6 +97,29 @@ static ROUTES: &[Route] = &[
         shape::<agents::Reason>,
         shape::<agents::Ordered>,
     ),
+    Route::get(
+        "/v1/endorsements",
+        "Destinations that people remembered for agents that you may see, those in force first",
+        || get(endorsements::list),
+        shape::<endorsements::Endorsements>,
+    ),
+    Route::post(
+        "/v1/endorsements",
+        "Remember a destination for one agent and one kind of sink",
+        || post(endorsements::endorse),
+        shape::<endorsements::Wish>,
+        shape::<endorsements::Endorsement>,
+    ),
+    Route {
+        method: "delete",
+        ..Route::post(
+            "/v1/endorsements/{id}",
+            "Take an endorsement back",
+            || delete(endorsements::revoke),
+            shape::<agents::Reason>,
+            shape::<endorsements::Revoked>,
+        )
+    },
     Route {
         media: Some("text/event-stream"),
         ..Route::get(
@@ -106,6 +130,35 @@ static ROUTES: &[Route] = &[
         )
     },
     Route::get("/v1/health", "How the gateway is", || get(health), shape::<Health>),
+    Route {
+        query: Some(shape::<holds::Which>),
+        ..Route::get(
+            "/v1/holds",
+            "Calls that wait for people, or did, as far as you may see them",
+            || get(holds::list),
+            shape::<holds::Holds>,
+        )
+    },
+    Route::get(
+        "/v1/holds/{id}",
+        "One held call, with the very text that is approved",
+        || get(holds::show),
+        shape::<holds::Shown>,
+    ),
+    Route::post(
+        "/v1/holds/{id}/approve",
+        "Approve exactly this call: it runs once, while its agent is there, before its time is over",
+        || post(holds::approve),
+        shape::<holds::Say>,
+        shape::<holds::Hold>,
+    ),
+    Route::post(
+        "/v1/holds/{id}/deny",
+        "Deny this call: one denial ends it",
+        || post(holds::deny),
+        shape::<holds::Say>,
+        shape::<holds::Hold>,
+    ),
     Route {
         query: Some(shape::<records::Wanted>),
         ..Route::get(
@@ -148,6 +201,26 @@ static ROUTES: &[Route] = &[
         shape::<shadow::Told>,
     ),
     Route {
+        method: "post",
+        path: "/v1/tasks",
+        summary: "Open a task, on the listener for orchestrators: its token adds what the task needs to what is known",
+        handler: None,
+        query: None,
+        body: Some(shape::<tasks::Opening>),
+        answer: Some(shape::<tasks::Opened>),
+        media: None,
+    },
+    Route {
+        method: "delete",
+        path: "/v1/tasks/{id}",
+        summary: "Close a task of your own and those below it, on the listener for orchestrators",
+        handler: None,
+        query: None,
+        body: None,
+        answer: Some(shape::<tasks::Closed>),
+        media: None,
+    },
+    Route {
         query: Some(shape::<tools::Wanted>),
         ..Route::get(
             "/v1/tools",
@@ -184,7 +257,10 @@ fn no_such_page() -> Problem {
 
 fn operations() -> Router<Arc<Admin>> {
     let described = Router::new().route("/openapi.json", get(|_caller: Caller| async { Json(openapi()) }));
-    ROUTES.iter().fold(described, |router, route| router.route(route.path, (route.handler)()))
+    ROUTES.iter().fold(described, |router, route| match route.handler {
+        Some(handler) => router.route(route.path, handler()),
+        None => router,
+    })
 }
 
 /// The API in OpenAPI 3.1 [OpenAPI 3.1.1], from the types that it reads and writes.
@@ -208,7 +284,8 @@ pub fn openapi() -> Value {
             "title": "Holdpoint admin API",
             "version": env!("CARGO_PKG_VERSION"),
             "description": "Over mutual TLS with a certificate of a trust domain of people, or over the machine's own \
-                            socket, which sees, suspends and resumes, and nothing else.",
+                            socket, which sees, suspends and resumes, and nothing else. `/v1/tasks` is on the listener of \
+                            kind `tasks`, for certificates of a trust domain of orchestrators.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "security": [{"mutualTLS": []}],

@@ -10,12 +10,13 @@ use http::request::Parts;
 use super::Admin;
 use super::problem::Problem;
 use crate::call::{AgentId, Person, PersonAction, ResourceProfile};
-use crate::decide::{Decision, Object, Outcome, PersonInput};
+use crate::decide::{Decision, HeldCall, Object, Outcome, PersonInput};
 use crate::identify::directory::Known;
 use crate::json::Members;
 use crate::record::fold::Refusal;
 use crate::record::{Durability, Entry, Kind};
 use crate::store::Who;
+use crate::store::holds::Hold;
 
 /// The other end of a connection, as it was verified. It is among the request's extensions.
 #[derive(Clone, Debug)]
@@ -62,6 +63,8 @@ pub(super) enum Target<'a> {
     Agent(&'a AgentId, &'a Known),
     /// The gateway itself.
     Gateway,
+    /// A held call of an agent.
+    Hold(&'a Known, &'a Hold),
     /// An upstream with its catalogue.
     Upstream(&'a ResourceProfile),
 }
@@ -115,6 +118,14 @@ impl Caller {
         }
     }
 
+    /// The person, and the serial number of their certificate.
+    pub(super) fn person(&self) -> Option<(&Arc<Person>, &str)> {
+        match self {
+            Caller::Local { .. } => None,
+            Caller::Person { person, serial, .. } => Some((person, serial)),
+        }
+    }
+
     /// What policy says. The local socket sees, suspends and resumes, and nothing else.
     pub(super) fn asks(&self, admin: &Admin, action: PersonAction, target: Target<'_>) -> Decision {
         let person = match self {
@@ -132,16 +143,27 @@ impl Caller {
             }
         };
         let today = time::OffsetDateTime::now_utc().date();
-        let profile;
-        let (object, owns) = match target {
-            Target::Agent(_, known) => {
-                profile = known.profile_today(today);
-                (Object::Agent(&profile), known.entry().owners.include(&person.email))
-            }
-            Target::Gateway => (Object::Gateway, false),
-            Target::Upstream(upstream) => (Object::Upstream(upstream), false),
+        let known = match target {
+            Target::Agent(_, known) | Target::Hold(known, _) => Some(known),
+            Target::Gateway | Target::Upstream(_) => None,
         };
-        admin.policy().permits(&PersonInput { person, action, object, owns, now: SystemTime::now() })
+        let hold = match target {
+            Target::Hold(_, hold) => Some(HeldCall {
+                consequence: hold.about.consequence,
+                approvers: &hold.terms.approvers,
+                on_behalf: super::holds::acts_for(person, hold),
+            }),
+            Target::Agent(..) | Target::Gateway | Target::Upstream(_) => None,
+        };
+        let profile = known.map(|known| known.profile_today(today));
+        let owns = known.map(|known| known.entry().owners.held_by(&person.email)).unwrap_or_default();
+        let object = match (target, &profile) {
+            (Target::Upstream(upstream), _) => Object::Upstream(upstream),
+            (_, Some(profile)) => Object::Agent(profile),
+            (_, None) => Object::Gateway,
+        };
+        let now = SystemTime::now();
+        admin.policy().permits(&PersonInput { person, action, object, owns: &owns, hold, now })
     }
 
     /// Whether the caller is still somebody here: people change while a stream lasts.
@@ -185,6 +207,9 @@ impl Caller {
             Target::Upstream(upstream) => {
                 format!("{who} may not {what} the upstream {} (rule {})", upstream.upstream, decision.rule)
             }
+            Target::Hold(_, hold) => {
+                format!("{who} may not {what} a call of {} (rule {})", hold.about.agent, decision.rule)
+            }
         }))
     }
 
@@ -202,7 +227,15 @@ impl Caller {
         let folded = if allowed { 0 } else { refused()? };
         let mut members = Members::default();
         members.text("action", action.as_str());
-        if let Target::Agent(id, known) = target {
+        let about = match target {
+            Target::Agent(id, known) => Some((id, known)),
+            Target::Hold(known, hold) => {
+                members.plain("hold", hold.id);
+                Some((&hold.about.agent, known))
+            }
+            Target::Gateway | Target::Upstream(_) => None,
+        };
+        if let Some((id, known)) = about {
             members.object("agent", |members| members.text("id", id.as_str()));
             members.text("owner", known.entry().owners.business.as_deref().unwrap_or_default());
             members.text("team", &known.entry().team);
@@ -228,7 +261,7 @@ impl Caller {
         Some(Entry::new(Kind::Admin, None, members))
     }
 
-    fn describe(&self, members: &mut Members) {
+    pub(super) fn describe(&self, members: &mut Members) {
         match self {
             Caller::Local { uid } => {
                 members.text("kind", "local");

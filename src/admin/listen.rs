@@ -23,8 +23,9 @@ use tower_service::Service;
 
 use super::caller::{LOCAL, Peer};
 use super::problem::Problem;
-use super::{Admin, api, body};
+use super::{Admin, api, body, tasks};
 use crate::accept::{Bounds, Conn, Handler};
+use crate::pipeline::Gateway;
 
 /// Connections of people at one time.
 const PEOPLE_CONNECTIONS_MAX: usize = 256;
@@ -60,21 +61,52 @@ impl Handler for People {
     type Body = Answer;
 
     async fn call(self: Arc<Self>, conn: Arc<Conn>, request: Request<Incoming>) -> Response<Answer> {
-        if conn.framing_fault_of(&request).is_some() {
-            let text = "the request is not framed or headed as HTTP requires".to_owned();
-            return Problem::Invalid(text).into_response().map(Answer);
-        }
-        let peer = Peer::Certificate {
-            id: conn.agent_id().clone(),
-            serial: Arc::clone(conn.serial()),
-            address: conn.peer(),
-        };
-        served(self.routes.clone(), peer, request).await
+        certified(self.routes.clone(), &conn, request).await
     }
 
     fn refused(&self, peer: SocketAddr, reason: &'static str, detail: String) {
         self.admin.evidence().connection_refused(&self.name, peer, reason, &detail);
     }
+}
+
+/// The listener for orchestrators: tasks, and nothing else.
+pub struct Orchestrators {
+    gateway: Arc<Gateway>,
+    name: String,
+    routes: Router,
+}
+
+impl Orchestrators {
+    /// A listener of this name.
+    pub fn new(gateway: Arc<Gateway>, name: &str) -> Arc<Orchestrators> {
+        Arc::new(Orchestrators { routes: tasks::router(&gateway), gateway, name: name.to_owned() })
+    }
+}
+
+impl Handler for Orchestrators {
+    type Body = Answer;
+
+    async fn call(self: Arc<Self>, conn: Arc<Conn>, request: Request<Incoming>) -> Response<Answer> {
+        certified(self.routes.clone(), &conn, request).await
+    }
+
+    fn refused(&self, peer: SocketAddr, reason: &'static str, detail: String) {
+        self.gateway.evidence.connection_refused(&self.name, peer, reason, &detail);
+    }
+}
+
+/// Serves a request that came over mutual TLS.
+async fn certified(routes: Router, conn: &Conn, request: Request<Incoming>) -> Response<Answer> {
+    if conn.framing_fault_of(&request).is_some() {
+        let text = "the request is not framed or headed as HTTP requires".to_owned();
+        return Problem::Invalid(text).into_response().map(Answer);
+    }
+    let peer = Peer::Certificate {
+        id: conn.agent_id().clone(),
+        serial: Arc::clone(conn.serial()),
+        address: conn.peer(),
+    };
+    served(routes, peer, request).await
 }
 
 async fn served(mut routes: Router, peer: Peer, request: Request<Incoming>) -> Response<Answer> {

@@ -82,7 +82,7 @@ impl IntoResponse for Problem {
         let mut response = (status, body.to_string()).into_response();
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if matches!(self, Problem::Method) {
-            response.headers_mut().entry(ALLOW).or_insert(HeaderValue::from_static("GET, POST"));
+            response.headers_mut().entry(ALLOW).or_insert(HeaderValue::from_static("DELETE, GET, POST"));
         }
         response
     }

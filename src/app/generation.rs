@@ -61,6 +61,7 @@ fn after(
             None => Meters::new(settings.limits),
         },
         policy: Arc::new(loaded.policy),
+        holds: settings.holds,
         broker: Broker::new(loaded.credentials),
         definitions: Arc::new(definitions.then(loaded.listings)),
         upstreams: upstreams.then(loaded.upstreams),

@@ -15,8 +15,10 @@ use crate::pipeline::Gateway;
 use crate::record::index::Index;
 use crate::record::restore::{self, Since};
 use crate::record::{Ledger, LedgerError};
+use crate::secret::ring::{Purpose, Ring, Slot};
 use crate::store::sqlite::{self, Sqlite};
 use crate::store::{Labelled, Place, Snapshot, Store, StoreError};
+use crate::task::Tasks;
 use crate::telemetry::Telemetry;
 
 /// How often it is looked whether there are other canaries.
@@ -101,6 +103,18 @@ pub(super) async fn journal(
         runs.freeze(&frozen.agent, (!run.is_empty()).then_some(&run), frozen.at);
     }
     Ok(journal)
+}
+
+/// Brings back the tasks that are open: whoever works on one of them has met the others.
+pub(super) async fn tasks(runs: &Runs, store: &dyn Store, ring: &Ring) -> Result<Tasks, StartError> {
+    let (current, previous) =
+        (ring.current_or_new(Purpose::Tasks)?, ring.key(Purpose::Tasks, Slot::Previous)?);
+    let tasks = Tasks::new(store.tasks().await?, &current, previous.as_deref())?;
+    let now = SystemTime::now();
+    for scope in tasks.all() {
+        runs.meet_by_task(&scope.task.agents, &scope.task.above, now);
+    }
+    Ok(tasks)
 }
 
 /// Keeps the labels of all runs, by the place where the audit ends at this moment, which it gives.

@@ -323,6 +323,8 @@ pub struct Task {
     pub id: Arc<str>,
     /// What it is for.
     pub purpose: Arc<str>,
+    /// The upstreams that it needs, sorted.
+    pub systems: Vec<Arc<str>>,
 }
 
 /// How the agent proved who it is.

@@ -50,10 +50,14 @@ pub enum StopKind {
     Ambiguous,
     /// Policy said no, or nothing said yes.
     Denied,
+    /// Nobody decided in time, or the call was taken back; nothing was sent.
+    Expired,
     /// Waiting for people; nothing was sent.
     Held,
     /// A header of MCP 2026-07-28 that must mirror the body does not (−32020).
     HeaderMismatch,
+    /// An `Idempotency-Key` that came before, with another call.
+    KeyReused,
     /// Over a limit.
     Limited,
     /// Not what its protocol says it must be.
@@ -66,6 +70,8 @@ pub enum StopKind {
     Oversize,
     /// An MCP session that is not this agent's, or that ended.
     SessionUnknown,
+    /// Held, decided and ended before: it is not done again.
+    Settled,
     /// An MCP task that is not this agent's, or that nobody began (−32602).
     TaskUnknown,
     /// The gateway cannot do its duty just now (audit, store, credential).

@@ -18,6 +18,24 @@ pub enum SinkKind {
 }
 
 impl SinkKind {
+    /// Every kind.
+    pub const ALL: [SinkKind; 9] = [
+        SinkKind::Dns,
+        SinkKind::Form,
+        SinkKind::Grant,
+        SinkKind::Http,
+        SinkKind::Invite,
+        SinkKind::Message,
+        SinkKind::Payment,
+        SinkKind::Publish,
+        SinkKind::Share,
+    ];
+
+    /// The kind that a word names.
+    pub fn parse(word: &str) -> Option<SinkKind> {
+        SinkKind::ALL.into_iter().find(|kind| kind.as_str() == word)
+    }
+
     /// The word used in configuration and records.
     pub fn as_str(self) -> &'static str {
         match self {

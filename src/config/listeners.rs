@@ -23,12 +23,9 @@ impl Reader {
                 "admin" => Some(ListenerKind::Admin),
                 "agents" => Some(ListenerKind::Agents),
                 "health" => Some(ListenerKind::Health),
-                "tasks" => {
-                    self.not_yet(&format!("{path}.kind: tasks"), true);
-                    None
-                }
+                "tasks" => Some(ListenerKind::Tasks),
                 _ => {
-                    self.mistake(&format!("{path}.kind"), "must be `agents`, `admin` or `health`");
+                    self.mistake(&format!("{path}.kind"), "must be `agents`, `admin`, `tasks` or `health`");
                     None
                 }
             };
@@ -70,6 +67,15 @@ impl Reader {
                 self.mistake(&format!("{path}.{key}"), "this socket is given twice");
             }
             sockets.push(socket);
+        }
+    }
+
+    /// A listener for orchestrators needs a trust domain that holds them.
+    pub(super) fn of_orchestrators(&mut self, raw: &File, trust: Option<&Trust>) {
+        let tasks = raw.listeners.iter().any(|listener| listener.kind == "tasks");
+        if tasks && trust.is_some_and(|trust| !trust.has(Role::Orchestrators)) {
+            let text = "must have one with roles: [orchestrators] for the listener of kind `tasks`";
+            self.mistake("trust.domains", text);
         }
     }
 

@@ -19,7 +19,7 @@ use crate::identify::directory::Directory;
 use crate::identify::people::People;
 use crate::identify::svid::{DomainSource, Role, Trust};
 use crate::json::Limits;
-use crate::{accept, flow, forward, limit, record, telemetry};
+use crate::{accept, flow, forward, hold, limit, record, telemetry};
 
 use super::audit::Keeping;
 use super::listing::CatalogFile;
@@ -74,6 +74,8 @@ pub struct Settings {
     pub decode: decode::Bounds,
     /// Limits.
     pub limits: limit::Config,
+    /// How calls wait for people.
+    pub holds: hold::Config,
     /// Flow control.
     pub flow: flow::Config,
     /// The audit.
@@ -110,6 +112,8 @@ pub enum ListenerKind {
     Agents,
     /// Health and metrics, plain.
     Health,
+    /// Orchestrators, over mTLS.
+    Tasks,
 }
 
 /// Loads a configuration file and all that it names.
@@ -178,6 +182,7 @@ impl Reader {
         let path = raw.people.as_deref().map(|path| self.path(path));
         let people = path.map(|path| people::load(&path, &mut self.sources, &mut self.mistakes));
         self.of_people(&raw, people.as_ref(), trust.as_ref());
+        self.of_orchestrators(&raw, trust.as_ref());
         let mut parts = upstream::Parts::default();
         for (at, upstream) in raw.upstreams.iter().enumerate() {
             self.upstream(at, upstream, &mut parts);
@@ -208,7 +213,6 @@ impl Reader {
     fn reserved(&mut self, raw: &File) {
         let sections = [
             ("store.postgres", &raw.store.postgres),
-            ("holds", &raw.holds),
             ("oidc", &raw.oidc),
             ("notify", &raw.notify),
             ("credentials", &raw.credentials),
@@ -305,6 +309,7 @@ impl Reader {
             accept,
             decode,
             limits,
+            holds: self.holds(raw),
             flow: flow::Config { window, profile: self.profile(raw) },
             store: match &raw.store.sqlite {
                 Some(path) => self.path(path),

@@ -45,8 +45,9 @@ pub struct File {
     /// Where the gateway keeps what must outlive it beside the audit.
     #[serde(default)]
     pub store: Store,
-    /// Not supported yet.
-    pub holds: Option<Value>,
+    /// How calls wait for people.
+    #[serde(default)]
+    pub holds: Holds,
     /// Not supported yet.
     pub oidc: Option<Value>,
     /// Not supported yet.
@@ -110,13 +111,25 @@ pub struct Domain {
     pub bundle_endpoint: Option<Value>,
 }
 
+/// How calls wait for people.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Holds {
+    /// How long a hold waits at most, whatever its policy says: `24h` when not given, and never longer.
+    pub ttl: Option<String>,
+    /// How many calls of one agent may wait at one time: 20 when not given.
+    pub pending_max: Option<u32>,
+    /// How long one request waits at most for people: `280s` when not given. `0s` answers at once that approval is pending.
+    pub wait: Option<String>,
+}
+
 /// One listening address.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Listener {
     /// Its name in records.
     pub name: String,
-    /// `agents` and `admin` (mTLS), or `health` (plain); `tasks` later.
+    /// `agents`, `admin` and `tasks` (mTLS), or `health` (plain).
     pub kind: String,
     /// Address and port; for `admin` also `unix:///PATH`, a socket that root and the gateway's own user alone may use.
     pub address: String,

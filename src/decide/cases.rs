@@ -101,6 +101,8 @@ struct RawCall {
 struct RawTask {
     id: String,
     purpose: String,
+    #[serde(default)]
+    systems: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -280,10 +282,11 @@ fn input(case: &Case, facts: &Facts, problems: &mut Vec<String>) -> Option<Polic
         findings: words(&call.findings),
         profile: word("call.profile", call.profile.as_ref(), Profile::Balanced, Profile::parse, problems),
         calls: call.calls,
-        task: call
-            .task
-            .as_ref()
-            .map(|task| Task { id: Arc::from(task.id.as_str()), purpose: Arc::from(task.purpose.as_str()) }),
+        task: call.task.as_ref().map(|task| Task {
+            id: Arc::from(task.id.as_str()),
+            purpose: Arc::from(task.purpose.as_str()),
+            systems: task.systems.iter().map(|name| Arc::from(name.as_str())).collect(),
+        }),
         facts: lifted(&call.facts, facts, problems),
         tiers: words(&call.tiers),
         destinations_internal: call.destinations_internal,

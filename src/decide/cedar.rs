@@ -19,7 +19,7 @@ use crate::decide::schema::Facts;
 use crate::yaml::Mistake;
 use load::{Mode, RuleInfo};
 use memo::Memo;
-pub use person::{Object, PersonInput};
+pub use person::{HeldCall, Object, PersonInput};
 pub use terms::HoldTerms;
 use view::{Names, PairView, Views};
 

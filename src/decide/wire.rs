@@ -102,6 +102,7 @@ fn rest(input: &PolicyInput, members: &mut Members) {
         members.object("task", |members| {
             members.text("id", &task.id);
             members.text("purpose", &task.purpose);
+            texts("systems", task.systems.iter().map(|name| &**name), members);
         });
     }
     if let Some(person) = &input.on_behalf_of {
@@ -230,7 +231,11 @@ pub fn from_json(json: &Value) -> Result<PolicyInput, String> {
         calls: run.value("calls", Value::as_u64)?,
         task: match root.maybe("task") {
             None => None,
-            Some(task) => Some(Task { id: task.text("id")?, purpose: task.text("purpose")? }),
+            Some(task) => Some(Task {
+                id: task.text("id")?,
+                purpose: task.text("purpose")?,
+                systems: task.texts("systems")?,
+            }),
         },
         facts: facts(&root)?,
         tiers: root.words("tiers")?,

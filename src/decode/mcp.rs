@@ -33,6 +33,9 @@ const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 const META_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
 const TASKS: &str = "io.modelcontextprotocol/tasks";
 
+/// How the ids of tasks begin that are the gateway's own.
+pub const OWN_TASK_PREFIX: &str = "holdpoint-";
+
 const NAME_BYTES_MAX: usize = 256;
 const URI_BYTES_MAX: usize = 8192;
 const SESSION_BYTES_MAX: usize = 256;

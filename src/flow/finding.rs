@@ -528,7 +528,10 @@ impl<'a> Looking<'a> {
             drop(name);
             push(FindingKind::Canary, Vec::new());
         }
-        if !carried.secret.is_empty() {
+        // An endorsement is for secrets only where it names them.
+        let named = Standing::Endorsed(Confidentiality::Secret);
+        let named = !outside.is_empty() && outside.iter().all(|target| target.aim.standing == named);
+        if !carried.secret.is_empty() && !named {
             push(FindingKind::SecretLineage, carried.secret);
         }
         let external = outside.is_empty() || !unproven.is_empty() || endorsed < Confidentiality::Internal;

@@ -11,7 +11,7 @@ use super::finding::{Aim, Outgoing, Standing};
 use crate::call::{Class, PolicyAction};
 use crate::classify::Facts;
 use crate::classify::catalog::UpstreamConfig;
-use crate::classify::sink::Internal;
+use crate::classify::sink::{Internal, SinkKind};
 use crate::decode::{Action, Call, Payload};
 use crate::json::{Kind, Value};
 
@@ -34,13 +34,13 @@ pub fn of<'a>(
     facts: &'a Facts,
     host: Option<&'a str>,
     internal: &'a Internal,
-    standing: impl Fn(&str) -> Standing,
+    standing: impl Fn(SinkKind, &str) -> Standing,
 ) -> Outgoing<'a> {
     let goes = &facts.goes;
     let aims = goes.to.iter().map(|(kind, text)| Aim {
         kind: *kind,
         text: Cow::Borrowed(text.as_str()),
-        standing: standing(text),
+        standing: standing(*kind, text),
     });
     let told: HashSet<&str> = goes
         .payload
@@ -164,6 +164,7 @@ fn headers<'a>(headers: &'a HeaderMap, all: &mut Vec<Cow<'a, str>>) {
                 | "content-length"
                 | "content-type"
                 | "expect"
+                | "holdpoint-task"
                 | "host"
                 | "mcp-method"
                 | "mcp-name"

@@ -402,6 +402,17 @@ impl Runs {
         }
     }
 
+    /// Notes that agents work on one task: each has met the others, and has met the agents of the tasks above it, but
+    /// not they it.
+    pub fn meet_by_task(&self, agents: &[AgentId], above: &[AgentId], now: SystemTime) {
+        for agent in agents {
+            let others = agents.iter().chain(above).filter(|other| *other != agent);
+            let past = self.past(agent);
+            let mut past = lock(&past);
+            others.for_each(|other| past.meets(other, now));
+        }
+    }
+
     /// Forgets traces that nobody used within the window; when all are fresh, those that only one agent used.
     fn forget_traces(&self, now: SystemTime) {
         let old = |at: SystemTime| now.duration_since(at).unwrap_or_default() > self.config.window;

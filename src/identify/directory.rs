@@ -41,6 +41,15 @@ impl Owners {
         self.business.is_some() && self.technical.is_some() && self.risk.is_some()
     }
 
+    /// In which capacities a person owns, by e-mail: `business`, `technical`, `risk`.
+    pub fn held_by(&self, email: &str) -> Vec<&'static str> {
+        let owners = [("business", &self.business), ("technical", &self.technical), ("risk", &self.risk)];
+        let is = |owner: &Option<Arc<str>>| {
+            !email.is_empty() && owner.as_ref().is_some_and(|owner| owner.eq_ignore_ascii_case(email))
+        };
+        owners.into_iter().filter(|(_, owner)| is(owner)).map(|(capacity, _)| capacity).collect()
+    }
+
     /// Whether one of them has this address; the case of letters does not matter.
     pub fn include(&self, email: &str) -> bool {
         let same =

@@ -30,6 +30,16 @@ impl Members {
         self.0
     }
 
+    /// Members that were written before, as [`Members::as_bytes`] gives them.
+    pub fn written(bytes: Vec<u8>) -> Members {
+        Members(bytes)
+    }
+
+    /// Forgets what was written after the first `len` bytes, which must have been the length at some time.
+    pub fn truncate(&mut self, len: usize) {
+        self.0.truncate(len);
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -12,6 +12,7 @@ use crate::decide::Policy;
 use crate::decode::Decoder;
 use crate::definitions::Definitions;
 use crate::forward::Upstreams;
+use crate::hold;
 use crate::identify::directory::Directory;
 use crate::limit::Meters;
 
@@ -31,6 +32,8 @@ pub struct Generation {
     pub meters: Meters,
     /// Policy.
     pub policy: Arc<Policy>,
+    /// How calls wait for people.
+    pub holds: hold::Config,
     /// Credentials.
     pub broker: Broker,
     /// Where calls go.

@@ -1,23 +1,28 @@
 //! What flow control has to do with a call: examining it before it is decided, learning from its reply, and noting what
 //! became of it.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::{Gateway, Generation};
-use crate::call::{Confidentiality, Integrity, Stop};
+use crate::call::{Confidentiality, Integrity, RecordId, Stop};
 use crate::classify::Facts;
 use crate::classify::catalog::Reply;
+use crate::classify::sink::SinkKind;
 use crate::decide::{Judged, Permitted, Verdict};
 use crate::decode::Call;
+use crate::flow::endorsed::Wanted;
 use crate::flow::finding::Standing;
 use crate::flow::journal::{Frame, Kind, Series};
 use crate::flow::keep::Keeper;
 use crate::flow::learn::{Echo, Source};
+use crate::flow::provenance::Place;
 use crate::flow::{self, Entry, Found, Label, Leaving, Readable, RunKey, history, outgoing};
 use crate::observe::Tap;
 use crate::record::Record;
 use crate::store::Frozen;
+use crate::task::Scope;
 
 /// A call in its run, and what was found in it.
 pub(super) struct InRun {
@@ -28,28 +33,64 @@ pub(super) struct InRun {
     now: SystemTime,
 }
 
+/// Examines a call that leaves, or whose consequence makes it matter who wrote its arguments. Nothing is given for any
+/// other, and it costs nothing.
+fn examine(
+    gw: &Gateway,
+    generation: &Generation,
+    (call, facts): (&Call, &Facts),
+    (key, scope): (&RunKey, Option<&Scope>),
+    entry: &mut Entry,
+    now: SystemTime,
+) -> Option<Leaving> {
+    let upstream = generation.catalog.upstream(&call.route().name)?;
+    if flow::is_off() || !outgoing::concerns(facts, &entry.labels, upstream.config()) {
+        return None;
+    }
+    let host = host(generation, &call.route().name).filter(|_| !upstream.config().inside);
+    let endorsed = gw.endorsed.load();
+    let endorsed = endorsed.has(&key.agent).then_some(&**endorsed);
+    let consequence = facts.consequence.level();
+    let used = RefCell::new(Vec::new());
+    let standing = |sink: SinkKind, text: &str| {
+        if scope.is_none() && endorsed.is_none() {
+            return Standing::Nothing;
+        }
+        let place = &Place::of(sink, text);
+        if scope.is_some_and(|scope| scope.grants(place)) {
+            return Standing::Granted;
+        }
+        let wanted = Wanted { sink, place, consequence };
+        let found = endorsed.and_then(|endorsed| endorsed.find(&key.agent, &wanted, now));
+        found.map_or(Standing::Nothing, |(id, most)| {
+            used.borrow_mut().push(id);
+            Standing::Endorsed(most)
+        })
+    };
+    let leaving = outgoing::of(call, facts, host.as_deref(), generation.catalog.internal(), standing);
+    entry.endorsements = used.into_inner();
+    entry.endorsements.dedup();
+    let readable = if facts.lineage_unknown || facts.opaque { Readable::No } else { Readable::Yes };
+    Some(flow::examine(&gw.runs, key, entry, (&leaving, readable), now))
+}
+
 impl InRun {
     /// Enters a call into its run, and examines it where it leaves, or where its consequence makes it matter who wrote
     /// its arguments. Examining any other costs nothing.
     pub(super) fn enter(
         gw: &Gateway,
         generation: &Generation,
-        (call, facts): (&Call, &Facts),
+        subject: (&Call, &Facts),
+        scope: Option<&Scope>,
         now: SystemTime,
     ) -> (InRun, Entry) {
-        let key = RunKey::of(call, &gw.evidence.pseudonyms);
+        let key = RunKey::of(subject.0, scope.map(|scope| scope.task.id), &gw.evidence.pseudonyms);
+        if let Some(Scope { task, .. }) = scope {
+            gw.runs.meet_by_task(&task.agents, &task.above, now);
+        }
         let mut entry = flow::enter(&gw.runs, &key, now);
-        let upstream = generation.catalog.upstream(&call.route().name);
-        let upstream =
-            upstream.filter(|upstream| outgoing::concerns(facts, &entry.labels, upstream.config()));
-        let leaving = upstream.filter(|_| !flow::is_off()).map(|upstream| {
-            let host = host(generation, &call.route().name).filter(|_| !upstream.config().inside);
-            // What an approver remembered and what a task grants is asked here.
-            let standing = |_: &str| Standing::Nothing;
-            let leaving = outgoing::of(call, facts, host.as_deref(), generation.catalog.internal(), standing);
-            let readable = if facts.lineage_unknown || facts.opaque { Readable::No } else { Readable::Yes };
-            flow::examine(&gw.runs, &key, &mut entry, (&leaving, readable), now)
-        });
+        entry.task = scope.map(|scope| scope.told.clone());
+        let leaving = examine(gw, generation, subject, (&key, scope), &mut entry, now);
         (InRun { key, leaving, now }, entry)
     }
 
@@ -94,11 +135,11 @@ impl InRun {
         gw: &Gateway,
         generation: &Generation,
         permitted: &Permitted,
-        record: &Record,
+        record: RecordId,
         brings: &[Label],
     ) -> Result<Option<Tap>, Box<Stop>> {
         flow::keep::ready(&gw.journal, &self.key.agent, brings).await?;
-        flow::sent(&gw.runs, &self.key, brings, record.id(), self.now);
+        flow::sent(&gw.runs, &self.key, brings, record, self.now);
         let leaving = self.leaving.as_ref();
         if let Some(step) = leaving.and_then(|leaving| flow::leaves(&gw.runs, &self.key, leaving, self.now)) {
             self.note(gw, &step).await;
@@ -117,7 +158,7 @@ impl InRun {
         };
         let source = Source {
             key: Arc::clone(gw.runs.key()),
-            reply: record.id(),
+            reply: record,
             upstream: Arc::clone(name),
             tool: Arc::clone(&facts.resource.name),
             host: host(generation, name).filter(|_| outside).map(Arc::from),

@@ -114,8 +114,8 @@ impl Entry {
         self
     }
 
-    /// The first entry of a call, which has the id of its record.
-    pub(super) fn of(id: RecordId, kind: Kind, trace_id: Option<[u8; 16]>, members: Members) -> Entry {
+    /// An entry with an id of its own that was given before, by which one that is written twice is known.
+    pub fn of(id: RecordId, kind: Kind, trace_id: Option<[u8; 16]>, members: Members) -> Entry {
         Entry { kind, id, trace_id, closes: None, members, sealed: None }
     }
 

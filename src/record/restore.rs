@@ -1,5 +1,6 @@
 //! What a restart takes from the audit: the labels that recent intents brought to their agents.
 
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -10,7 +11,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::stretch;
-use crate::call::AgentId;
+use crate::call::{AgentId, RecordId};
 use crate::flow::Label;
 use crate::store::Place;
 
@@ -66,6 +67,44 @@ pub fn labels(
         }
     }
     Ok(if known.is_some() { Since::Snapshot } else { Since::Oldest })
+}
+
+/// What the log says of some ids since a moment: those that have a record of their own, and how calls ended whose
+/// intent they are. Only what was written since then is read.
+pub fn about(dir: &Path, end: Place, since: SystemTime, ids: &HashSet<RecordId>) -> io::Result<Known> {
+    let (record, intent, status) =
+        (Finder::new(b"\"id\":\""), Finder::new(b"\"intent\":\""), Finder::new(b"\"status\":\""));
+    let outcome = Finder::new(b"\"type\":\"outcome\"");
+    let named = |line: &[u8], finder: &Finder<'_>| {
+        until(line, finder, "\"").and_then(RecordId::parse).filter(|id| ids.contains(id))
+    };
+    let mut known = Known::default();
+    for stretch in stretch::between(dir, Place::BEGIN, end)? {
+        if std::fs::metadata(&stretch.path)?.modified()? < since {
+            continue;
+        }
+        stretch.lines(|line| {
+            let head = head(line.bytes);
+            known.records.extend(named(head, &record));
+            if outcome.find(head).is_some()
+                && let Some(id) = named(line.bytes, &intent)
+            {
+                let status = until(line.bytes, &status, "\"").unwrap_or_default();
+                known.ended.insert(id, status.to_owned());
+            }
+            ControlFlow::Continue(())
+        })?;
+    }
+    Ok(known)
+}
+
+/// What the log says of some ids.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// Those that have a record of their own.
+    pub records: HashSet<RecordId>,
+    /// The status of the outcome of those that are an intent.
+    pub ended: HashMap<RecordId, String>,
 }
 
 /// What an intent says of labels.

@@ -109,9 +109,9 @@ fn rotation(ring: &Ring, purpose: Purpose, origin: &str, signer: &Signer) -> Res
     let next = ring.key(purpose, Slot::Next)?.ok_or_else(missing)?;
     let old = ring.key(purpose, Slot::Current)?;
     let public = match purpose {
-        Purpose::AuditSigning => Some(Signer::from_seed(&next)?.public().to_base64()),
+        Purpose::AuditSigning | Purpose::Tasks => Some(Signer::from_seed(&next)?.public().to_base64()),
         Purpose::SealingPublic => Some(PublicKey::from_bytes(*next).to_base64()),
-        Purpose::Lineage | Purpose::Pseudonym => None,
+        Purpose::Holds | Purpose::Lineage | Purpose::Pseudonym => None,
     };
     let mut rotation = Rotation {
         origin: origin.to_owned(),

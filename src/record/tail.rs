@@ -79,6 +79,21 @@ pub fn each(dir: &Path, mut see: impl FnMut(&[u8])) -> io::Result<()> {
     Ok(())
 }
 
+/// Shows every whole record's line, the archived ones first, in order; says how many lines were not whole.
+pub fn every(dir: &Path, mut see: impl FnMut(&[u8])) -> io::Result<u64> {
+    let mut torn = 0;
+    for segment in segment::all(dir)? {
+        let mut lines = Lines::open(&segment.path, 0)?;
+        while let Some(line) = lines.read()? {
+            match line.end {
+                End::Newline => see(line.bytes),
+                End::File | End::TooLong => torn += 1,
+            }
+        }
+    }
+    Ok(torn)
+}
+
 /// Writes what is appended after a position, as long as it is wanted.
 pub fn follow(
     dir: &Path,

@@ -25,26 +25,38 @@ const PUBLIC_WORD: &str = "holdpoint-audit";
 pub enum Purpose {
     /// Signs the audit's checkpoints: the seed of an Ed25519 key.
     AuditSigning,
+    /// Seals held calls, and the states that waiting agents carry: an AES-256 key.
+    Holds,
     /// Hashes what flow control remembers of texts: a secret key.
     Lineage,
     /// Names destinations, credentials and sessions in records: an HMAC key.
     Pseudonym,
     /// Whom payloads are sealed to: the auditor's X25519 public key. Its private key is never here.
     SealingPublic,
+    /// Signs the tokens of tasks: the seed of an Ed25519 key.
+    Tasks,
 }
 
 impl Purpose {
     /// Every purpose.
-    pub const ALL: [Purpose; 4] =
-        [Purpose::AuditSigning, Purpose::Lineage, Purpose::Pseudonym, Purpose::SealingPublic];
+    pub const ALL: [Purpose; 6] = [
+        Purpose::AuditSigning,
+        Purpose::Holds,
+        Purpose::Lineage,
+        Purpose::Pseudonym,
+        Purpose::SealingPublic,
+        Purpose::Tasks,
+    ];
 
     /// The word in file names, commands and records.
     pub fn as_str(self) -> &'static str {
         match self {
             Purpose::AuditSigning => "audit-signing",
+            Purpose::Holds => "holds",
             Purpose::Lineage => "lineage",
             Purpose::Pseudonym => "pseudonym",
             Purpose::SealingPublic => "sealing-public",
+            Purpose::Tasks => "tasks",
         }
     }
 
@@ -240,8 +252,10 @@ impl Ring {
 /// to be guessed from it.
 pub fn name(purpose: Purpose, bytes: &[u8; 32]) -> Result<String, KeyError> {
     match purpose {
-        Purpose::AuditSigning => Ok(Signer::from_seed(bytes)?.public().fingerprint()),
-        Purpose::Lineage | Purpose::Pseudonym | Purpose::SealingPublic => Ok(fingerprint(bytes)),
+        Purpose::AuditSigning | Purpose::Tasks => Ok(Signer::from_seed(bytes)?.public().fingerprint()),
+        Purpose::Holds | Purpose::Lineage | Purpose::Pseudonym | Purpose::SealingPublic => {
+            Ok(fingerprint(bytes))
+        }
     }
 }
 

@@ -1,8 +1,11 @@
 //! The store in one file on this machine: SQLite with a write-ahead log, one writer, and readers beside it.
 
 mod block;
+mod grants;
+mod holds;
 mod index;
 mod state;
+mod tasks;
 
 pub use index::Index;
 
@@ -21,7 +24,7 @@ use sqlx::sqlite::{
 use super::StoreError;
 
 /// The format that this version writes: the number of the last migration.
-const FORMAT: i64 = 2;
+const FORMAT: i64 = 4;
 /// How long a statement waits for another program that has the file locked.
 const BUSY_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long somebody waits for a connection.
@@ -60,6 +63,9 @@ impl Sqlite {
         opened.check().await?;
         let migrated = migrations().run(&opened.writer).await;
         migrated.map_err(|error| opened.unmigrated(error))?;
+        let mut writer = opened.writer.acquire().await.map_err(within(path))?;
+        holds::abandon(&mut writer).await.map_err(within(path))?;
+        drop(writer);
         Ok(opened)
     }
 
@@ -93,11 +99,14 @@ impl Sqlite {
 }
 
 fn migrations() -> Migrator {
-    let state = include_str!("sqlite/0001_state.sql").into_sql_str();
-    let frozen = include_str!("sqlite/0002_frozen.sql").into_sql_str();
+    let step = |version, name: &'static str, sql: &'static str| {
+        Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
+    };
     Migrator::with_migrations(vec![
-        Migration::new(1, "state".into(), MigrationType::Simple, state, false),
-        Migration::new(2, "frozen".into(), MigrationType::Simple, frozen, false),
+        step(1, "state", include_str!("sqlite/0001_state.sql")),
+        step(2, "frozen", include_str!("sqlite/0002_frozen.sql")),
+        step(3, "holds", include_str!("sqlite/0003_holds.sql")),
+        step(4, "tasks", include_str!("sqlite/0004_tasks.sql")),
     ])
 }
 

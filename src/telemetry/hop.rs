@@ -228,12 +228,15 @@ impl Outcome {
             | StopKind::SessionUnknown
             | StopKind::TaskUnknown
             | StopKind::Unidentified => Outcome::Denied,
+            StopKind::Expired => Outcome::Expired,
             StopKind::Held => Outcome::Held,
+            StopKind::Settled => Outcome::Executed,
             StopKind::Limited => Outcome::Limited,
             StopKind::Unavailable => Outcome::Unavailable,
             StopKind::UpstreamFailed => Outcome::Allowed,
             StopKind::Ambiguous
             | StopKind::HeaderMismatch
+            | StopKind::KeyReused
             | StopKind::Malformed
             | StopKind::MethodUnknown
             | StopKind::Oversize => Outcome::Malformed,

@@ -137,6 +137,7 @@ pub struct Metrics {
     overhead: Histogram,
     hold: Histograms<OutcomeLabel>,
     holds_pending: Gauge,
+    holds_escalated: Counter,
     audit_commit: Histogram,
     audit_bytes: Counter,
     dropped: Family<Reason, Counter>,
@@ -175,6 +176,7 @@ impl Metrics {
             overhead: Buckets(OVERHEAD_SECONDS).new_metric(),
             hold: Family::new_with_constructor(Buckets(HOLD_SECONDS)),
             holds_pending: Gauge::default(),
+            holds_escalated: Counter::default(),
             audit_commit: Buckets(COMMIT_SECONDS).new_metric(),
             audit_bytes: Counter::default(),
             dropped: Family::default(),
@@ -249,6 +251,11 @@ impl Metrics {
     }
 
     fn register_counts(&self, registry: &mut Registry) {
+        registry.register(
+            "holdpoint_holds_escalated",
+            "Holds that nobody had decided when half of their time was over",
+            self.holds_escalated.clone(),
+        );
         registry.register("holdpoint_calls", "Calls by class, decision and mode", self.calls.clone());
         let help = "What flow control found in calls, by what became of them";
         registry.register("holdpoint_flow_findings", help, self.flow_findings.clone());
@@ -369,6 +376,11 @@ impl Metrics {
     pub fn hold_ended(&self, outcome: Outcome, waited: Duration) {
         let labels = OutcomeLabel { outcome: outcome.as_str() };
         self.hold.get_or_create(&labels).observe(waited.as_secs_f64());
+    }
+
+    /// Nobody has decided a hold, and half of its time is over.
+    pub fn hold_escalated(&self) {
+        self.holds_escalated.inc();
     }
 
     /// So many holds wait for people.

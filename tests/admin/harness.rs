@@ -121,6 +121,7 @@ people: people.yaml
 upstreams:
   - {{name: mail, kind: mcp, url: \"http://{}/mcp\", catalog: mail.yaml{}}}
 policy: {{cedar: \"{}\"}}
+holds: {{wait: 0s}}
 store: {{sqlite: state/holdpoint.db}}
 audit: {{dir: audit}}
 keys: {{dir: keys}}

@@ -7,6 +7,7 @@
 
 mod around;
 mod check;
+mod endorsed;
 mod evidence;
 #[path = "../gateway/fake.rs"]
 #[expect(dead_code, reason = "the stories of the gateway use all of it")]
@@ -14,4 +15,5 @@ mod fake;
 mod frozen;
 mod kept;
 mod replies;
+mod tasks;
 mod world;

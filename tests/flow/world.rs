@@ -63,6 +63,10 @@ tools:
 const AGENTS: [&str; 3] = ["support", "other", "third"];
 const OWNER: &str = "{business: ana@example.org, technical: sre@example.org, risk: risk@example.org}";
 
+/// People, and what they are.
+const PEOPLE: [(&str, &str); 2] =
+    [("oda", "roles: [approver, oncall], teams: [care]"), ("aud", "roles: [auditor]")];
+
 /// What a tool replies, by its name; others reply with an empty list.
 type Script = Arc<Mutex<Vec<(String, Reply)>>>;
 
@@ -85,6 +89,8 @@ pub struct World {
     pub flow: String,
     /// More settings of the upstream `mail`.
     pub mail: String,
+    /// Whether there is a listener for people.
+    pub people: bool,
 }
 
 impl World {
@@ -107,17 +113,35 @@ impl World {
         for name in AGENTS {
             pki::issue_agent(&dir.join("pki"), &format!("agent/{name}")).unwrap();
             agents.push_str(&format!(
-                "- {{id: \"spiffe://example.org/agent/{name}\", owner: {OWNER}, autonomy: constrained, state: active, risk: 1}}\n"
+                "- {{id: \"spiffe://example.org/agent/{name}\", owner: {OWNER}, team: care, autonomy: constrained, state: active, risk: 1}}\n"
             ));
         }
+        for (name, _) in PEOPLE {
+            pki::issue_person(&dir.join("pki"), name).unwrap();
+        }
+        for name in ["planner", "rival"] {
+            pki::issue_orchestrator(&dir.join("pki"), name).unwrap();
+        }
+        let person = |(name, rest): &(&str, &str)| {
+            format!("- {{id: spiffe://people.example.org/{name}, email: {name}@example.org, {rest}}}\n")
+        };
+        let people: String = PEOPLE.iter().map(person).collect();
+        std::fs::write(dir.join("people.yaml"), people).unwrap();
         std::fs::write(dir.join("agents.yaml"), agents).unwrap();
         std::fs::write(dir.join("tools.yaml"), CATALOG).unwrap();
         std::fs::write(dir.join("http.yaml"), HTTP_CATALOG).unwrap();
         let script: Script = Arc::default();
         let told = Arc::clone(&script);
         let upstream = Fake::that(move |seen| answer(seen, &told)).await;
-        let world =
-            World { dir, upstream, running: None, script, flow: flow.to_owned(), mail: String::new() };
+        let world = World {
+            dir,
+            upstream,
+            running: None,
+            script,
+            flow: flow.to_owned(),
+            mail: String::new(),
+            people: false,
+        };
         world.says("read_inbox", &json!([{"id": "m-1", "from": "mallory@outside.test", "to": ["ana@example.org"], "body": INJECTED}]));
         world.says("read_drive", &json!([{"id": "file-77120", "text": FIGURES}, {"id": "file-77121", "text": "Minutes of the board: the merger with Nordwind stays confidential until the spring."}]));
         world.says("read_vault", &json!({"api_key": KEY}));
@@ -138,14 +162,25 @@ impl World {
         let address = self.upstream.address();
         let policies = Path::new(env!("CARGO_MANIFEST_DIR")).join("policies");
         let World { flow, mail, .. } = self;
+        let (people, admin) = match self.people {
+            true => ("people: people.yaml", "  - {name: admin, kind: admin, address: \"127.0.0.1:0\"}"),
+            false => ("", ""),
+        };
         let text = format!(
             "organization: {{name: example, internal: [\"*@example.org\"]}}
 trust:
   identity: {{cert: pki/gateway.pem, key: pki/gateway-key.pem}}
-  domains: {{example.org: {{bundle: pki/example.org.pem, roles: [agents]}}}}
+  domains:
+    example.org: {{bundle: pki/example.org.pem, roles: [agents]}}
+    people.example.org: {{bundle: pki/people.pem, roles: [people]}}
+    jobs.example.org: {{bundle: pki/jobs.pem, roles: [orchestrators]}}
 listeners:
   - {{name: agents, kind: agents, address: \"127.0.0.1:0\"}}
+  - {{name: tasks, kind: tasks, address: \"127.0.0.1:0\"}}
+{admin}
 agents: agents.yaml
+{people}
+holds: {{wait: 0s}}
 upstreams:
   - {{name: mail, kind: mcp, url: \"http://{address}/mail\", catalog: tools.yaml, boundary: inside, list_every: never{mail}}}
   - {{name: drive, kind: mcp, url: \"http://{address}/drive\", catalog: tools.yaml, boundary: inside, list_every: never}}
@@ -180,6 +215,23 @@ keys: {{dir: keys}}
     pub fn agent(&self, name: &str) -> Agent {
         let address = self.running.as_ref().unwrap().address(ListenerKind::Agents).unwrap();
         self.agent_at(address, name)
+    }
+
+    /// Somebody with a certificate, at a listener.
+    pub fn at(&self, kind: ListenerKind, name: &str) -> Agent {
+        self.agent_at(self.running.as_ref().unwrap().address(kind).unwrap(), name)
+    }
+
+    /// Opens a task, and gives the answer.
+    pub async fn opens(&self, orchestrator: &str, task: Value) -> Answer {
+        self.at(ListenerKind::Tasks, orchestrator).http("POST", "/v1/tasks", Some(task)).await.unwrap()
+    }
+
+    /// The token of a task that is opened.
+    pub async fn token(&self, task: Value) -> String {
+        let opened = self.opens("planner", task).await;
+        assert_eq!(opened.status, 200, "{opened:?}");
+        opened.json()["token"].as_str().unwrap().to_owned()
     }
 
     pub fn agent_at(&self, address: std::net::SocketAddr, name: &str) -> Agent {

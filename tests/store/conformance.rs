@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use holdpoint::store::sqlite::{Index, Sqlite};
 use holdpoint::store::{
-    Changed, DEFINITION_BYTES_MAX, Definition, Filter, Labelled, Page, REASON_BYTES_MAX, Records,
-    SIGHTS_BYTES_MAX, Seen, Shadowed, Sighted, Snapshot, StoreError, Subject,
+    Changed, DEFINITION_BYTES_MAX, Definition, Filter, Labelled, Page, Records, SIGHTS_BYTES_MAX, Seen,
+    Shadowed, Sighted, Snapshot, StoreError, Subject,
 };
 
 use super::*;
+use crate::holds::*;
 
 /// Runs each story on every database.
 macro_rules! on_every_database {
@@ -42,6 +43,19 @@ on_every_database! {
         a_definition_is_new_once_and_accepted_once,
         definitions_are_noted_all_or_none_and_one_upstream_cannot_fill_the_disk,
         a_snapshot_of_labels_replaces_the_one_before,
+        the_same_call_joins_its_hold_and_another_opens_one,
+        approved_once_released_once_and_told_afterwards,
+        one_denial_ends_a_hold_and_nobody_votes_twice,
+        a_vote_for_another_call_does_not_count,
+        what_runs_out_of_time_expires_and_is_never_released,
+        a_hold_is_escalated_once_before_it_expires,
+        an_agent_takes_back_its_own_call_and_no_other,
+        one_agent_cannot_hold_more_than_its_part,
+        the_same_idempotency_key_with_another_call_is_refused,
+        a_lapsed_execution_is_found_and_settled_once,
+        every_change_has_a_row_for_the_audit_and_an_event,
+        the_bytes_of_a_held_call_are_erased_at_its_end,
+        endorsements_and_lifts_are_kept_and_taken_back_once,
     ],
     indexes: [
         records_are_found_by_each_of_their_marks_the_newest_first,

@@ -5,6 +5,7 @@
 
 mod conformance;
 mod crash;
+mod holds;
 mod index;
 mod sqlite;
 
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use holdpoint::call::{AgentId, RecordId};
-use holdpoint::store::{Order, Place, Row, Store, Who};
+use holdpoint::store::{Order, Place, REASON_BYTES_MAX, Row, Store, Who};
 
 /// A directory that goes with the test.
 struct Dir(PathBuf);

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::{Case, agent, arcs, resource};
 use crate::call::{AgentId, Class, Consequence, Person, PersonAction};
-use crate::decide::cedar::{Decision, Object, PersonInput, Policy};
+use crate::decide::cedar::{Decision, HeldCall, Object, PersonInput, Policy};
 use crate::decide::wire;
 
 /// A person. Whoever the case does not describe has no role and no team.
@@ -17,6 +17,10 @@ pub(super) struct RawPerson {
     email: String,
     roles: Vec<String>,
     teams: Vec<String>,
+    /// The capacities in which the person owns the agent; by default as its business owner, when the address is hers.
+    owns_as: Option<Vec<String>>,
+    /// Whether the held call is made on behalf of this person.
+    on_behalf: bool,
 }
 
 /// Asks what a case asks, adding what cannot be understood of it.
@@ -36,8 +40,19 @@ pub(super) fn ask(policy: &Policy, case: &Case, raw: &RawPerson, problems: &mut 
     });
     let agent = agent(&case.agent, problems);
     let upstream = resource(&case.resource, Class::Read, Consequence::NONE, problems);
-    let owns =
+    let business =
         case.on.is_none() && !agent.owner.is_empty() && agent.owner.eq_ignore_ascii_case(&person.email);
+    let said = |capacity: &&str| match &raw.owns_as {
+        Some(owns) => owns.iter().any(|own| own == capacity),
+        None => *capacity == "business" && business,
+    };
+    let owns: Vec<&'static str> = ["business", "technical", "risk"].into_iter().filter(said).collect();
+    let approvers = case.approvers.clone().unwrap_or_default();
+    let hold = (action == PersonAction::Approve).then(|| HeldCall {
+        consequence: case.call.consequence.unwrap_or(Consequence::UNLISTED.level()),
+        approvers: &approvers,
+        on_behalf: raw.on_behalf,
+    });
     let object = match case.on.as_deref() {
         None => Object::Agent(&agent),
         Some("gateway") => Object::Gateway,
@@ -53,5 +68,5 @@ pub(super) fn ask(policy: &Policy, case: &Case, raw: &RawPerson, problems: &mut 
         problems.push(format!("call.now: {noon:?} is no time"));
         std::time::SystemTime::UNIX_EPOCH
     });
-    policy.permits(&PersonInput { person: &person, action, object, owns, now })
+    policy.permits(&PersonInput { person: &person, action, object, owns: &owns, hold, now })
 }

@@ -81,7 +81,7 @@ fn steady(input: &PolicyInput) -> impl Hash + PartialEq {
     (
         (input.class, input.consequence, &input.effects, input.destinations_internal),
         (&input.labels, &input.findings, input.profile, &input.tiers),
-        input.task.as_ref().map(|task| (&task.id, &task.purpose)),
+        input.task.as_ref().map(|task| (&task.id, &task.purpose, &task.systems)),
         &input.on_behalf_of,
         (input.auth.method, input.auth.bound),
     )

@@ -30,6 +30,17 @@ pub enum Object<'a> {
     Upstream(&'a ResourceProfile),
 }
 
+/// What policy may know of a held call when it is asked who decides it.
+#[derive(Clone, Copy, Debug)]
+pub struct HeldCall<'a> {
+    /// Its consequence, 0 to 4.
+    pub consequence: u8,
+    /// The roles that it asks for.
+    pub approvers: &'a [String],
+    /// Whether it is made on behalf of the person.
+    pub on_behalf: bool,
+}
+
 /// One question about a person.
 #[derive(Clone, Copy, Debug)]
 pub struct PersonInput<'a> {
@@ -39,8 +50,10 @@ pub struct PersonInput<'a> {
     pub action: PersonAction,
     /// To what.
     pub object: Object<'a>,
-    /// Whether the person is an owner of the object.
-    pub owns: bool,
+    /// In which capacities the person owns the object: `business`, `technical`, `risk`.
+    pub owns: &'a [&'static str],
+    /// The held call that it is about, if it is about one.
+    pub hold: Option<HeldCall<'a>>,
     /// When.
     pub now: SystemTime,
 }
@@ -98,12 +111,24 @@ impl Policy {
         let resource = self.object(input.object, &mut all)?;
         let entities = Entities::from_entities(all, Some(schema)).map_err(|error| error.to_string())?;
         let now = view::utc(input.now)?;
+        let capacities = input.owns.iter().map(|capacity| text(capacity)).collect::<Vec<_>>();
+        let hold = input.hold.map(|hold| {
+            let fields = [
+                ("consequence", Value::new_long(i64::from(hold.consequence))),
+                ("approvers", Value::new_set(hold.approvers.iter().map(|role| text(role)))),
+                ("on_behalf", Value::new_bool(hold.on_behalf)),
+            ];
+            Value::new_record(fields.map(named)).map_err(|error| error.to_string())
+        });
+        let hold = hold.transpose()?.map(|hold| ("hold", hold));
         let context = [
-            ("owns", Value::new_bool(input.owns)),
+            ("owns", Value::new_bool(!input.owns.is_empty())),
+            ("owns_as", Value::new_set(capacities)),
             ("now", Value::new_datetime(view::datetime(now))),
             ("hour_utc", Value::new_long(i64::from(now.hour()))),
         ];
-        let context = Context::from_pairs(context.map(named)).map_err(|error| error.to_string())?;
+        let context = context.into_iter().chain(hold).map(named);
+        let context = Context::from_pairs(context).map_err(|error| error.to_string())?;
         let action = uid("Action", input.action.as_str())?;
         let request = Request::new(principal, action, resource, context, Some(schema))
             .map_err(|error| error.to_string())?;

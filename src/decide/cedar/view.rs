@@ -344,7 +344,9 @@ pub(super) fn context(input: &PolicyInput, approval: Option<&Approval>) -> Resul
     pairs.push(("consequence", Value::new_long(i64::from(input.consequence.level()))));
     pairs.push(("effects", Value::new_set(effects)));
     if let Some(task) = &input.task {
-        pairs.push(("task", record([("id", text(&task.id)), ("purpose", text(&task.purpose))])?));
+        let fields =
+            [("id", text(&task.id)), ("purpose", text(&task.purpose)), ("systems", set(&task.systems))];
+        pairs.push(("task", record(fields)?));
     }
     let calls = i64::try_from(input.calls).unwrap_or(i64::MAX);
     let run = record([

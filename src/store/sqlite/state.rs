@@ -178,7 +178,7 @@ impl Store for Sqlite {
 impl Sqlite {
     /// Runs statements as one transaction. It takes the writer's lock at its begin, so that it never finds out halfway
     /// that another writer was faster.
-    async fn write<T>(
+    pub(super) async fn write<T>(
         &self,
         statements: impl AsyncFnOnce(&mut SqliteConnection) -> Within<T>,
     ) -> Result<T, StoreError> {
@@ -196,7 +196,7 @@ impl Sqlite {
 }
 
 /// Why a transaction was undone.
-enum Halt {
+pub(super) enum Halt {
     Failed(sqlx::Error),
     Refused(StoreError),
 }
@@ -208,18 +208,18 @@ impl From<sqlx::Error> for Halt {
 }
 
 /// What a transaction gives.
-type Within<T> = Result<T, Halt>;
+pub(super) type Within<T> = Result<T, Halt>;
 /// What a row gives.
-type Read<T> = Result<T, sqlx::Error>;
+pub(super) type Read<T> = Result<T, sqlx::Error>;
 
-fn bounded(what: &'static str, text: &str, bytes_max: usize) -> Result<(), StoreError> {
+pub(super) fn bounded(what: &'static str, text: &str, bytes_max: usize) -> Result<(), StoreError> {
     if text.len() > bytes_max {
         return Err(StoreError::TooLarge { what, bytes_max });
     }
     Ok(())
 }
 
-fn changed(rows: u64) -> Changed {
+pub(super) fn changed(rows: u64) -> Changed {
     if rows == 0 { Changed::Not } else { Changed::Now }
 }
 

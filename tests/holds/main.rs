@@ -1,0 +1,16 @@
+//! Held calls through the front door: agents call, people decide on the admin listener, and the upstream's own log is the
+//! judge of what ran.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test stops at the first surprise"
+)]
+
+mod deciding;
+mod digest;
+mod failures;
+mod harness;
+mod waiting;

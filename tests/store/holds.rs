@@ -1,0 +1,329 @@
+//! Held calls: every database must keep them so that each runs at most once, and only when people said so.
+
+use std::sync::Arc;
+
+use holdpoint::call::{Class, Confidentiality};
+use holdpoint::store::holds::{
+    About, End, Endorsement, HoldState, Lease, Lift, NewHold, Opened, Says, Terms, Vote, Voted, Wanted,
+};
+use holdpoint::store::{Changed, StoreError};
+
+use super::*;
+
+const LONG: Duration = Duration::from_secs(3600);
+
+fn new_hold(name: &str, digest: u8) -> NewHold {
+    NewHold {
+        id: RecordId::new(),
+        digest: [digest; 32],
+        idempotency: None,
+        about: About {
+            agent: agent(name),
+            owner: "ana@example.org".to_owned(),
+            team: "care".to_owned(),
+            task: String::new(),
+            on_behalf_of: String::new(),
+            upstream: "mail".to_owned(),
+            tool: "delete_customer".to_owned(),
+            class: Class::Write,
+            consequence: 3,
+            rule: "high-consequence".to_owned(),
+            reason: "held by hold-high-consequence".to_owned(),
+            run: "run".to_owned(),
+            revision: "r1".to_owned(),
+            idempotent: false,
+        },
+        terms: Terms { quorum: 1, approvers: vec!["oncall".to_owned()] },
+        ttl: LONG,
+        bytes: b"sealed".to_vec(),
+        pending_max: 20,
+    }
+}
+
+fn vote(by: &str, says: Says, digest: u8) -> Vote {
+    Vote {
+        by: format!("spiffe://people.example.org/{by}"),
+        email: format!("{by}@example.org"),
+        roles: vec!["oncall".to_owned()],
+        says,
+        reason: "seen".to_owned(),
+        digest: [digest; 32],
+        evidence: "mtls 01".to_owned(),
+        at: SystemTime::UNIX_EPOCH,
+    }
+}
+
+fn lease(record: RecordId) -> Lease {
+    Lease { by: "this".to_owned(), time: LONG, record }
+}
+
+async fn opened(store: &dyn Store, new: NewHold) -> RecordId {
+    match store.open_hold(new).await.unwrap() {
+        Opened::New(hold) => hold.id,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn state(store: &dyn Store, id: RecordId) -> HoldState {
+    store.hold(id).await.unwrap().unwrap().state
+}
+
+async fn approved(store: &dyn Store, name: &str, digest: u8) -> RecordId {
+    let id = opened(store, new_hold(name, digest)).await;
+    store.vote(id, vote("olga", Says::Approve, digest)).await.unwrap();
+    id
+}
+
+fn end(state: HoldState, record: RecordId) -> End {
+    End { state, record, detail: "so it ended".to_owned() }
+}
+
+pub async fn the_same_call_joins_its_hold_and_another_opens_one(store: Arc<dyn Store>) {
+    let id = opened(&*store, new_hold("a", 1)).await;
+    let tasks: Vec<_> = (0..32)
+        .map(|_| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move { store.open_hold(new_hold("a", 1)).await.unwrap() })
+        })
+        .collect();
+    for task in tasks {
+        let Opened::Joined(hold) = task.await.unwrap() else { panic!("it made a second hold") };
+        assert_eq!(hold.id, id);
+    }
+    assert_ne!(opened(&*store, new_hold("a", 2)).await, id, "another call");
+    assert_ne!(opened(&*store, new_hold("b", 1)).await, id, "another agent");
+    assert_eq!(store.holds(Wanted::default()).await.unwrap().len(), 3);
+    assert_eq!(store.pending().await.unwrap(), 3);
+    let of_b = Wanted { agent: Some(agent("b")), states: vec![HoldState::Pending] };
+    assert_eq!(store.holds(of_b).await.unwrap().len(), 1);
+}
+
+pub async fn approved_once_released_once_and_told_afterwards(store: Arc<dyn Store>) {
+    let id = opened(&*store, new_hold("a", 1)).await;
+    let record = RecordId::new();
+    assert_eq!(store.release(id, [1; 32], lease(record)).await.unwrap(), None, "nobody approved it");
+    let Voted::Counted(hold) = store.vote(id, vote("olga", Says::Approve, 1)).await.unwrap() else {
+        panic!("the vote counts")
+    };
+    assert_eq!((hold.state, hold.votes.len()), (HoldState::Approved, 1));
+    assert!(hold.votes[0].at >= hold.opened, "the vote has the store's time");
+    assert_eq!(store.release(id, [2; 32], lease(record)).await.unwrap(), None, "another call");
+    let tasks: Vec<_> = (0..32)
+        .map(|_| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move { store.release(id, [1; 32], lease(RecordId::new())).await.unwrap() })
+        })
+        .collect();
+    let mut won = Vec::new();
+    for task in tasks {
+        won.extend(task.await.unwrap());
+    }
+    let [hold] = &won[..] else { panic!("released {} times", won.len()) };
+    let record = hold.record.unwrap();
+    assert_eq!(store.settle(id, end(HoldState::Executed, RecordId::new())).await.unwrap(), None);
+    store.settle(id, end(HoldState::Executed, record)).await.unwrap().unwrap();
+    assert_eq!(store.settle(id, end(HoldState::Failed, record)).await.unwrap(), None, "it has ended");
+    let Opened::Joined(hold) = store.open_hold(new_hold("a", 1)).await.unwrap() else { panic!("a second") };
+    assert_eq!((hold.state, hold.record), (HoldState::Executed, Some(record)));
+    assert_eq!(store.release(id, [1; 32], lease(record)).await.unwrap(), None, "it ran already");
+}
+
+pub async fn one_denial_ends_a_hold_and_nobody_votes_twice(store: Arc<dyn Store>) {
+    let mut two = new_hold("a", 1);
+    two.terms.quorum = 2;
+    let id = opened(&*store, two).await;
+    assert!(matches!(store.vote(id, vote("olga", Says::Approve, 1)).await.unwrap(), Voted::Counted(_)));
+    assert!(matches!(store.vote(id, vote("olga", Says::Approve, 1)).await.unwrap(), Voted::Again(_)));
+    assert_eq!(state(&*store, id).await, HoldState::Pending);
+    let mut other = vote("pia", Says::Deny, 1);
+    other.roles.clear();
+    store.vote(id, other).await.unwrap();
+    assert_eq!(state(&*store, id).await, HoldState::Denied);
+    assert!(matches!(store.vote(id, vote("oda", Says::Approve, 1)).await.unwrap(), Voted::Over(_)));
+    assert_eq!(store.release(id, [1; 32], lease(RecordId::new())).await.unwrap(), None);
+
+    // The roles that are asked for must be among those who approve.
+    let id = opened(&*store, new_hold("a", 2)).await;
+    let mut ownerly = vote("ana", Says::Approve, 2);
+    ownerly.roles = vec!["approver".to_owned()];
+    store.vote(id, ownerly).await.unwrap();
+    assert_eq!(state(&*store, id).await, HoldState::Pending);
+    store.vote(id, vote("olga", Says::Approve, 2)).await.unwrap();
+    assert_eq!(state(&*store, id).await, HoldState::Approved);
+}
+
+pub async fn a_vote_for_another_call_does_not_count(store: Arc<dyn Store>) {
+    let id = opened(&*store, new_hold("a", 1)).await;
+    assert!(matches!(store.vote(id, vote("olga", Says::Approve, 2)).await.unwrap(), Voted::Digest(_)));
+    assert!(matches!(store.vote(id, vote("olga", Says::Deny, 2)).await.unwrap(), Voted::Digest(_)));
+    assert_eq!(state(&*store, id).await, HoldState::Pending);
+    let unknown = store.vote(RecordId::new(), vote("olga", Says::Approve, 1)).await.unwrap();
+    assert_eq!(unknown, Voted::Unknown);
+    let long = Vote { reason: "x".repeat(REASON_BYTES_MAX + 1), ..vote("olga", Says::Approve, 1) };
+    assert!(matches!(store.vote(id, long).await, Err(StoreError::TooLarge { .. })));
+}
+
+pub async fn what_runs_out_of_time_expires_and_is_never_released(store: Arc<dyn Store>) {
+    let soon = |digest| NewHold { ttl: Duration::from_millis(300), ..new_hold("a", digest) };
+    let (pending, granted) = (opened(&*store, soon(1)).await, opened(&*store, soon(2)).await);
+    store.vote(granted, vote("olga", Says::Approve, 2)).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    // Whether or not anybody has swept: the time is over.
+    assert!(matches!(store.vote(pending, vote("olga", Says::Approve, 1)).await.unwrap(), Voted::Over(_)));
+    assert_eq!(store.release(granted, [2; 32], lease(RecordId::new())).await.unwrap(), None);
+    let swept = store.expire().await.unwrap();
+    assert_eq!(swept.expired.len(), 2);
+    assert!(swept.expired.iter().all(|hold| hold.state == HoldState::Expired));
+    assert_eq!(swept.next, None);
+    assert_eq!(store.expire().await.unwrap().expired, [], "once");
+    assert_ne!(opened(&*store, new_hold("a", 1)).await, pending, "a repeat is a new hold");
+}
+
+pub async fn a_hold_is_escalated_once_before_it_expires(store: Arc<dyn Store>) {
+    let id = opened(&*store, NewHold { ttl: Duration::from_millis(600), ..new_hold("a", 1) }).await;
+    let first = store.expire().await.unwrap();
+    assert!(first.next.is_some_and(|next| next <= Duration::from_millis(300)), "{first:?}");
+    tokio::time::sleep(Duration::from_millis(320)).await;
+    let swept = store.expire().await.unwrap();
+    let late: Vec<_> = swept.escalated.iter().chain(&swept.expired).map(|hold| hold.id).collect();
+    assert!(late.contains(&id), "{swept:?}");
+    assert_eq!(store.expire().await.unwrap().escalated, [], "once");
+}
+
+pub async fn an_agent_takes_back_its_own_call_and_no_other(store: Arc<dyn Store>) {
+    let id = approved(&*store, "a", 1).await;
+    assert_eq!(store.withdraw(id, agent("b")).await.unwrap(), None);
+    let hold = store.withdraw(id, agent("a")).await.unwrap().unwrap();
+    assert_eq!(hold.state, HoldState::Withdrawn);
+    assert_eq!(store.withdraw(id, agent("a")).await.unwrap(), None);
+    assert_eq!(store.release(id, [1; 32], lease(RecordId::new())).await.unwrap(), None);
+    assert_ne!(opened(&*store, new_hold("a", 1)).await, id);
+}
+
+pub async fn one_agent_cannot_hold_more_than_its_part(store: Arc<dyn Store>) {
+    for digest in 0..3 {
+        opened(&*store, NewHold { pending_max: 3, ..new_hold("a", digest) }).await;
+    }
+    let over = store.open_hold(NewHold { pending_max: 3, ..new_hold("a", 9) }).await.unwrap();
+    assert_eq!(over, Opened::TooMany);
+    let same = store.open_hold(NewHold { pending_max: 3, ..new_hold("a", 1) }).await.unwrap();
+    assert!(matches!(same, Opened::Joined(_)), "what waits already is joined");
+    opened(&*store, NewHold { pending_max: 3, ..new_hold("b", 9) }).await;
+}
+
+pub async fn the_same_idempotency_key_with_another_call_is_refused(store: Arc<dyn Store>) {
+    let keyed = |name: &str, digest| NewHold { idempotency: Some([7; 32]), ..new_hold(name, digest) };
+    let id = opened(&*store, keyed("a", 1)).await;
+    assert_eq!(store.open_hold(keyed("a", 2)).await.unwrap(), Opened::KeyReused);
+    assert!(matches!(store.open_hold(keyed("a", 1)).await.unwrap(), Opened::Joined(hold) if hold.id == id));
+    opened(&*store, keyed("b", 2)).await;
+}
+
+pub async fn a_lapsed_execution_is_found_and_settled_once(store: Arc<dyn Store>) {
+    let (id, record) = (approved(&*store, "a", 1).await, RecordId::new());
+    let short = Lease { time: Duration::from_millis(50), ..lease(record) };
+    store.release(id, [1; 32], short).await.unwrap().unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    store.renew("another".to_owned(), LONG).await.unwrap();
+    assert_eq!(store.lapsed().await.unwrap().len(), 1);
+    store.renew("this".to_owned(), LONG).await.unwrap();
+    assert_eq!(store.lapsed().await.unwrap(), [], "its gateway goes on");
+    store.renew("this".to_owned(), Duration::ZERO).await.unwrap();
+    let Opened::Joined(hold) = store.open_hold(new_hold("a", 1)).await.unwrap() else {
+        panic!("beside itself")
+    };
+    assert_eq!(hold.state, HoldState::Releasing);
+    store.settle(id, end(HoldState::Indeterminate, record)).await.unwrap().unwrap();
+    assert_eq!(store.settle(id, end(HoldState::Executed, record)).await.unwrap(), None);
+    assert_eq!(store.lapsed().await.unwrap(), []);
+
+    // Doing it twice is doing it once: it may be released again, with the same approval.
+    let id = approved(&*store, "a", 2).await;
+    store.release(id, [2; 32], lease(record)).await.unwrap().unwrap();
+    store.settle(id, end(HoldState::Approved, record)).await.unwrap().unwrap();
+    assert!(store.held_bytes(id).await.unwrap().is_some());
+    store.release(id, [2; 32], lease(RecordId::new())).await.unwrap().unwrap();
+}
+
+pub async fn every_change_has_a_row_for_the_audit_and_an_event(store: Arc<dyn Store>) {
+    let (id, record) = (approved(&*store, "a", 1).await, RecordId::new());
+    store.release(id, [1; 32], lease(record)).await.unwrap().unwrap();
+    store.settle(id, end(HoldState::Executed, record)).await.unwrap().unwrap();
+    let rows = store.audit_rows().await.unwrap();
+    let kinds: Vec<_> = rows.iter().map(|row| &*row.kind).collect();
+    assert_eq!(kinds, ["held", "vote", "released", "held"]);
+    assert_eq!(rows[0].id, id, "the first record of a hold has its id");
+    let ids: std::collections::BTreeSet<_> = rows.iter().map(|row| row.id.to_string()).collect();
+    assert_eq!(ids.len(), 4);
+    let text = String::from_utf8(rows[1].members.clone()).unwrap();
+    let members: serde_json::Value = serde_json::from_str(&format!("{{{text}}}")).unwrap();
+    assert_eq!((&members["vote"], &members["state"]), (&"approve".into(), &"approved".into()));
+    assert_eq!(members["seen"], members["digest"]);
+    store.audited(rows[1].place).await.unwrap();
+    assert_eq!(store.audit_rows().await.unwrap(), rows[2..]);
+
+    let events = store.outbox(10).await.unwrap();
+    let kinds: Vec<_> = events.iter().map(|event| &*event.kind).collect();
+    assert_eq!(kinds, ["hold.opened", "hold.voted", "hold.released", "hold.ended"]);
+    store.told(events[0].place).await.unwrap();
+    store.untold(events[1].place, Some(LONG)).await.unwrap();
+    store.untold(events[2].place, None).await.unwrap();
+    assert_eq!(store.outbox(10).await.unwrap(), events[3..]);
+    assert_eq!(store.outbox(0).await.unwrap(), []);
+}
+
+pub async fn the_bytes_of_a_held_call_are_erased_at_its_end(store: Arc<dyn Store>) {
+    let (id, record) = (approved(&*store, "a", 1).await, RecordId::new());
+    assert_eq!(store.held_bytes(id).await.unwrap().as_deref(), Some(&b"sealed"[..]));
+    store.release(id, [1; 32], lease(record)).await.unwrap().unwrap();
+    assert!(store.held_bytes(id).await.unwrap().is_some());
+    store.settle(id, end(HoldState::Executed, record)).await.unwrap().unwrap();
+    assert_eq!(store.held_bytes(id).await.unwrap(), None);
+    let id = opened(&*store, new_hold("a", 2)).await;
+    store.vote(id, vote("olga", Says::Deny, 2)).await.unwrap();
+    assert_eq!(store.held_bytes(id).await.unwrap(), None);
+    let id = opened(&*store, new_hold("a", 3)).await;
+    store.withdraw(id, agent("a")).await.unwrap().unwrap();
+    assert_eq!(store.held_bytes(id).await.unwrap(), None);
+}
+
+pub async fn endorsements_and_lifts_are_kept_and_taken_back_once(store: Arc<dyn Store>) {
+    let endorsement = Endorsement {
+        id: RecordId::new(),
+        agent: agent("a"),
+        upstream: "mail".to_owned(),
+        tool: "send_email".to_owned(),
+        sink: "message".to_owned(),
+        destination: "bob@partner.example".to_owned(),
+        confidentiality: Confidentiality::Internal,
+        rule: "flow".to_owned(),
+        consequence_max: 2,
+        hold: Some(RecordId::new()),
+        by: "ana".to_owned(),
+        reason: "a partner".to_owned(),
+        at: second(1),
+        until: second(2),
+        revoked: None,
+    };
+    store.endorse(endorsement.clone()).await.unwrap();
+    assert_eq!(store.endorsements().await.unwrap(), [endorsement.clone()]);
+    let revoke = || store.revoke_endorsement(endorsement.id, "olga".to_owned(), "no partner".to_owned());
+    assert_eq!(revoke().await.unwrap(), Changed::Now);
+    assert_eq!(revoke().await.unwrap(), Changed::Not);
+    assert_eq!(store.endorsements().await.unwrap()[0].revoked.as_ref().unwrap().by, "olga");
+
+    let lift = Lift {
+        id: RecordId::new(),
+        agents: vec![agent("a"), agent("b")],
+        roles: vec!["oncall".to_owned()],
+        by: "ana".to_owned(),
+        reason: "everything burns".to_owned(),
+        at: second(1),
+        until: second(2),
+        closed: None,
+    };
+    store.open_lift(lift.clone()).await.unwrap();
+    assert_eq!(store.lifts().await.unwrap(), [lift.clone()]);
+    let close = || store.close_lift(lift.id, "olga".to_owned(), "it is out".to_owned());
+    assert_eq!((close().await.unwrap(), close().await.unwrap()), (Changed::Now, Changed::Not));
+}
