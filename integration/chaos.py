@@ -182,6 +182,7 @@ class Chaos:
 
     def agent(self, n: int) -> None:
         """One call, repeated as the gateway asks, until it is told an end."""
+        seen: set[str] = set()
         while not self.over.is_set():
             try:
                 status, body = self.gateway.ask(
@@ -201,7 +202,9 @@ class Chaos:
             if status in {403, 409}:
                 self.told[n] = kind
                 return
-            if len(self.of.get(n, ())) > 1:
+            if hold:
+                seen.add(hold)
+            if len(seen) > 1:
                 # The hold of before has expired, and this one would need another decision.
                 self.told[n] = "expired"
                 return
@@ -224,6 +227,12 @@ class Chaos:
         name = hold["id"]
         if name in left:
             return
+        _, shown = self.gateway.ask(self.gateway.admin, "olga", "GET", f"/v1/holds/{name}")
+        if not shown.get("text"):
+            return
+        number = json.loads(shown["text"])["body"]["json"]["n"]
+        with self.lock:
+            self.of.setdefault(number, set()).add(name)
         roll = random.Random(f"{SEED}{name}").random()
         if roll > 0.97:
             left.add(name)

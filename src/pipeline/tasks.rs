@@ -20,6 +20,7 @@ use crate::decode::mcp::{McpAction, OWN_TASK_PREFIX, TaskVerb};
 use crate::decode::told::Members;
 use crate::decode::{self, Call, Decoded, Inbound};
 use crate::hold::digest::{self, Subject};
+use crate::hold::ladder::POLL_EVERY;
 use crate::observe::Body;
 use crate::record::Record;
 use crate::store::holds::{Hold, HoldState};
@@ -123,6 +124,7 @@ pub(super) async fn status(gw: &Gateway, hold: &Hold) -> TaskStatus {
         stop,
         opened: hold.opened,
         changed: hold.changed,
+        poll: POLL_EVERY,
         left: hold.expires.duration_since(now).unwrap_or_default(),
     }
 }

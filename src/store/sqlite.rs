@@ -3,6 +3,7 @@
 mod grants;
 mod holds;
 mod index;
+mod rows;
 mod state;
 
 pub use index::Index;
