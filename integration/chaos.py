@@ -68,6 +68,8 @@ class Upstream:
                 pass
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        # A gateway that is killed breaks its connections off.
+        self.server.handle_error = lambda *_: None
         self.server.daemon_threads = True
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 

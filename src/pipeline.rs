@@ -94,8 +94,13 @@ pub async fn serve(gw: &Arc<Gateway>, conn: &Arc<Conn>, request: Request<Inbound
     let generation = gw.in_force.load_full();
     match run(gw, &generation, conn, &gone, request, &mut record).await {
         Ok(Passed::Reply(reply, slot, judging)) => replied(record, reply, slot, judging, &gone).await,
-        Ok(Passed::Held(waiting)) => held::serve(gw, &generation, conn, gone, record, *waiting).await,
-        Ok(Passed::Task(question)) => tasks::serve(gw, &generation, conn, gone, record, *question).await,
+        Ok(Passed::Held(waiting)) => {
+            // Boxed: what few calls need must not make the state of every call larger.
+            Box::pin(held::serve(gw, &generation, conn, gone, record, *waiting)).await
+        }
+        Ok(Passed::Task(question)) => {
+            Box::pin(tasks::serve(gw, &generation, conn, gone, record, *question)).await
+        }
         Ok(Passed::Status(id)) => held::status(gw, conn, record, id).await,
         Ok(Passed::Batch(messages)) => {
             record.split();

@@ -131,7 +131,7 @@ pub(super) async fn serve(
     let manned = gw.gate.is_manned();
     let most = if manned { generation.holds.wait_max } else { Duration::ZERO };
     if case.moves_within(most.min(ladder::PRELUDE)).await {
-        return case.finish().await;
+        return Box::pin(case.finish()).await;
     }
     let deadline = begun + most.min(ladder::time(&rung));
     match rung {
@@ -142,7 +142,8 @@ pub(super) async fn serve(
             let head = answer::events_of(case.id());
             let coming = tokio::spawn(Box::pin(async move {
                 case.moves_until(deadline).await;
-                case.finish().await
+                // Boxed when it is needed: ten thousand that wait must not have room for what comes then.
+                Box::pin(case.finish()).await
             }));
             head.map(|()| Body::Later(Box::new(Later::new(coming, ladder::BEAT_EVERY, progress, otherwise))))
         }
@@ -151,20 +152,20 @@ pub(super) async fn serve(
         }
         Rung::Legs(leg) if !most.is_zero() => {
             if case.moves_until(deadline).await {
-                return case.finish().await;
+                return Box::pin(case.finish()).await;
             }
             case.next_leg(gw, leg).await
         }
         Rung::RespondAsync => {
             let stop = hold::pending(&case.hold);
-            let Some(record) = case.record.take() else { return case.finish().await };
+            let Some(record) = case.record.take() else { return Box::pin(case.finish()).await };
             let response = answer::later(&stop, &format!("{STATUS_PATH}{}", case.hold.id), record.id());
             record.stopped(&stop, response.status().as_u16()).await;
             own(response)
         }
         _ => {
             case.moves_until(deadline).await;
-            case.finish().await
+            Box::pin(case.finish()).await
         }
     }
 }
@@ -181,6 +182,8 @@ pub(super) struct Case {
     pub(super) hold: Hold,
     waiter: Waiter,
     subject: Subject,
+    /// How long it waits for another request that executes the call.
+    patience: Duration,
 }
 
 type Refused = Box<(Record, Box<Stop>)>;
@@ -212,7 +215,8 @@ impl Case {
                 record.held(hold.id);
                 let (gw, conn) = (Arc::clone(gw), Arc::clone(conn));
                 let call = Some(held.take());
-                Ok(Case { gw, conn, gone, record: Some(record), call, hold, waiter, subject })
+                let patience = generation.holds.wait_max.min(JOIN_TIME_MAX);
+                Ok(Case { gw, conn, gone, record: Some(record), call, hold, waiter, subject, patience })
             }
             Err(stop) => Err(Box::new((record, stop))),
         }
@@ -228,7 +232,8 @@ impl Case {
     ) -> Case {
         let waiter = gw.gate.waits_for(&hold);
         let (gw, conn) = (Arc::clone(gw), Arc::clone(conn));
-        Case { gw, conn, gone, record: Some(record), call: Some(call), hold, waiter, subject }
+        let (record, call, patience) = (Some(record), Some(call), JOIN_TIME_MAX);
+        Case { gw, conn, gone, record, call, hold, waiter, subject, patience }
     }
 
     fn id(&self) -> RecordId {
@@ -285,9 +290,11 @@ impl Case {
             if let Some(passed) = self.release().await? {
                 return Ok(passed);
             }
-            // Another request of this agent executes it: one execution for all that joined.
             self.look().await?;
-            self.moves_within(JOIN_TIME_MAX).await;
+        }
+        if self.hold.state == HoldState::Releasing {
+            // Another request of this agent executes it: one execution for all that joined.
+            self.moves_within(self.patience).await;
             self.look().await?;
         }
         Err(hold::told(&self.hold))
