@@ -88,7 +88,7 @@ pub struct Wish {
     pub ttl: Duration,
     /// What they approve.
     pub subject: Subject,
-    /// Its `Idempotency-Key`, if it has one.
+    /// Its upstream and its `Idempotency-Key`, if it has one.
     pub idempotency_key: Option<Vec<u8>>,
 }
 

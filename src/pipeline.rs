@@ -179,16 +179,18 @@ async fn run(
         return Ok(Passed::Status(hold));
     }
     record.enter(Stage::Decode);
-    let call = match decode::call(&generation.decoder, agent, request, &mut record.shape).await? {
+    let mut call = match decode::call(&generation.decoder, agent, request, &mut record.shape).await? {
         Decoded::One(call) => call,
         Decoded::Batch(messages) => return Ok(Passed::Batch(messages)),
     };
-    let (call, carried) = held::carried(gw, &generation.decoder, call)?;
+    let mut carried = None;
+    if let Some(state) = held::state(&call) {
+        (call, carried) = held::carried(gw, &generation.decoder, call, &state)?;
+    }
     record.decoded(&call);
-    let call = match tasks::asked(call)? {
-        Ok(question) => return Ok(Passed::Task(Box::new(question))),
-        Err(call) => call,
-    };
+    if let Some(task) = tasks::asked(&call)? {
+        return Ok(Passed::Task(Box::new(tasks::Question { call, task })));
+    }
     let answer = dialogue::Answer::of(gw, conn, &call);
     record.enter(Stage::Classify);
     let now = SystemTime::now();

@@ -59,22 +59,25 @@ pub(super) async fn status(gw: &Gateway, conn: &Conn, record: Record, id: Record
     own(response)
 }
 
+/// The state that a call carries, when it begins as one of this gateway's.
+pub(super) fn state(call: &Call) -> Option<String> {
+    call.envelope().filter(|envelope| envelope.era == Era::Modern)?;
+    let state = call.message()?.params()?.get("requestState")?.string()?;
+    state.starts_with(ladder::STATE_PREFIX).then(|| state.into_owned())
+}
+
 /// Takes what the agent carried from the leg before out of its call, and puts back what stood there.
 pub(super) fn carried(
     gw: &Gateway,
     decoder: &Decoder,
     call: Call,
+    state: &str,
 ) -> Result<(Call, Option<Carried>), Box<Stop>> {
-    let modern = call.envelope().is_some_and(|envelope| envelope.era == Era::Modern);
-    let state = call.message().filter(|_| modern).and_then(|message| {
-        message.params()?.get("requestState")?.string().filter(|text| text.starts_with(ladder::STATE_PREFIX))
-    });
-    let Some(state) = state else { return Ok((call, None)) };
     let refused = || {
         let text = "the requestState is not one that this gateway gave for this call, or its time is over";
         Stop::new(Stage::Decode, StopKind::Malformed, "params", text)
     };
-    let carried = Carried::open(&state, gw.gate.sealer()).ok_or_else(refused)?;
+    let carried = Carried::open(state, gw.gate.sealer()).ok_or_else(refused)?;
     let message = call.message().ok_or_else(refused)?;
     let mine = carried.agent == call.agent().id().as_str()
         && Some(carried.method.as_str()) == message.method()
@@ -148,7 +151,7 @@ pub(super) async fn serve(
             head.map(|()| Body::Later(Box::new(Later::new(coming, ladder::BEAT_EVERY, progress, otherwise))))
         }
         Rung::Task if !most.is_zero() && super::tasks::can_be_kept(&case.subject.text) => {
-            case.as_task().await
+            case.begin_task().await
         }
         Rung::Legs(leg) if !most.is_zero() => {
             if case.moves_until(deadline).await {
@@ -206,7 +209,8 @@ impl Case {
                 let text = "the requestState is of another call";
                 return Err(Stop::new(Stage::Hold, StopKind::Malformed, "params", text));
             }
-            let wish = wish(&held, &input, generation, subject.clone());
+            let run = flow::run_of(held.call(), &gw.evidence.pseudonyms);
+            let wish = wish(&held, &input, (generation, &run), subject.clone());
             let (hold, waiter) = gw.gate.enter(wish, generation.holds).await?;
             Ok((subject, hold, waiter))
         };
@@ -373,7 +377,7 @@ impl Case {
     }
 
     /// Gives a modern client a task, for which it asks from time to time.
-    async fn as_task(mut self) -> Response<Body> {
+    async fn begin_task(mut self) -> Response<Body> {
         let stop = hold::pending(&self.hold);
         let Some(record) = self.record.take() else { return own(Response::new(Bytes::new())) };
         let Asked::ToolCall(id) = record.shape.asked.clone() else { return stopped(record, &stop).await };
@@ -414,7 +418,7 @@ fn subject(
     Ok(digest::subject(call, facts, &facing))
 }
 
-fn wish(held: &Held, input: &PolicyInput, generation: &Generation, subject: Subject) -> Wish {
+fn wish(held: &Held, input: &PolicyInput, (generation, run): (&Generation, &str), subject: Subject) -> Wish {
     let (agent, resource) = (&input.agent, &input.resource);
     let text = |text: &Option<Arc<str>>| text.as_deref().unwrap_or_default().to_owned();
     let key = held.call().head().headers.get("idempotency-key");
@@ -437,7 +441,7 @@ fn wish(held: &Held, input: &PolicyInput, generation: &Generation, subject: Subj
             consequence: input.consequence.level(),
             rule: held.rule.to_string(),
             reason: held.reason.clone(),
-            run: String::new(),
+            run: run.to_owned(),
             revision: generation.policy.revision().to_string(),
             idempotent: resource.idempotent,
         },
@@ -447,7 +451,7 @@ fn wish(held: &Held, input: &PolicyInput, generation: &Generation, subject: Subj
         },
         ttl: held.terms.ttl,
         subject,
-        idempotency_key: key.map(|key| key.as_bytes().to_vec()),
+        idempotency_key: key.map(|key| [resource.upstream.as_bytes(), b" ", key.as_bytes()].concat()),
     }
 }
 
