@@ -23,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-HOLDS = int(sys.argv[1]) if len(sys.argv) > 1 else 300
+HOLDS = int(sys.argv[1]) if len(sys.argv) > 1 else 100
 SEED = int(os.environ.get("CHAOS_SEED", "20261121"))
 BINARY = os.environ.get("HOLDPOINT_BIN", "target/release/holdpoint")
 AGENTS = 8

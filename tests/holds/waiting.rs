@@ -103,9 +103,11 @@ async fn a_modern_client_comes_back_with_a_state_that_only_the_gateway_can_make(
     let state = first["result"]["requestState"].as_str().unwrap().to_owned();
     assert!(first["result"].get("inputRequests").is_none());
     let with = |state: &str, to: &str| json!({"name": "send_email", "arguments": {"to": to}, "requestState": state, "inputResponses": {}});
+    let other = if &state[40..41] == "A" { "B" } else { "A" };
+    let forged = format!("{}{other}{}", &state[..40], &state[41..]);
     // Forged, or of another call or agent: refused, and nothing waits for it.
     for (agent, params) in [
-        (&agent, with(&format!("{}A", &state[..state.len() - 1]), "bob@example.com")),
+        (&agent, with(&forged, "bob@example.com")),
         (&agent, with(&state, "eve@example.com")),
         (&world.agent("other"), with(&state, "bob@example.com")),
     ] {

@@ -303,7 +303,7 @@ pub async fn endorsements_and_lifts_are_kept_and_taken_back_once(store: Arc<dyn 
         revoked: None,
     };
     store.endorse(endorsement.clone()).await.unwrap();
-    assert_eq!(store.endorsements().await.unwrap(), [endorsement.clone()]);
+    assert_eq!(store.endorsements().await.unwrap(), std::slice::from_ref(&endorsement));
     let revoke = || store.revoke_endorsement(endorsement.id, "olga".to_owned(), "no partner".to_owned());
     assert_eq!(revoke().await.unwrap(), Changed::Now);
     assert_eq!(revoke().await.unwrap(), Changed::Not);
@@ -320,7 +320,7 @@ pub async fn endorsements_and_lifts_are_kept_and_taken_back_once(store: Arc<dyn 
         closed: None,
     };
     store.open_lift(lift.clone()).await.unwrap();
-    assert_eq!(store.lifts().await.unwrap(), [lift.clone()]);
+    assert_eq!(store.lifts().await.unwrap(), std::slice::from_ref(&lift));
     let close = || store.close_lift(lift.id, "olga".to_owned(), "it is out".to_owned());
     assert_eq!((close().await.unwrap(), close().await.unwrap()), (Changed::Now, Changed::Not));
 }
