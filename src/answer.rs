@@ -14,7 +14,6 @@ use serde_json::{Value, json};
 use crate::call::{Asked, Era, Protocol, RecordId, Shape, Stop, StopKind};
 use crate::decode::jsonrpc::Id;
 use crate::decode::mcp::OWN_TASK_PREFIX;
-use crate::hold::ladder::POLL_EVERY;
 use crate::record::RECORD_HEADER;
 use crate::telemetry::hop::Outcome;
 use crate::units;
@@ -134,6 +133,8 @@ pub struct TaskStatus {
     pub changed: SystemTime,
     /// How long it is still known.
     pub left: Duration,
+    /// How often it should be asked for.
+    pub poll: Duration,
 }
 
 /// A call becomes a task [MCP 2026-07-28, extension io.modelcontextprotocol/tasks].
@@ -157,7 +158,7 @@ fn task_result(id: &str, kind: &str, task: &RecordId, status: &TaskStatus) -> Re
         "createdAt": moment(status.opened),
         "lastUpdatedAt": moment(status.changed),
         "ttlMs": millis(status.left),
-        "pollIntervalMs": millis(POLL_EVERY),
+        "pollIntervalMs": millis(status.poll),
     })
     .to_string();
     let ended = match &status.result {

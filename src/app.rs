@@ -236,9 +236,8 @@ async fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
         open: TaskTracker::new(),
     };
     let evidence = Arc::new(evidence);
-    // Nobody is waited for where nobody can decide.
-    let manned = asked && !loaded.people.is_empty();
-    let gate = Gate::open(Arc::clone(&store), Sealer::of(&ring)?, Arc::clone(&evidence), dir, manned).await?;
+    // Nobody is waited for where nobody can decide: people do so on the admin listener alone.
+    let gate = Gate::open(Arc::clone(&store), Sealer::of(&ring)?, Arc::clone(&evidence), dir, asked).await?;
     let first = generation::First { breakers, sights: Arc::new(StoredSights(Arc::clone(&store))) };
     let (generation, identity, trust) = generation::first(first, loaded);
     let gateway = Gateway {

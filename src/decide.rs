@@ -33,6 +33,8 @@ pub struct Permitted {
 pub struct Held {
     call: Call,
     facts: Facts,
+    /// The run that it belongs to.
+    pub run: Arc<str>,
     /// What policy asks of them.
     pub terms: HoldTerms,
     /// The rule, by its public alias.
@@ -110,7 +112,7 @@ fn judged(
         Outcome::Hold(_) if matches!(call.payload(), Payload::Opaque(_)) => Verdict::Deny(denied(&decision)),
         Outcome::Hold(terms) => {
             let (terms, rule, reason) = (terms.clone(), Arc::clone(&decision.rule), decision.reason.clone());
-            Verdict::Hold(Held { call, facts, terms, rule, reason })
+            Verdict::Hold(Held { call, facts, run: entry.run, terms, rule, reason })
         }
     };
     Judged { verdict, decision, input }

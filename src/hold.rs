@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use crate::call::{AgentId, Approval, RecordId, Stage, Stop, StopKind, hex};
 use crate::record::{Evidence, OnEnd, ReleaseEnd};
-use crate::store::holds::{About, End, Hold, HoldState, Lease, NewHold, Opened, Terms, Vote, Voted, Wanted};
+use crate::store::holds::{About, Claim, End, Hold, HoldState, NewHold, Opened, Terms, Vote, Voted, Wanted};
 use crate::store::{Store, StoreError};
 use crate::telemetry::hop::Outcome;
 use digest::Subject;
@@ -88,7 +88,7 @@ pub struct Wish {
     pub ttl: Duration,
     /// What they approve.
     pub subject: Subject,
-    /// Its `Idempotency-Key`, if it has one.
+    /// Its upstream and its `Idempotency-Key`, if it has one.
     pub idempotency_key: Option<Vec<u8>>,
 }
 
@@ -242,7 +242,7 @@ impl Gate {
         digest: [u8; 32],
         record: RecordId,
     ) -> Result<Option<OnEnd>, Box<Stop>> {
-        let lease = Lease { by: self.instance.clone(), time: LEASE_TIME, record };
+        let lease = Claim { by: self.instance.clone(), time: LEASE_TIME, record };
         let released = self.store.release(hold.id, digest, lease).await;
         let Some(hold) = released.map_err(|error| unavailable(&error.to_string()))? else { return Ok(None) };
         self.changed(&hold);

@@ -4,6 +4,7 @@
 //! event of a stream, or else the end itself, wait for that. When the agent leaves, a read and every modern MCP call
 //! end upstream at once; any other is drained for a bounded time, so that its outcome is known.
 
+mod body;
 mod decompress;
 mod ending;
 mod judge;
@@ -26,7 +27,7 @@ use aws_lc_rs::digest;
 use bytes::Bytes;
 use http::Response;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
-use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body::{Body as HttpBody, Frame};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
@@ -41,6 +42,7 @@ use crate::forward::{Expects, Reply};
 use crate::limit::Slot;
 use crate::record::capture::REPLY_BYTES_MAX;
 use crate::record::{Ending, RECORD_HEADER, Record, ReplyFacts};
+pub use body::Body;
 use ending::{ended, kept};
 pub use judge::{Decline, Judge, Old, Relist, Shown, Shows};
 pub use later::Later;
@@ -66,18 +68,6 @@ const REST_TIME_MAX: Duration = Duration::from_millis(500);
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(30);
 
 type Failure = Box<dyn Error + Send + Sync>;
-
-/// The body of an answer.
-pub enum Body {
-    /// The gateway's own words.
-    Own(Option<Bytes>),
-    /// What is not known yet.
-    Later(Box<Later>),
-    /// An upstream's reply, passing.
-    Reply(Box<Passing>),
-    /// The replies to a batch.
-    Several(Box<Several>),
-}
 
 /// Begins to pass a reply on. One without a body has ended already, and is released when the audit has its outcome; one
 /// that must be known before it passes is read whole. What the tap learns of it is kept before it is released.
@@ -533,47 +523,5 @@ impl Drop for Passing {
 fn spawn(task: impl Future<Output = ()> + Send + 'static) {
     if let Ok(runtime) = tokio::runtime::Handle::try_current() {
         runtime.spawn(task);
-    }
-}
-
-// === impl Body ===
-
-impl HttpBody for Body {
-    type Data = Bytes;
-    type Error = Failure;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
-        match self.get_mut() {
-            Body::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Body::Later(later) => later.poll_next(cx),
-            Body::Reply(passing) => passing.poll_next(cx),
-            Body::Several(replies) => replies.poll_next(cx),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Body::Own(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
-            Body::Later(_) => false,
-            Body::Reply(passing) => {
-                matches!(passing.state, State::Ended) && passing.last.is_empty() && passing.ready.is_empty()
-            }
-            Body::Several(replies) => replies.is_empty(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Body::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Body::Later(_) | Body::Several(_) => SizeHint::default(),
-            Body::Reply(passing) => match (&passing.incoming, &passing.lesson) {
-                (Some(incoming), Some(Lesson::Json(..) | Lesson::Nothing))
-                    if passing.last.is_empty() && passing.early.is_empty() && passing.ready.is_empty() =>
-                {
-                    incoming.size_hint()
-                }
-                _ => SizeHint::default(),
-            },
-        }
     }
 }

@@ -110,8 +110,13 @@ pub async fn serve(gw: &Arc<Gateway>, conn: &Arc<Conn>, request: Request<Inbound
     let generation = gw.in_force.load_full();
     match run(gw, &generation, conn, &gone, request, &mut record).await {
         Ok(Passed::Reply(reply, slot, judging)) => replied(record, reply, slot, judging, &gone).await,
-        Ok(Passed::Held(waiting)) => held::serve(gw, &generation, conn, gone, record, *waiting).await,
-        Ok(Passed::Task(question)) => tasks::serve(gw, &generation, conn, gone, record, *question).await,
+        Ok(Passed::Held(waiting)) => {
+            // Boxed: what few calls need must not make the state of every call larger.
+            Box::pin(held::serve(gw, &generation, conn, gone, record, *waiting)).await
+        }
+        Ok(Passed::Task(question)) => {
+            Box::pin(tasks::serve(gw, &generation, conn, gone, record, *question)).await
+        }
         Ok(Passed::Status(id)) => held::status(gw, conn, record, id).await,
         Ok(Passed::Batch(messages)) => {
             record.split();
@@ -202,16 +207,18 @@ async fn run(
         return Ok(Passed::Status(hold));
     }
     record.enter(Stage::Decode);
-    let call = match decode::call(&generation.decoder, agent, request, &mut record.shape).await? {
+    let mut call = match decode::call(&generation.decoder, agent, request, &mut record.shape).await? {
         Decoded::One(call) => call,
         Decoded::Batch(messages) => return Ok(Passed::Batch(messages)),
     };
-    let (call, carried) = held::carried(gw, &generation.decoder, call)?;
+    let mut carried = None;
+    if let Some(state) = held::state(&call) {
+        (call, carried) = held::carried(gw, &generation.decoder, call, &state)?;
+    }
     record.decoded(&call);
-    let call = match tasks::asked(call)? {
-        Ok(question) => return Ok(Passed::Task(Box::new(question))),
-        Err(call) => call,
-    };
+    if let Some(task) = tasks::asked(&call)? {
+        return Ok(Passed::Task(Box::new(tasks::Question { call, task })));
+    }
     let now = SystemTime::now();
     let scope = gw.tasks.scope(&call.head().headers, call.agent().id(), call.agent().instance(), now)?;
     let answer = dialogue::Answer::of(gw, conn, &call);

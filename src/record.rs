@@ -21,6 +21,7 @@ mod pen;
 pub mod prove;
 pub mod publish;
 mod recover;
+mod release;
 pub mod restore;
 pub mod rotate;
 pub mod seal;
@@ -36,10 +37,9 @@ pub use chain::Kind;
 pub use evidence::Evidence;
 pub use ledger::{Appended, Config, Durability, Entry, Ledger, LedgerError, OnCommit, Stats};
 pub use recover::Recovered;
+pub use release::{OnEnd, ReleaseEnd};
 
-use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -67,20 +67,6 @@ pub const RECORD_HEADER: http::HeaderName = http::HeaderName::from_static("holdp
 const MEMBERS_BYTES: usize = 1024;
 /// What an outcome usually repeats of it, in bytes.
 const SAID_BYTES: usize = 160;
-
-/// How the execution of a held call ended, as far as is known. Each has what an operator reads.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ReleaseEnd {
-    /// The upstream replied.
-    Executed(String),
-    /// Nothing was sent.
-    NotSent(String),
-    /// It was sent, and whether it had an effect is not known.
-    Unknown(String),
-}
-
-/// Told how the execution of a held call ended, once the audit has its outcome.
-pub type OnEnd = Box<dyn FnOnce(ReleaseEnd) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
 
 /// A call whose intent the ledger has. Only this may be sent.
 pub struct Committed {
@@ -248,35 +234,6 @@ impl Record {
         self.marks = (self.noted.len(), self.said.len());
     }
 
-    /// Forgets what was noted since the call was decoded: it is understood and decided again.
-    pub fn again(&mut self) {
-        self.noted.truncate(self.marks.0);
-        self.said.truncate(self.marks.1);
-        self.decided = false;
-    }
-
-    /// Forgets what was noted of the call: it is this one that is sent.
-    pub fn instead(&mut self, call: &Call) {
-        self.noted.truncate(self.known.0);
-        self.said.truncate(self.known.1);
-        self.decided = false;
-        self.decoded(call);
-    }
-
-    /// Notes the hold that the call is in.
-    pub fn held(&mut self, hold: RecordId) {
-        self.noted.plain("hold", hold);
-        self.said.plain("hold", hold);
-        if let Some(hop) = &mut self.hop {
-            hop.decision.hold = Some(Arc::from(hold.to_string()));
-        }
-    }
-
-    /// From now on this call is the execution of a hold, and its end is told.
-    pub fn releasing(&mut self, on_end: OnEnd) {
-        self.on_end = Some(on_end);
-    }
-
     /// Notes what the call does.
     pub fn understood(&mut self, call: &Call, facts: &Facts) {
         if let Capture::Redacted = self.evidence.capture
@@ -431,14 +388,6 @@ impl Record {
         self.state = State::Closed;
     }
 
-    /// Closes a request that was answered from what the gateway itself knows, and that nothing came of.
-    pub fn told(mut self, status: u16) {
-        if let Some(hop) = &mut self.hop {
-            hop.status = Some(status);
-        }
-        self.finish();
-    }
-
     /// Closes a call that did not go on: a refusal, or the failed outcome of an intent.
     pub async fn stopped(mut self, stop: &Stop, status: u16) {
         let now = self.started.elapsed();
@@ -462,13 +411,7 @@ impl Record {
                 None => return self.finish(),
             }
         }
-        let end = match (self.state, stop.reason) {
-            (
-                State::Committed(_),
-                "client-gone" | "upstream-timeout" | "upstream-broken" | "upstream-protocol",
-            ) => ReleaseEnd::Unknown(stop.operator.clone()),
-            _ => ReleaseEnd::NotSent(stop.operator.clone()),
-        };
+        let end = self.end_by(stop);
         let (entry, durability) = self.stopping(stop);
         if let Err(error) = self.evidence.ledger.append(entry, durability).await {
             tracing::error!(record = %self.id, %error, "a refusal could not be recorded");
@@ -506,16 +449,7 @@ impl Record {
         let (entry, durability) = self.ending(ending, &reply);
         let appended = self.evidence.ledger.append(entry, durability).await;
         if let Some(on_end) = self.on_end.take() {
-            on_end(match ending {
-                Ending::Complete => ReleaseEnd::Executed(String::new()),
-                Ending::ClientGone => {
-                    ReleaseEnd::Executed("the agent left before the reply's end".to_owned())
-                }
-                Ending::UpstreamBroke => {
-                    ReleaseEnd::Unknown("the upstream broke off within its reply".to_owned())
-                }
-            })
-            .await;
+            on_end(ReleaseEnd::of(ending)).await;
         }
         self.finish();
         appended.map(|_| ()).map_err(|error| unrecorded(&error.to_string()))

@@ -60,22 +60,25 @@ pub(super) async fn status(gw: &Gateway, conn: &Conn, record: Record, id: Record
     own(response)
 }
 
+/// The state that a call carries, when it begins as one of this gateway's.
+pub(super) fn state(call: &Call) -> Option<String> {
+    call.envelope().filter(|envelope| envelope.era == Era::Modern)?;
+    let state = call.message()?.params()?.get("requestState")?.string()?;
+    state.starts_with(ladder::STATE_PREFIX).then(|| state.into_owned())
+}
+
 /// Takes what the agent carried from the leg before out of its call, and puts back what stood there.
 pub(super) fn carried(
     gw: &Gateway,
     decoder: &Decoder,
     call: Call,
+    state: &str,
 ) -> Result<(Call, Option<Carried>), Box<Stop>> {
-    let modern = call.envelope().is_some_and(|envelope| envelope.era == Era::Modern);
-    let state = call.message().filter(|_| modern).and_then(|message| {
-        message.params()?.get("requestState")?.string().filter(|text| text.starts_with(ladder::STATE_PREFIX))
-    });
-    let Some(state) = state else { return Ok((call, None)) };
     let refused = || {
         let text = "the requestState is not one that this gateway gave for this call, or its time is over";
         Stop::new(Stage::Decode, StopKind::Malformed, "params", text)
     };
-    let carried = Carried::open(&state, gw.gate.sealer()).ok_or_else(refused)?;
+    let carried = Carried::open(state, gw.gate.sealer()).ok_or_else(refused)?;
     let message = call.message().ok_or_else(refused)?;
     let mine = carried.agent == call.agent().id().as_str()
         && Some(carried.method.as_str()) == message.method()
@@ -132,7 +135,7 @@ pub(super) async fn serve(
     let manned = gw.gate.is_manned();
     let most = if manned { generation.holds.wait_max } else { Duration::ZERO };
     if case.moves_within(most.min(ladder::PRELUDE)).await {
-        return case.finish().await;
+        return Box::pin(case.finish()).await;
     }
     let deadline = begun + most.min(ladder::time(&rung));
     match rung {
@@ -143,29 +146,30 @@ pub(super) async fn serve(
             let head = answer::events_of(case.id());
             let coming = tokio::spawn(Box::pin(async move {
                 case.moves_until(deadline).await;
-                case.finish().await
+                // Boxed when it is needed: ten thousand that wait must not have room for what comes then.
+                Box::pin(case.finish()).await
             }));
             head.map(|()| Body::Later(Box::new(Later::new(coming, ladder::BEAT_EVERY, progress, otherwise))))
         }
         Rung::Task if !most.is_zero() && super::tasks::can_be_kept(&case.subject.text) => {
-            case.as_task().await
+            case.begin_task().await
         }
         Rung::Legs(leg) if !most.is_zero() => {
             if case.moves_until(deadline).await {
-                return case.finish().await;
+                return Box::pin(case.finish()).await;
             }
             case.next_leg(gw, leg).await
         }
         Rung::RespondAsync => {
             let stop = hold::pending(&case.hold);
-            let Some(record) = case.record.take() else { return case.finish().await };
+            let Some(record) = case.record.take() else { return Box::pin(case.finish()).await };
             let response = answer::later(&stop, &format!("{STATUS_PATH}{}", case.hold.id), record.id());
             record.stopped(&stop, response.status().as_u16()).await;
             own(response)
         }
         _ => {
             case.moves_until(deadline).await;
-            case.finish().await
+            Box::pin(case.finish()).await
         }
     }
 }
@@ -182,6 +186,8 @@ pub(super) struct Case {
     pub(super) hold: Hold,
     waiter: Waiter,
     subject: Subject,
+    /// How long it waits for another request that executes the call.
+    patience: Duration,
 }
 
 type Refused = Box<(Record, Box<Stop>)>;
@@ -214,7 +220,8 @@ impl Case {
                 record.held(hold.id);
                 let (gw, conn) = (Arc::clone(gw), Arc::clone(conn));
                 let call = Some(held.take());
-                Ok(Case { gw, conn, gone, record: Some(record), call, hold, waiter, subject })
+                let patience = generation.holds.wait_max.min(JOIN_TIME_MAX);
+                Ok(Case { gw, conn, gone, record: Some(record), call, hold, waiter, subject, patience })
             }
             Err(stop) => Err(Box::new((record, stop))),
         }
@@ -230,7 +237,8 @@ impl Case {
     ) -> Case {
         let waiter = gw.gate.waits_for(&hold);
         let (gw, conn) = (Arc::clone(gw), Arc::clone(conn));
-        Case { gw, conn, gone, record: Some(record), call: Some(call), hold, waiter, subject }
+        let (record, call, patience) = (Some(record), Some(call), JOIN_TIME_MAX);
+        Case { gw, conn, gone, record, call, hold, waiter, subject, patience }
     }
 
     fn id(&self) -> RecordId {
@@ -287,9 +295,11 @@ impl Case {
             if let Some(passed) = self.release().await? {
                 return Ok(passed);
             }
-            // Another request of this agent executes it: one execution for all that joined.
             self.look().await?;
-            self.moves_within(JOIN_TIME_MAX).await;
+        }
+        if self.hold.state == HoldState::Releasing {
+            // Another request of this agent executes it: one execution for all that joined.
+            self.moves_within(self.patience).await;
             self.look().await?;
         }
         Err(hold::told(&self.hold))
@@ -371,7 +381,7 @@ impl Case {
     }
 
     /// Gives a modern client a task, for which it asks from time to time.
-    async fn as_task(mut self) -> Response<Body> {
+    async fn begin_task(mut self) -> Response<Body> {
         let stop = hold::pending(&self.hold);
         let Some(record) = self.record.take() else { return own(Response::new(Bytes::new())) };
         let Asked::ToolCall(id) = record.shape.asked.clone() else { return stopped(record, &stop).await };
@@ -436,7 +446,7 @@ fn wish(held: &Held, input: &PolicyInput, generation: &Generation, subject: Subj
             consequence: input.consequence.level(),
             rule: held.rule.to_string(),
             reason: held.reason.clone(),
-            run: String::new(),
+            run: held.run.to_string(),
             revision: generation.policy.revision().to_string(),
             idempotent: resource.idempotent,
         },
@@ -446,7 +456,7 @@ fn wish(held: &Held, input: &PolicyInput, generation: &Generation, subject: Subj
         },
         ttl: held.terms.ttl,
         subject,
-        idempotency_key: key.map(|key| key.as_bytes().to_vec()),
+        idempotency_key: key.map(|key| [resource.upstream.as_bytes(), b" ", key.as_bytes()].concat()),
     }
 }
 

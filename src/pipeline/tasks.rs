@@ -20,6 +20,7 @@ use crate::decode::mcp::{McpAction, OWN_TASK_PREFIX, TaskVerb};
 use crate::decode::told::Members;
 use crate::decode::{self, Call, Decoded, Inbound};
 use crate::hold::digest::{self, Subject};
+use crate::hold::ladder::POLL_EVERY;
 use crate::observe::Body;
 use crate::record::Record;
 use crate::store::holds::{Hold, HoldState};
@@ -31,22 +32,20 @@ const RESULT_BYTES_MAX: usize = 4 << 20;
 
 /// What is asked of a task that is the gateway's own.
 pub(super) struct Question {
-    call: Call,
-    verb: TaskVerb,
-    hold: RecordId,
+    pub(super) call: Call,
+    /// What is asked, and the hold that the task is.
+    pub(super) task: (TaskVerb, RecordId),
 }
 
-/// The question that a call is, if it is one about a task of the gateway's own.
-pub(super) fn asked(call: Call) -> Result<Result<Question, Call>, Box<Stop>> {
-    let task = call.envelope().filter(|envelope| envelope.era == Era::Modern);
-    let task = task.and_then(|envelope| match &envelope.action {
-        McpAction::Task { verb, id, .. } => Some((*verb, RecordId::parse(id.strip_prefix(OWN_TASK_PREFIX)?))),
-        _ => None,
-    });
-    match task {
-        None => Ok(Err(call)),
-        Some((verb, Some(hold))) => Ok(Ok(Question { call, verb, hold })),
-        Some((_, None)) => Err(unknown()),
+/// What a call asks of a task of the gateway's own, and of which, if it does.
+pub(super) fn asked(call: &Call) -> Result<Option<(TaskVerb, RecordId)>, Box<Stop>> {
+    let Some(McpAction::Task { verb, id, .. }) = call.envelope().map(|envelope| &envelope.action) else {
+        return Ok(None);
+    };
+    let Some(id) = id.strip_prefix(OWN_TASK_PREFIX) else { return Ok(None) };
+    match call.envelope().map(|envelope| envelope.era) {
+        Some(Era::Modern) => RecordId::parse(id).map(|id| Some((*verb, id))).ok_or_else(unknown),
+        _ => Ok(None),
     }
 }
 
@@ -63,7 +62,7 @@ pub(super) async fn serve(
     record: Record,
     question: Question,
 ) -> Response<Body> {
-    let Question { call, verb, hold } = question;
+    let Question { call, task: (verb, hold) } = question;
     let id = match &record.shape.asked {
         Asked::Request(id) => id.clone(),
         _ => return stopped(record, &unknown()).await,
@@ -124,6 +123,7 @@ pub(super) async fn status(gw: &Gateway, hold: &Hold) -> TaskStatus {
         stop,
         opened: hold.opened,
         changed: hold.changed,
+        poll: POLL_EVERY,
         left: hold.expires.duration_since(now).unwrap_or_default(),
     }
 }

@@ -48,7 +48,7 @@ pub trait Holds: Send + Sync {
 
     /// Takes an approved hold for execution, if its digest is this one, its time is not over and nobody was faster.
     /// `None` when that is not so.
-    fn release(&self, id: RecordId, digest: [u8; 32], lease: Lease) -> Answer<'_, Option<Hold>>;
+    fn release(&self, id: RecordId, digest: [u8; 32], lease: Claim) -> Answer<'_, Option<Hold>>;
 
     /// Goes on with everything that this gateway executes.
     fn renew(&self, by: String, time: Duration) -> Answer<'_, ()>;
@@ -299,7 +299,7 @@ pub enum Voted {
 
 /// Who executes, and for how long they may be silent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lease {
+pub struct Claim {
     /// The gateway, by an id of this run of it.
     pub by: String,
     /// For how long.

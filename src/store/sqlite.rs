@@ -4,6 +4,7 @@ mod block;
 mod grants;
 mod holds;
 mod index;
+mod rows;
 mod state;
 mod tasks;
 

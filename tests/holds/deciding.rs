@@ -1,5 +1,11 @@
 //! Who decides, and what their votes do.
 
+use std::time::Duration;
+
+use holdpoint::call::RecordId;
+use holdpoint::store::Store as _;
+use holdpoint::store::holds::{Claim, Holds as _};
+use holdpoint::store::sqlite::Sqlite;
 use http::StatusCode;
 use serde_json::{Value, json};
 
@@ -126,5 +132,44 @@ async fn what_was_decided_survives_a_restart() {
     assert_eq!((call(&world, "a").await, world.ran()), ("executed".to_owned(), 1));
     let held: Vec<_> = world.records().into_iter().filter(|record| record["what"] == "opened").collect();
     assert_eq!(held.len(), 3, "each change is in the audit once");
+    world.join().await;
+}
+
+/// As if a gateway had been killed after it had taken a hold: the store says that it executes, and nobody does.
+async fn taken_by_a_gateway_that_died(world: &World, hold: &Value) {
+    let store = Sqlite::open(&world.dir.join("state/holdpoint.db")).await.unwrap();
+    let id = RecordId::parse(hold["id"].as_str().unwrap()).unwrap();
+    let digest = store.hold(id).await.unwrap().unwrap().digest;
+    let claim = Claim { by: "dead".to_owned(), time: Duration::from_secs(3600), record: RecordId::new() };
+    assert!(store.release(id, digest, claim).await.unwrap().is_some());
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_execution_whose_gateway_died_is_not_done_again_unless_that_does_no_harm() {
+    let mut world = World::start().await;
+    let call = async |world: &World, tool: &str| {
+        let answer =
+            world.agent("support").tool("mail", tool, json!({"to": "bob@example.com"})).await.unwrap();
+        answer.json()
+    };
+    for tool in ["send_email", "read_again"] {
+        call(&world, tool).await;
+    }
+    let holds = world.pending(2).await;
+    for hold in &holds {
+        world.approved("olga", hold).await;
+    }
+    world.down().await;
+    for hold in &holds {
+        taken_by_a_gateway_that_died(&world, hold).await;
+    }
+    world.up().await;
+    let told = call(&world, "send_email").await;
+    assert!(told["result"]["content"][0]["text"].as_str().unwrap().contains("not known"), "{told:#}");
+    assert_eq!(world.ran(), 0, "a person must find out");
+    assert_eq!(world.story(&holds[0]["id"]).last().unwrap(), "held ended indeterminate");
+    call(&world, "read_again").await;
+    assert_eq!(world.ran(), 1, "doing it twice is doing it once, so the approval stands");
     world.join().await;
 }

@@ -36,6 +36,7 @@ tools:
   read_vault: {class: read, consequence: 1, returns: {confidentiality: secret, integrity: trusted}}
   send_email: {class: external, consequence: 3, reversible: true, returns: {confidentiality: public, integrity: trusted}}
   countdown: {class: write, consequence: 3, reversible: true, returns: {confidentiality: public, integrity: trusted}}
+  read_again: {class: write, consequence: 3, reversible: true, idempotent: true, returns: {confidentiality: public, integrity: trusted}}
   delete_customer:
     class: write
     consequence: 4
@@ -306,9 +307,20 @@ pub fn modern(params: &Value, capabilities: &Value) -> Value {
 
 /// A modern `tools/call`.
 pub async fn modern_call(agent: &Agent, params: Value) -> Answer {
-    let body =
-        json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": modern(&params, &json!({}))});
     let name = params["name"].as_str().unwrap().to_owned();
-    let headers = [("mcp-protocol-version", "2026-07-28"), ("mcp-method", "tools/call"), ("mcp-name", &name)];
+    modern_request(agent, "tools/call", &name, params, json!({})).await
+}
+
+/// A modern request of a client with these capabilities, about what has this name.
+pub async fn modern_request(
+    agent: &Agent,
+    method: &str,
+    name: &str,
+    params: Value,
+    capabilities: Value,
+) -> Answer {
+    let params = modern(&params, &capabilities);
+    let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
+    let headers = [("mcp-protocol-version", "2026-07-28"), ("mcp-method", method), ("mcp-name", name)];
     agent.message("mail", body.to_string(), &headers).await.unwrap()
 }

@@ -103,9 +103,11 @@ async fn a_modern_client_comes_back_with_a_state_that_only_the_gateway_can_make(
     let state = first["result"]["requestState"].as_str().unwrap().to_owned();
     assert!(first["result"].get("inputRequests").is_none());
     let with = |state: &str, to: &str| json!({"name": "send_email", "arguments": {"to": to}, "requestState": state, "inputResponses": {}});
+    let other = if &state[40..41] == "A" { "B" } else { "A" };
+    let forged = format!("{}{other}{}", &state[..40], &state[41..]);
     // Forged, or of another call or agent: refused, and nothing waits for it.
     for (agent, params) in [
-        (&agent, with(&format!("{}A", &state[..state.len() - 1]), "bob@example.com")),
+        (&agent, with(&forged, "bob@example.com")),
         (&agent, with(&state, "eve@example.com")),
         (&world.agent("other"), with(&state, "bob@example.com")),
     ] {
@@ -203,5 +205,82 @@ async fn what_streams_unread_cannot_be_approved() {
         world.agent("support").send(request.body(Full::new(Bytes::from("x"))).unwrap()).await.unwrap();
     assert_eq!((answer.status.as_u16(), world.ran()), (403, 0), "{answer:?}");
     assert_eq!(world.pending(0).await.len(), 0);
+    world.join().await;
+}
+
+fn tasks() -> Value {
+    json!({"extensions": {"io.modelcontextprotocol/tasks": {}}})
+}
+
+#[tokio::test]
+async fn a_client_that_declares_tasks_is_given_one_and_its_first_question_after_the_approval_runs_it() {
+    let world = World::patient().await;
+    let agent = world.agent("support");
+    let params =
+        json!({"name": "send_email", "arguments": {"to": "bob@example.com", "n": 9_007_199_254_740_993_u64}});
+    let begun = modern_request(&agent, "tools/call", "send_email", params, tasks()).await.json();
+    assert_eq!(
+        (&begun["result"]["resultType"], &begun["result"]["status"]),
+        (&json!("task"), &json!("working"))
+    );
+    let task = begun["result"]["taskId"].as_str().unwrap().to_owned();
+    let ask = async |agent: &Agent, method: &str| {
+        modern_request(agent, method, &task, json!({"taskId": task}), tasks()).await.json()
+    };
+    assert_eq!(ask(&agent, "tasks/get").await["result"]["status"], "working");
+    assert_eq!(
+        ask(&world.agent("other"), "tasks/get").await["error"]["code"],
+        -32602,
+        "a task is its agent's"
+    );
+    assert_eq!(ask(&world.agent("other"), "tasks/cancel").await["error"]["code"], -32602);
+    let hold = world.pending(1).await.remove(0);
+    world.approved("olga", &hold).await;
+    assert_eq!(world.ran(), 0, "nobody has asked since");
+    let done = ask(&agent, "tasks/get").await;
+    assert_eq!(done["result"]["status"], "completed", "{done:#}");
+    assert_eq!(done["result"]["result"]["content"][0]["text"], "sent to \"bob@example.com\"");
+    assert_eq!(ask(&agent, "tasks/get").await["result"]["result"], done["result"]["result"], "it is kept");
+    assert_eq!(world.ran(), 1);
+    let sent = String::from_utf8(world.mail.seen()[0].body.to_vec()).unwrap();
+    assert!(sent.contains("9007199254740993"), "{sent}");
+    world.join().await;
+}
+
+#[tokio::test]
+async fn a_task_that_is_cancelled_is_withdrawn_and_never_runs() {
+    let world = World::patient().await;
+    let agent = world.agent("support");
+    let params = json!({"name": "send_email", "arguments": {"to": "bob@example.com"}});
+    let begun = modern_request(&agent, "tools/call", "send_email", params, tasks()).await.json();
+    let task = begun["result"]["taskId"].as_str().unwrap().to_owned();
+    let hold = world.pending(1).await.remove(0);
+    let ask = async |method: &str| {
+        modern_request(&agent, method, &task, json!({"taskId": task}), tasks()).await.json()
+    };
+    assert_eq!(ask("tasks/cancel").await["result"]["resultType"], "complete");
+    assert_eq!(ask("tasks/get").await["result"]["status"], "cancelled");
+    assert_eq!(world.says("olga", "approve", &hold).await.status, 409);
+    assert_eq!((ask("tasks/get").await["result"]["status"].as_str(), world.ran()), (Some("cancelled"), 0));
+    world.join().await;
+}
+
+#[tokio::test]
+async fn people_are_not_shown_what_an_agent_proves_itself_with() {
+    let world = World::start().await;
+    let agent = world.agent("support");
+    let send = async |key: &str| {
+        let request = Request::post("/crm/v1/invoices").header("host", "localhost").header("x-api-key", key);
+        let request = request.header("content-type", "application/json");
+        agent.send(request.body(Full::new(Bytes::from("{}"))).unwrap()).await.unwrap()
+    };
+    send("very-secret-1").await;
+    let hold = world.pending(1).await.remove(0);
+    let shown = world.hold(hold["id"].as_str().unwrap()).await;
+    assert!(!shown.to_string().contains("very-secret"), "{shown:#}");
+    world.approved("olga", &hold).await;
+    assert_eq!(send("very-secret-2").await.status, 503, "with another one it is another call");
+    assert_eq!(send("very-secret-1").await.status, 201);
+    assert_eq!(world.ran(), 1);
     world.join().await;
 }

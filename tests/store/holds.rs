@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use holdpoint::call::{Class, Confidentiality};
 use holdpoint::store::holds::{
-    About, End, Endorsement, HoldState, Lease, Lift, NewHold, Opened, Says, Terms, Vote, Voted, Wanted,
+    About, Claim, End, Endorsement, HoldState, Lift, NewHold, Opened, Says, Terms, Vote, Voted, Wanted,
 };
 use holdpoint::store::{Changed, StoreError};
 
@@ -53,8 +53,8 @@ fn vote(by: &str, says: Says, digest: u8) -> Vote {
     }
 }
 
-fn lease(record: RecordId) -> Lease {
-    Lease { by: "this".to_owned(), time: LONG, record }
+fn lease(record: RecordId) -> Claim {
+    Claim { by: "this".to_owned(), time: LONG, record }
 }
 
 async fn opened(store: &dyn Store, new: NewHold) -> RecordId {
@@ -221,7 +221,7 @@ pub async fn the_same_idempotency_key_with_another_call_is_refused(store: Arc<dy
 
 pub async fn a_lapsed_execution_is_found_and_settled_once(store: Arc<dyn Store>) {
     let (id, record) = (approved(&*store, "a", 1).await, RecordId::new());
-    let short = Lease { time: Duration::from_millis(50), ..lease(record) };
+    let short = Claim { time: Duration::from_millis(50), ..lease(record) };
     store.release(id, [1; 32], short).await.unwrap().unwrap();
     tokio::time::sleep(Duration::from_millis(100)).await;
     store.renew("another".to_owned(), LONG).await.unwrap();
@@ -306,7 +306,7 @@ pub async fn endorsements_and_lifts_are_kept_and_taken_back_once(store: Arc<dyn 
         revoked: None,
     };
     store.endorse(endorsement.clone()).await.unwrap();
-    assert_eq!(store.endorsements().await.unwrap(), [endorsement.clone()]);
+    assert_eq!(store.endorsements().await.unwrap(), std::slice::from_ref(&endorsement));
     let revoke = || store.revoke_endorsement(endorsement.id, "olga".to_owned(), "no partner".to_owned());
     assert_eq!(revoke().await.unwrap(), Changed::Now);
     assert_eq!(revoke().await.unwrap(), Changed::Not);
@@ -323,7 +323,7 @@ pub async fn endorsements_and_lifts_are_kept_and_taken_back_once(store: Arc<dyn 
         closed: None,
     };
     store.open_lift(lift.clone()).await.unwrap();
-    assert_eq!(store.lifts().await.unwrap(), [lift.clone()]);
+    assert_eq!(store.lifts().await.unwrap(), std::slice::from_ref(&lift));
     let close = || store.close_lift(lift.id, "olga".to_owned(), "it is out".to_owned());
     assert_eq!((close().await.unwrap(), close().await.unwrap()), (Changed::Now, Changed::Not));
 }

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
-use super::holds::{id, list_of, words};
+use super::rows::{id, list_of, words};
 use super::state::{Read, bounded, changed};
 use super::{Sqlite, micros, moment, within};
 use crate::call::{AgentId, Confidentiality, RecordId};

@@ -3,7 +3,7 @@
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
-use super::holds::{id, list_of, words};
+use super::rows::{id, list_of, words};
 use super::state::{Read, changed};
 use super::{Sqlite, micros, moment, within};
 use crate::call::{AgentId, RecordId};
