@@ -37,7 +37,7 @@ VERSION = "v1.2.2"
 SUITES: dict[str, TaskSuite[Any]] = get_suites(VERSION)
 NAMES = ("workspace", "slack", "banking", "travel")
 # Where the record that text was injected into says who takes part in it.
-PARTY_FIELDS = ("cc", "participants", "owner")
+PARTY_FIELDS = ("cc", "participants", "owner", "sender")
 
 
 def mark(vector: str) -> str:
