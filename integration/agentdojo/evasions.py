@@ -257,7 +257,7 @@ def sessions(way: Way, count: int) -> list[Session]:
     """So many sessions that go this way, from all tasks and goals for which it exists: always the same ones, and in no
     order, since every so-and-so-many-th pair would have the same goals."""
     pairs = [pair for pair in every() if exists(way, pair[1])]
-    random.Random(SEED).shuffle(pairs)
+    random.Random(f"{SEED} {way.name}").shuffle(pairs)
     # Some tasks read no record that a way could use; then the next is taken.
     made = (way.make(task, goal) for task, goal in pairs)
     found = (replace(session, name=f"{session.name} ({way.name})") for session in made if session is not None)
