@@ -12,6 +12,7 @@ pub mod literal;
 mod order;
 mod problem;
 mod records;
+mod runs;
 
 pub use api::openapi;
 pub use listen::{People as PeopleListener, local};

@@ -29,6 +29,7 @@ use crate::admin;
 use crate::config::{Listener, ListenerKind, Loaded, Settings};
 use crate::decode::Inbound;
 use crate::flow::Runs;
+use crate::flow::text::FlowKey;
 use crate::forward::breaker::OnChange;
 use crate::health;
 use crate::identify::suspended::Suspensions;
@@ -190,7 +191,8 @@ async fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
     let ring = Ring::open(&settings.keys_dir)?;
     let pseudonyms = PseudonymKey::new(&*ring.current_or_new(Purpose::Pseudonym)?);
     let telemetry = Arc::new(Telemetry::start(&settings.telemetry)?);
-    let runs = Runs::new(settings.flow);
+    let lineage = ring.current_or_new(Purpose::Lineage)?;
+    let runs = Arc::new(Runs::new(settings.flow, FlowKey::new(&lineage)));
     let dir = settings.audit.dir.clone();
     let watched = Arc::clone(&telemetry);
     let on_commit: OnCommit = Arc::new(move |bytes, waited| watched.metrics().audit_committed(bytes, waited));
@@ -200,6 +202,7 @@ async fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
     let (config, keeping) = audit::Keeping::of(config, &settings.keeping, &ring)?;
     let (ledger, recovered) = Ledger::open(config)?;
     restore_labels(&runs, &*store, &dir, (ledger.end())()).await?;
+    let journal = state::journal(&runs, &*store, &settings.store, &lineage).await?;
     let asked = settings.listeners.iter().any(|listener| listener.kind == ListenerKind::Admin);
     let index = match asked || !settings.sockets.is_empty() {
         true => Some(Arc::new(state::index(&settings.store, &dir, &ledger, &telemetry).await?)),
@@ -223,6 +226,8 @@ async fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
         turned: tokio::sync::Notify::new(),
         suspensions,
         runs,
+        journal: Arc::new(journal),
+        store: Arc::clone(&store),
         evidence: Arc::new(evidence),
         parked: Arc::default(),
         errands: Errands::default(),

@@ -6,8 +6,8 @@ mod shadow;
 mod stop;
 
 pub use input::{
-    AgentProfile, Approval, Auth, BreakGlass, Drift, FactType, Lifted, PolicyAction, PolicyInput,
-    ResourceKind, ResourceProfile, Task, Word,
+    AgentProfile, Approval, Auth, BreakGlass, CANARY, Drift, FactType, Lifted, PolicyAction, PolicyInput,
+    Profile, ResourceKind, ResourceProfile, Task, Word,
 };
 pub use person::{Person, PersonAction};
 pub use shadow::{Shade, Shadow, WouldBe};

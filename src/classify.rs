@@ -29,8 +29,8 @@ use crate::decode::{Action, Call, Payload};
 use crate::definitions::{Definitions, Standing};
 use crate::json::Value;
 use catalog::{Catalog, Entry, Sink, Upstream};
-use sink::{Destination, Place};
-use view::{Found, HttpView, Look, View};
+use sink::{Destination, Place, SinkKind};
+use view::{Found, HttpView, Look, Pointer, View};
 
 pub use view::HttpBody;
 
@@ -106,6 +106,8 @@ pub struct Facts {
     pub effects: Vec<Effect>,
     /// Where it reaches, sorted, each once.
     pub destinations: Vec<Destination>,
+    /// What it sends there, in its own words.
+    pub goes: Goes,
     /// Whether there is at least one destination and every one is internal.
     pub destinations_internal: bool,
     /// The tiers of the destinations, sorted.
@@ -124,6 +126,17 @@ pub struct Facts {
     pub definition: Option<Arc<str>>,
     /// What policy is asked.
     pub action: PolicyAction,
+}
+
+/// What goes by a sink, as the agent wrote it.
+#[derive(Clone, Debug, Default)]
+pub struct Goes {
+    /// To whom, and how it is reached.
+    pub to: Vec<(SinkKind, String)>,
+    /// What.
+    pub payload: Vec<String>,
+    /// What, by reference.
+    pub refs: Vec<String>,
 }
 
 /// The shade that a call is in, by its upstream and its agent.
@@ -379,6 +392,7 @@ fn bare(resource: &Arc<ResourceProfile>, returns: Returns) -> Facts {
         consequence: resource.consequence,
         effects: Vec::new(),
         destinations: Vec::new(),
+        goes: Goes::default(),
         destinations_internal: false,
         tiers: Vec::new(),
         lifted: BTreeMap::new(),
@@ -432,11 +446,8 @@ fn reach(catalog: &Catalog, sink: &Sink, view: &View<'_>, facts: &mut Facts) {
         view.gather(pointer, &mut found);
     }
     for value in &found {
-        let text = match (value, value.text()) {
-            (_, Some(text)) => text,
-            (Found::Json(value), None) => String::from_utf8_lossy(value.raw()),
-            (Found::Text(text), None) => text.clone(),
-        };
+        let text = written(value);
+        facts.goes.to.push((sink.kind, text.clone().into_owned()));
         facts.destinations.push(Place::destination(sink.kind, &text));
         let tier = if catalog.internal.contains_text(&text) { "internal" } else { "new" };
         if !facts.tiers.iter().any(|known| &**known == tier) {
@@ -447,6 +458,21 @@ fn reach(catalog: &Catalog, sink: &Sink, view: &View<'_>, facts: &mut Facts) {
     facts.destinations.sort();
     facts.destinations.dedup();
     facts.destinations_internal = all_internal(catalog, sink, view);
+    let texts = |pointers: &[Pointer]| {
+        let mut found = Vec::new();
+        pointers.iter().for_each(|pointer| view.gather(pointer, &mut found));
+        found.iter().map(|value| written(value).into_owned()).collect()
+    };
+    (facts.goes.payload, facts.goes.refs) = (texts(&sink.payload), texts(&sink.refs));
+}
+
+/// A value as the agent wrote it.
+fn written<'a>(value: &Found<'a>) -> Cow<'a, str> {
+    match (value, value.text()) {
+        (_, Some(text)) => text,
+        (Found::Json(value), None) => String::from_utf8_lossy(value.raw()),
+        (Found::Text(text), None) => text.clone(),
+    }
 }
 
 fn all_internal(catalog: &Catalog, sink: &Sink, view: &View<'_>) -> bool {

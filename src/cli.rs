@@ -10,6 +10,7 @@ mod connect;
 mod keys;
 mod launch;
 pub mod policy;
+mod runs;
 mod serve;
 
 use std::io::Write;
@@ -85,6 +86,13 @@ enum Command {
         gateway: client::Gateway,
         #[command(subcommand)]
         command: agents::Command,
+    },
+    /// Show what runs have read and sent, and let frozen ones go on, by a running gateway's admin listener.
+    Runs {
+        #[command(flatten)]
+        gateway: client::Gateway,
+        #[command(subcommand)]
+        command: runs::Command,
     },
     /// Verify and read the audit.
     Audit(Box<audit::Arguments>),
@@ -182,6 +190,7 @@ fn run(arguments: Arguments) -> u8 {
             policy_command(&config.config, policies.as_deref(), command, format, out)
         }
         Command::Agents { gateway, command } => tell(agents::agents(&gateway, &command), format, out),
+        Command::Runs { gateway, command } => tell(runs::runs(&gateway, &command), format, out),
         Command::Audit(arguments) => audit::run(*arguments, format, out),
         Command::Keys { config, command } => {
             let said = match config::load(&config.config) {

@@ -15,7 +15,7 @@ use std::time::SystemTime;
 use crate::call::{Auth, Consequence, PolicyAction, PolicyInput, Shade, Stage, Stop, StopKind, WouldBe};
 use crate::classify::Facts;
 use crate::classify::catalog::Upstream;
-use crate::decode::Call;
+use crate::decode::{Call, Payload};
 use crate::flow::Entry;
 
 pub use cedar::{Decision, HoldTerms, Object, Outcome, PersonInput, Policy};
@@ -68,13 +68,16 @@ pub fn call(
 ) -> Judged {
     let input = Box::new(input(&call, &facts, &entry, moment));
     let decision = policy.evaluate(&input);
-    if let Some(would_be) = would_be(&decision, shade.covers(facts.consequence)) {
+    let covered = shade.covers(facts.consequence) && !input.is_enforced();
+    if let Some(would_be) = would_be(&decision, covered) {
         shade.note(would_be);
     }
     let verdict = match &decision.outcome {
-        _ if shade.covers(facts.consequence) => Verdict::Allow(Permitted { call, facts, entry }),
+        _ if covered => Verdict::Allow(Permitted { call, facts, entry }),
         Outcome::Allow => Verdict::Allow(Permitted { call, facts, entry }),
         Outcome::Deny => Verdict::Deny(denied(&decision)),
+        // A body that streams cannot wait, and nobody could see what they approve.
+        Outcome::Hold(_) if matches!(call.payload(), Payload::Opaque(_)) => Verdict::Deny(denied(&decision)),
         Outcome::Hold(terms) => {
             Verdict::Hold(Held { terms: terms.clone(), rule: Arc::clone(&decision.rule) })
         }
@@ -150,11 +153,12 @@ fn input(call: &Call, facts: &Facts, entry: &Entry, moment: Moment) -> PolicyInp
         consequence: facts.consequence,
         effects: facts.effects.clone(),
         labels: entry.labels.iter().map(|label| label.as_str().into()).collect(),
-        findings: Vec::new(),
+        findings: entry.findings.clone(),
+        profile: entry.profile,
         calls: entry.calls,
         task: None,
         facts: facts.lifted.clone(),
-        tiers: facts.tiers.clone(),
+        tiers: entry.tiers.clone().unwrap_or_else(|| facts.tiers.clone()),
         destinations_internal: facts.destinations_internal,
         on_behalf_of: None,
         auth: Auth { method: "mtls", bound: true, instance: Arc::clone(call.agent().instance()) },

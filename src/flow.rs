@@ -1,27 +1,50 @@
 //! Flow: what a run has read, so that policy can see a chain of harmless steps.
 //!
-//! This version keeps labels: `confidential`, `secret` and `untrusted`, from what the catalogue says a reply brings.
-//! A run is labelled from the moment a call is sent, so that a parallel call sees it, and its intent carries the
-//! labels, so that they come back after a restart. A call is judged by the union of all runs of its agent within the
-//! window: a new session, trace or connection cleans nothing. This stage never stops a call; it only finds.
+//! Labels (`confidential`, `secret`, `untrusted`) come from what the catalogue says a reply brings. A run is labelled
+//! from the moment a call is sent, so that a parallel call sees it, and its intent carries the labels, so that they come
+//! back after a restart. A call is judged by the union of all runs of its agent within the window, and of agents that
+//! used the same trace: a new session, trace or connection cleans nothing. This stage never stops a call; it only finds.
 
-use std::collections::HashMap;
+pub mod canary;
+pub mod chain;
+pub mod finding;
+pub mod history;
+pub mod index;
+pub mod journal;
+pub mod keep;
+pub mod learn;
+pub mod lineage;
+mod matching;
+pub mod outgoing;
+pub mod provenance;
+mod remember;
+mod run;
+pub mod secret;
+pub mod text;
+pub mod view;
+mod wire;
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use dashmap::DashMap;
-use foldhash::fast::RandomState;
-
 use crate::bench::{self, Control};
-use crate::call::{AgentId, Confidentiality, Integrity, Returns, hex};
+use crate::call::{AgentId, Confidentiality, Integrity, Profile, RecordId, Returns, Word, hex};
 use crate::decode::Call;
 use crate::secret::PseudonymKey;
+
+pub use finding::{Evidence, Finding};
+pub use remember::restore;
+use finding::{Examined, FindingKind, How, Outgoing};
+use history::Step;
+pub use run::{Brought, Found, Froze, Judged, RunView, Runs, Stopped};
 
 /// How flow state is kept.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
     /// How long labels are remembered; `secret` is remembered for at least a day.
     pub window: Duration,
+    /// How strictly findings are taken where nothing secret was read.
+    pub profile: Profile,
 }
 
 /// A label of a run.
@@ -52,6 +75,16 @@ impl Label {
     pub fn parse(word: &str) -> Option<Label> {
         Label::ALL.into_iter().find(|label| label.as_str() == word)
     }
+
+    /// These labels as bits, in the order of their declaration.
+    pub fn bits(labels: &[Label]) -> u8 {
+        labels.iter().fold(0, |bits, label| bits | 1 << (*label as u8))
+    }
+
+    /// The labels that bits stand for.
+    pub fn of_bits(bits: u8) -> Vec<Label> {
+        Label::ALL.into_iter().filter(|label| bits & 1 << (*label as u8) != 0).collect()
+    }
 }
 
 /// The labels that a reply brings, by its catalogue entry.
@@ -69,200 +102,180 @@ pub fn brings(returns: Returns) -> Vec<Label> {
     labels
 }
 
-/// How long a `secret` label stands at least.
-const SECRET_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
-/// How far a clock may be ahead for a while without a label being taken for ended that is not.
-const CLOCK_ERROR_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-/// How many runs of one agent are counted; beyond it the oldest are forgotten (their labels are the agent's and stay).
-const RUNS_MAX: usize = 1024;
-/// How many are forgotten together, so that who makes up a run for each call does not pay for the search each time.
-const RUNS_FORGOTTEN: usize = RUNS_MAX / 4;
-
-/// What all runs have read.
-pub struct Runs {
-    window: Duration,
-    agents: Arc<DashMap<AgentId, History, RandomState>>,
-}
-
-#[derive(Default)]
-struct History {
-    /// When each label was last brought, in the order of [`Label::ALL`].
-    labelled: [Option<SystemTime>; 3],
-    /// The calls of each run, and when the last one was, in calls of the agent.
-    runs: HashMap<Arc<str>, (u64, u64)>,
-    calls: u64,
+/// Whether flow control is turned off, in a binary for benchmarks.
+pub fn is_off() -> bool {
+    bench::off(Control::Flow)
 }
 
 /// What policy may know of the run that a call belongs to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Entry {
     /// The run's id, keyed under its agent.
     pub run: Arc<str>,
     /// The labels in force, sorted.
     pub labels: Vec<Label>,
+    /// What was found in this call, sorted.
+    pub findings: Vec<Word>,
+    /// By which profile it is judged.
+    pub profile: Profile,
+    /// The tiers of its destinations, sorted; `None` where nothing looked at them.
+    pub tiers: Option<Vec<Word>>,
     /// Calls of this run before this one.
     pub calls: u64,
 }
 
-/// The run that a call belongs to: its MCP session, else its trace, else the agent itself.
-pub fn run_of(call: &Call, key: &PseudonymKey) -> Arc<str> {
-    if let Some(session) = call.envelope().and_then(|envelope| envelope.session.as_deref()) {
-        // A session id is a handle that upstreams act on, so records name it by a pseudonym.
-        return Arc::from(format!("session:{}", key.pseudonym(session.as_bytes())));
-    }
-    match call.trace().parent {
-        Some(parent) => Arc::from(format!("trace:{}", hex(&parent.trace_id))),
-        None => Arc::from(format!("agent:{}", call.agent().id())),
-    }
+/// What came of examining a call, for what becomes of it.
+#[derive(Debug)]
+pub struct Leaving {
+    /// What was found, with its evidence.
+    pub findings: Vec<Finding>,
+    /// What is noted when it is sent; `None` when nothing is.
+    sent: Option<Step>,
+    /// What is noted when a finding stops it; `None` when none could.
+    stopped: Option<Step>,
+    /// Its destinations, by which the end of what it carries is kept.
+    places: Vec<u64>,
+    /// The end of what it carries.
+    tail: String,
 }
 
-/// Enters a call into its run and says what the agent's runs remember at this moment.
-pub fn enter(runs: &Runs, agent: &AgentId, run: Arc<str>, now: SystemTime) -> Entry {
-    if bench::off(Control::Flow) {
-        return Entry { run, labels: Vec::new(), calls: 0 };
-    }
-    let mut history = runs.agents.entry(agent.clone()).or_default();
-    let labels = history.in_force(runs.window, now);
-    let calls = history.count(&run);
-    Entry { run, labels, calls }
+/// The finding of a run that goes no further until a person has looked.
+pub const FROZEN: &str = "frozen";
+
+/// Where a call belongs.
+#[derive(Clone, Debug)]
+pub struct RunKey {
+    /// Whose it is.
+    pub agent: AgentId,
+    /// Its run, keyed under its agent.
+    pub run: Arc<str>,
+    /// The trace that it came in, by which agents meet.
+    pub trace: Option<[u8; 16]>,
 }
 
-/// Labels the agent's runs with what a call that is about to be sent will bring.
-pub fn sent(runs: &Runs, agent: &AgentId, brings: &[Label], now: SystemTime) {
-    if brings.is_empty() || bench::off(Control::Flow) {
-        return;
-    }
-    let mut history = runs.agents.entry(agent.clone()).or_default();
-    for label in brings {
-        if let Some(at) = history.labelled.get_mut(*label as usize) {
-            *at = Some(at.map_or(now, |before| before.max(now)));
-        }
-    }
-}
-
-/// Tells whether the agent has no other labels than these: what streams was decided on before its bytes were there, and
-/// must not carry out what was read since.
-pub fn steady(runs: &Runs, agent: &AgentId, known: Vec<Label>) -> impl Fn() -> bool + Send + Sync + use<> {
-    let (window, agents, agent) = (runs.window, Arc::clone(&runs.agents), agent.clone());
-    move || {
-        let now = agents.get(&agent).map(|history| history.in_force(window, SystemTime::now()));
-        now.unwrap_or_default().iter().all(|label| known.contains(label))
-    }
-}
-
-// === impl Runs ===
-
-impl Runs {
-    /// No runs yet.
-    pub fn new(config: Config) -> Runs {
-        Runs { window: config.window, agents: Arc::default() }
-    }
-
-    /// How long any label stands.
-    pub fn longest(&self) -> Duration {
-        self.window.max(SECRET_WINDOW)
-    }
-
-    /// Every label of every agent, and when it was brought last, without those that ended long ago.
-    pub fn labels(&self, now: SystemTime) -> Vec<(AgentId, Label, SystemTime)> {
-        let mut labels = Vec::new();
-        for entry in self.agents.iter() {
-            for (label, at) in Label::ALL.into_iter().zip(entry.labelled) {
-                let ended =
-                    |at| now.duration_since(at).unwrap_or_default() > self.longest() + CLOCK_ERROR_MAX;
-                if let Some(at) = at.filter(|at| !ended(*at)) {
-                    labels.push((entry.key().clone(), label, at));
-                }
-            }
-        }
-        labels
-    }
-}
-
-// === impl History ===
-
-impl History {
-    fn in_force(&self, window: Duration, now: SystemTime) -> Vec<Label> {
-        let fresh = |label: &Label| {
-            let window = if *label == Label::Secret { window.max(SECRET_WINDOW) } else { window };
-            let at = self.labelled.get(*label as usize).copied().flatten();
-            // A clock that went back must not clean a run: an age that cannot be told counts as none.
-            at.is_some_and(|at| now.duration_since(at).unwrap_or_default() <= window)
+impl RunKey {
+    /// Where a call belongs: its run is its MCP session, else its trace, else the agent itself.
+    pub fn of(call: &Call, key: &PseudonymKey) -> RunKey {
+        let trace = call.trace().parent.map(|parent| parent.trace_id);
+        let session = call.envelope().and_then(|envelope| envelope.session.as_deref());
+        let run = match (session, trace) {
+            // A session id is a handle that upstreams act on, so records name it by a pseudonym.
+            (Some(session), _) => format!("session:{}", key.pseudonym(session.as_bytes())),
+            (None, Some(trace)) => format!("trace:{}", hex(&trace)),
+            (None, None) => format!("agent:{}", call.agent().id()),
         };
-        Label::ALL.into_iter().filter(fresh).collect()
-    }
-
-    /// Counts a call of the run and gives the number before it.
-    fn count(&mut self, run: &Arc<str>) -> u64 {
-        self.calls += 1;
-        if let Some((calls, last)) = self.runs.get_mut(run) {
-            (*calls, *last) = (*calls + 1, self.calls);
-            return *calls - 1;
-        }
-        if self.runs.len() >= RUNS_MAX {
-            self.forget_oldest();
-        }
-        self.runs.insert(Arc::clone(run), (1, self.calls));
-        0
-    }
-
-    fn forget_oldest(&mut self) {
-        let mut last: Vec<u64> = self.runs.values().map(|(_, last)| *last).collect();
-        if last.len() > RUNS_FORGOTTEN {
-            let (_, kept, _) = last.select_nth_unstable(RUNS_FORGOTTEN);
-            self.runs.retain(|_, (_, last)| *last >= *kept);
-        }
+        RunKey { agent: call.agent().id().clone(), run: Arc::from(run), trace }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn agent(name: &str) -> AgentId {
-        AgentId::from_normalised(&format!("spiffe://example.org/{name}"))
+/// Enters a call into its run and says what is remembered at this moment.
+pub fn enter(runs: &Runs, place: &RunKey, now: SystemTime) -> Entry {
+    if bench::off(Control::Flow) {
+        let (run, profile) = (Arc::clone(&place.run), Profile::Balanced);
+        return Entry { run, labels: Vec::new(), findings: Vec::new(), profile, tiers: None, calls: 0 };
     }
+    let Judged { labels, calls, frozen } = runs.enter(place, now);
+    let profile = match labels.contains(&Label::Secret) {
+        true => Profile::Strict,
+        false => runs.config().profile,
+    };
+    let findings = if frozen { vec![Word::Borrowed(FROZEN)] } else { Vec::new() };
+    Entry { run: Arc::clone(&place.run), labels, findings, profile, tiers: None, calls }
+}
 
-    const MAIL: Returns = Returns { confidentiality: Confidentiality::Internal, integrity: Integrity::Mixed };
-
-    #[test]
-    fn a_new_run_of_the_same_agent_is_judged_by_what_the_last_one_read() {
-        let runs = Runs::new(Config { window: Duration::from_secs(1800) });
-        let now = SystemTime::now();
-        assert!(enter(&runs, &agent("a"), Arc::from("one"), now).labels.is_empty());
-        sent(&runs, &agent("a"), &brings(MAIL), now);
-        let entry = enter(&runs, &agent("a"), Arc::from("two"), now);
-        assert_eq!(entry.labels, [Label::Confidential, Label::Untrusted]);
-        assert_eq!(entry.calls, 0);
-        assert_eq!(enter(&runs, &agent("a"), Arc::from("two"), now).calls, 1);
-        assert!(enter(&runs, &agent("b"), Arc::from("one"), now).labels.is_empty());
+/// Examines a call by what is remembered, and notes in its entry what was found. A body that is not `readable` may carry
+/// anything that was read.
+pub fn examine(
+    runs: &Runs,
+    key: &RunKey,
+    entry: &mut Entry,
+    (outgoing, readable): (&Outgoing<'_>, Readable),
+    now: SystemTime,
+) -> Leaving {
+    let mut examined = runs.examine(key, outgoing, now);
+    let confidential = entry.labels.iter().any(|label| *label != Label::Untrusted);
+    if readable == Readable::No && examined.leaves && confidential && !examined.has(&FindingKind::Lineage) {
+        let evidence = Evidence { origin: None, how: How::Unknown, matched: 0, bytes: 0 };
+        examined.findings.push(Finding { kind: FindingKind::Lineage, evidence: vec![evidence] });
     }
+    let stops = examined.findings.iter().any(|finding| match finding.kind {
+        FindingKind::Trifecta | FindingKind::PlantedArgument => entry.profile == Profile::Strict,
+        _ => true,
+    });
+    entry.findings.extend(examined.findings.iter().map(|finding| finding.kind.word()));
+    entry.findings.sort();
+    entry.findings.dedup();
+    entry.tiers = Some(examined.tiers.iter().map(|tier| Word::Borrowed(tier.as_str())).collect());
+    Leaving {
+        sent: examined.sent(),
+        stopped: stops.then(|| examined.stopped(outgoing)),
+        places: examined.places.iter().map(|(place, _)| *place).collect(),
+        tail: tail(outgoing),
+        findings: std::mem::take(&mut examined.findings),
+    }
+}
 
-    #[test]
-    fn an_agent_that_makes_up_runs_costs_no_more_than_the_bound() {
-        let runs = Runs::new(Config { window: Duration::from_secs(60) });
-        let now = SystemTime::now();
-        for run in 0..3 * RUNS_MAX {
-            enter(&runs, &agent("a"), Arc::from(format!("made-up-{run}")), now);
-            let calls = enter(&runs, &agent("a"), Arc::from("kept"), now).calls;
-            assert_eq!(calls, run as u64, "a run that goes on is not forgotten");
+/// Whether the body of a call was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readable {
+    /// It streams unread, or is of a kind that nobody described.
+    No,
+    /// All of it.
+    Yes,
+}
+
+/// The end of what a call carries, which is joined with the next one to the same place.
+fn tail(outgoing: &Outgoing<'_>) -> String {
+    let mut parts = Vec::new();
+    let mut left = history::JOINED_BYTES_MAX;
+    for text in outgoing.payload.iter().rev() {
+        let from = text.len().saturating_sub(left);
+        let from = (from..=text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(text.len());
+        let part = text.get(from..).unwrap_or_default();
+        left -= part.len();
+        parts.push(part);
+        if left == 0 {
+            break;
         }
-        let kept = runs.agents.get(&agent("a")).unwrap().runs.len();
-        assert!((RUNS_MAX - RUNS_FORGOTTEN..=RUNS_MAX).contains(&kept), "{kept}");
     }
+    parts.reverse();
+    parts.concat()
+}
 
-    #[test]
-    fn labels_go_with_the_window_and_secrets_stay_a_day() {
-        let runs = Runs::new(Config { window: Duration::from_secs(60) });
-        let now = SystemTime::now();
-        let secret = Returns { confidentiality: Confidentiality::Secret, integrity: Integrity::Trusted };
-        sent(&runs, &agent("a"), &brings(secret), now);
-        let later =
-            |seconds| enter(&runs, &agent("a"), Arc::from("r"), now + Duration::from_secs(seconds)).labels;
-        assert_eq!(later(59), [Label::Confidential, Label::Secret]);
-        assert_eq!(later(3600), [Label::Secret]);
-        assert!(later(90_000).is_empty());
-        let back = enter(&runs, &agent("a"), Arc::from("r"), now - Duration::from_secs(9000)).labels;
-        assert_eq!(back, [Label::Confidential, Label::Secret]);
+/// Notes that an examined call is sent, and gives what the journal must have.
+pub fn leaves(runs: &Runs, key: &RunKey, leaving: &Leaving, now: SystemTime) -> Option<Step> {
+    let step = leaving.sent.as_ref()?;
+    runs.step(key, step, now);
+    if !leaving.tail.is_empty() {
+        runs.keep_tail(key, &leaving.places, &leaving.tail, now);
     }
+    match step {
+        Step::Sent { introduced, url_bytes, carried, .. } => {
+            let tells = !introduced.is_empty() || *url_bytes > 0 || !carried.is_empty();
+            tells.then(|| step.clone())
+        }
+        Step::Approved { .. } | Step::Stopped { .. } => None,
+    }
+}
+
+/// Notes that an examined call was stopped, where a finding could have done it; gives what the journal must have, and
+/// what that freezes.
+pub fn stopped(runs: &Runs, key: &RunKey, leaving: &Leaving, now: SystemTime) -> Option<(Step, Vec<Froze>)> {
+    let step = leaving.stopped.clone()?;
+    let froze = runs.step(key, &step, now);
+    Some((step, froze))
+}
+
+/// Labels a run with what a call that is about to be sent will bring.
+pub fn sent(runs: &Runs, place: &RunKey, brings: &[Label], record: RecordId, now: SystemTime) {
+    if !brings.is_empty() && !bench::off(Control::Flow) {
+        runs.label(place, brings, Some(record), now);
+    }
+}
+
+/// Tells whether no other labels are in force for the agent than these: what streams was decided on before its bytes
+/// were there, and must not carry out what was read since.
+pub fn steady(runs: &Arc<Runs>, agent: &AgentId, known: Vec<Label>) -> impl Fn() -> bool + Send + Sync + use<> {
+    let (runs, agent) = (Arc::clone(runs), agent.clone());
+    move || runs.in_force(&agent, SystemTime::now()).iter().all(|label| known.contains(label))
 }

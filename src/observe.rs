@@ -4,10 +4,12 @@
 //! event of a stream, or else the end itself, wait for that. When the agent leaves, a read and every modern MCP call
 //! end upstream at once; any other is drained for a bounded time, so that its outcome is known.
 
+mod decompress;
 mod judge;
 mod parked;
 mod relay;
 mod several;
+mod tap;
 mod watch;
 
 use std::collections::VecDeque;
@@ -30,6 +32,8 @@ use crate::accept::Gone;
 use crate::answer;
 use crate::call::{Stage, Stop, StopKind, hex};
 use crate::decode::sse::{self, ReplyKind};
+use crate::flow::keep::Keeping;
+use crate::flow::learn::JSON_BYTES_MAX;
 use crate::forward::pool::Lent;
 use crate::forward::{Expects, Leave, Reply};
 use crate::limit::Slot;
@@ -37,9 +41,12 @@ use crate::record::capture::REPLY_BYTES_MAX;
 use crate::record::{Ending, RECORD_HEADER, Record, ReplyFacts};
 use judge::Sentence;
 pub use judge::{Decline, Judge, Old, Relist, Shown, Shows};
+use parked::Waiting;
 pub use parked::{Elsewhere, Parked};
 use relay::{Passed, Relay};
 pub use several::Several;
+pub use tap::Tap;
+use tap::Mcp;
 use watch::Watch;
 
 /// What of a JSON reply is looked at for how it ended; a longer one passes without that being known.
@@ -48,6 +55,10 @@ const WINDOW_BYTES_MAX: usize = 256 << 10;
 const WHOLE_BYTES_MAX: usize = 4 << 20;
 /// How long a reply may be silent, unless it is a stream.
 const SILENCE_MAX: Duration = Duration::from_secs(120);
+/// The largest reply that is kept back until its end only so that it can be learnt by its structure.
+const LEARNT_BYTES_MAX: usize = JSON_BYTES_MAX;
+/// How long a reply that is kept back for that may rest before it passes piece by piece: it may be one that has no end.
+const REST_TIME_MAX: Duration = Duration::from_millis(500);
 /// How long a reply is drained after its agent has left.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(30);
 
@@ -64,12 +75,12 @@ pub enum Body {
 }
 
 /// Begins to pass a reply on. One without a body has ended already, and is released when the audit has its outcome; one
-/// that must be known before it passes is read whole.
+/// that must be known before it passes is read whole. What the tap learns of it is kept before it is released.
 pub async fn reply(
     reply: Reply,
     slot: Slot,
     record: Record,
-    mut judge: Option<Judge>,
+    (mut judge, mut tap): (Option<Judge>, Option<Tap>),
     elsewhere: Option<Elsewhere>,
     gone: &Gone,
 ) -> Result<Response<Body>, Box<Stop>> {
@@ -86,9 +97,13 @@ pub async fn reply(
         // A stream of events is cut after the response, and some are left out, so its size is not known.
         head.headers.remove(CONTENT_LENGTH);
     }
+    if let (Some(tap), false) = (&mut tap, matches!(lesson, Lesson::Events(_))) {
+        tap.begun(&head.headers, if expects.mcp { Mcp::Yes } else { Mcp::No });
+    }
     let ended = body.is_end_stream();
-    let whole = matches!(lesson, Lesson::Json(..))
+    let judged = matches!(lesson, Lesson::Json(..))
         && judge.as_ref().is_some_and(|judge| judge.reads_whole(body.size_hint().exact(), WINDOW_BYTES_MAX));
+    let learnt = tap.as_ref().is_some_and(Tap::reads_whole);
     let watch = judge.as_ref().is_some_and(Judge::is_wary).then(Watch::default);
     let mut stream_gone = false;
     let open = match elsewhere.filter(|_| head.status.is_success()) {
@@ -107,6 +122,8 @@ pub async fn reply(
         lesson: Some(lesson),
         watch,
         judge,
+        tap,
+        keeping: Vec::new(),
         digest: digest::Context::new(&digest::SHA256),
         bytes: 0,
         kept: record.as_ref().filter(|record| record.keeps_reply()).map(|_| Vec::new()),
@@ -123,8 +140,8 @@ pub async fn reply(
     if stream_gone {
         return passing.refused(Ending::UpstreamBroke, failed("stream-gone")).await;
     }
-    if whole {
-        return passing.whole(head, gone).await;
+    if judged || (learnt && !ended) {
+        return passing.whole(head, gone, judged).await;
     }
     if !ended {
         return Ok(Response::from_parts(head, Body::Reply(Box::new(passing))));
@@ -144,6 +161,9 @@ pub struct Passing {
     /// What an upstream that may not ask everything is watched by, where its reply is not judged by messages.
     watch: Option<Watch>,
     judge: Option<Judge>,
+    tap: Option<Tap>,
+    /// What was learnt and must be kept before the reply's end is released.
+    keeping: Vec<Keeping>,
     digest: digest::Context,
     bytes: u64,
     /// Its beginning, when the audit seals it.
@@ -216,11 +236,19 @@ fn failed(reason: &'static str) -> Box<Stop> {
 
 impl Passing {
     /// Reads a reply whole, so that it can be judged before any of it passes. One that is too long for that passes as it
-    /// arrives, unless it is a list: what is in it would not be known.
-    async fn whole(mut self, mut head: response::Parts, gone: &Gone) -> Result<Response<Body>, Box<Stop>> {
+    /// arrives, unless it is a list: what is in it would not be known. So does one that is not `judged`, only learnt, and
+    /// that rests.
+    async fn whole(
+        mut self,
+        mut head: response::Parts,
+        gone: &Gone,
+        judged: bool,
+    ) -> Result<Response<Body>, Box<Stop>> {
         let mut size = 0;
+        let bytes_max = if judged { WHOLE_BYTES_MAX } else { LEARNT_BYTES_MAX };
         while let Some(body) = &mut self.incoming {
-            let reading = tokio::time::timeout(SILENCE_MAX, body.frame());
+            let may_rest = if judged || size == 0 { SILENCE_MAX } else { REST_TIME_MAX };
+            let reading = tokio::time::timeout(may_rest, body.frame());
             // What is left of a reply whose agent has left is drained or given up, and recorded, when it is dropped.
             let Some(read) = gone.unless(Leave::Ends, reading).await else {
                 return Err(failed("client-gone"));
@@ -232,22 +260,27 @@ impl Passing {
                     self.early.push_back(data);
                 }
                 Ok(None) => self.incoming = None,
+                Err(_) if may_rest == REST_TIME_MAX => return Ok(self.piece_by_piece(head)),
                 Ok(Some(Err(_))) | Err(_) => {
                     return self.refused(Ending::UpstreamBroke, failed("broken")).await;
                 }
             }
-            if size > WHOLE_BYTES_MAX {
+            if size > bytes_max {
                 if self.judge.as_ref().is_some_and(|judge| judge.list().is_some()) {
                     return self.refused(Ending::UpstreamBroke, failed("list-size")).await;
                 }
-                return Ok(Response::from_parts(head, Body::Reply(Box::new(self))));
+                return Ok(self.piece_by_piece(head));
             }
         }
         let text: Vec<u8> = self.early.drain(..).flatten().collect();
-        let sentence = self.judge.as_mut().map_or(Sentence::Pass, |judge| judge.message(&text));
-        let (kind, bytes) = match sentence {
-            Sentence::Pass => (sse::outcome(&text), Bytes::from(text)),
-            Sentence::Replace(less) => (sse::outcome(&text), Bytes::from(less)),
+        let kind = matches!(self.lesson, Some(Lesson::Json(..))).then(|| sse::outcome(&text));
+        let sentence = match (&mut self.judge, kind.is_some()) {
+            (Some(judge), true) => judge.message(&text),
+            _ => Sentence::Pass,
+        };
+        let bytes = match sentence {
+            Sentence::Pass => Bytes::from(text),
+            Sentence::Replace(less) => Bytes::from(less),
             Sentence::Withhold(stop) => return self.refused(Ending::Complete, stop).await,
             Sentence::Drop => {
                 return self.refused(Ending::UpstreamBroke, failed("request-of-upstream")).await;
@@ -257,10 +290,39 @@ impl Passing {
         if head.headers.contains_key(CONTENT_LENGTH) {
             head.headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
         }
+        self.learn(&bytes);
         self.note(&bytes);
-        self.close(Ending::Complete, Some(kind));
+        self.close(Ending::Complete, kind);
         self.recorded().await?;
         Ok(Response::from_parts(head, Body::Own(Some(bytes))))
+    }
+
+    /// What was kept back passes after all.
+    fn piece_by_piece(mut self, head: response::Parts) -> Response<Body> {
+        if let Some(tap) = &mut self.tap {
+            tap.hurry();
+        }
+        Response::from_parts(head, Body::Reply(Box::new(self)))
+    }
+
+    /// Learns bytes that are to pass.
+    fn learn(&mut self, data: &Bytes) {
+        self.keeping.extend(self.tap.as_mut().and_then(|tap| tap.feed(data)));
+    }
+
+    /// What is ready passes once everything that was learnt is kept.
+    fn settle(&mut self, settled: Vec<(Waiting, ReplyFacts)>) {
+        let keeping = std::mem::take(&mut self.keeping);
+        if settled.is_empty() && keeping.is_empty() {
+            return;
+        }
+        self.state = State::Settling(Box::pin(async move {
+            kept(keeping).await?;
+            for (waiting, facts) in settled {
+                waiting.settle(facts).await?;
+            }
+            Ok(())
+        }));
     }
 
     /// Ends a reply of which nothing passes: the outcome is recorded, and the agent is told.
@@ -326,11 +388,13 @@ impl Passing {
         if ending == Ending::Complete {
             self.lent.give_back();
         }
-        let Some(record) = self.record.take() else {
-            self.state = State::Ended;
-            return;
+        self.keeping.extend(self.tap.as_mut().and_then(Tap::finish));
+        let keeping = std::mem::take(&mut self.keeping);
+        self.state = match self.record.take() {
+            Some(record) => State::Closing(Box::pin(ended(keeping, record, ending, facts)), ending),
+            None if keeping.is_empty() => State::Ended,
+            None => State::Closing(Box::pin(kept(keeping)), ending),
         };
-        self.state = State::Closing(Box::pin(record.ended(ending, facts)), ending);
     }
 
     /// Takes a piece from the upstream: what may pass is then ready, or the reply closes.
@@ -344,7 +408,7 @@ impl Passing {
             }
         };
         if let (Some(Lesson::Events(relay)), Some(judge)) = (&mut self.lesson, &mut self.judge) {
-            let passed = relay.feed(&data, judge);
+            let passed = relay.feed(&data, judge, self.tap.as_mut());
             return self.pass(passed);
         }
         if self.watch.as_mut().and_then(|watch| watch.feed(&data)).is_some() {
@@ -361,6 +425,7 @@ impl Passing {
                 kept.clear();
             }
         }
+        self.learn(&data);
         self.note(&data);
         if self.incoming.as_ref().is_none_or(HttpBody::is_end_stream) {
             self.last.push_back(Frame::data(data));
@@ -370,11 +435,13 @@ impl Passing {
             self.last.push_back(Frame::data(data));
         } else {
             self.ready.push_back(data);
+            self.settle(Vec::new());
         }
     }
 
     /// Passes what a stream's relay lets through.
     fn pass(&mut self, passed: Passed) {
+        self.keeping.extend(passed.keeping);
         for piece in &passed.now {
             self.note(piece);
         }
@@ -385,14 +452,7 @@ impl Passing {
             return self.close(Ending::Complete, Some(kind));
         }
         self.ready.extend(passed.now);
-        if !passed.settled.is_empty() {
-            self.state = State::Settling(Box::pin(async move {
-                for (waiting, facts) in passed.settled {
-                    waiting.settle(facts).await?;
-                }
-                Ok(())
-            }));
-        }
+        self.settle(passed.settled);
         if let Some(reason) = passed.broken {
             self.withheld(reason);
             self.incoming = None;
@@ -404,7 +464,7 @@ impl Passing {
     fn finish(&mut self) {
         self.incoming = None;
         if let (Some(Lesson::Events(relay)), Some(judge)) = (&mut self.lesson, &mut self.judge) {
-            let passed = relay.finish(judge);
+            let passed = relay.finish(judge, self.tap.as_mut());
             self.pass(passed);
         }
         if matches!(self.state, State::Passing) {
@@ -498,6 +558,8 @@ impl Drop for Passing {
             lesson: self.lesson.take(),
             watch: self.watch.take(),
             judge: self.judge.take(),
+            tap: self.tap.take(),
+            keeping: std::mem::take(&mut self.keeping),
             digest: std::mem::replace(&mut self.digest, digest::Context::new(&digest::SHA256)),
             bytes: self.bytes,
             kept: self.kept.take(),
@@ -529,6 +591,31 @@ impl Drop for Passing {
             rest.close(Ending::ClientGone, None);
             std::future::poll_fn(|cx| rest.poll_next(cx).map(|_| ())).await;
         });
+    }
+}
+
+/// Ends when everything that was learnt is kept.
+async fn kept(keeping: Vec<Keeping>) -> Result<(), Box<Stop>> {
+    for keeping in keeping {
+        keeping.await?;
+    }
+    Ok(())
+}
+
+/// Records how a call ended, once what was learnt of its reply is kept. What cannot be kept does not pass.
+async fn ended(
+    keeping: Vec<Keeping>,
+    record: Record,
+    ending: Ending,
+    mut facts: ReplyFacts,
+) -> Result<(), Box<Stop>> {
+    match kept(keeping).await {
+        Ok(()) => record.ended(ending, facts).await,
+        Err(stop) => {
+            facts.withheld.push(stop.reason.into());
+            record.ended(Ending::UpstreamBroke, facts).await?;
+            Err(stop)
+        }
     }
 }
 

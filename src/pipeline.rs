@@ -2,6 +2,7 @@
 
 mod dialogue;
 mod generation;
+mod leaving;
 pub mod listing;
 mod several;
 
@@ -21,11 +22,13 @@ use crate::call::{Stage, Stop, StopKind};
 use crate::decide::{Moment, Verdict};
 use crate::decode::{Decoded, Inbound};
 use crate::flow::Runs;
+use crate::flow::journal::Journal;
 use crate::forward::{HopHeaders, Reply};
 use crate::identify::suspended::Suspensions;
 use crate::limit::Slot;
 use crate::observe::{Body, Parked};
 use crate::record::{Evidence, Record};
+use crate::store::Store;
 use crate::telemetry::hop::HttpVersion;
 use dialogue::Judging;
 pub use generation::Generation;
@@ -43,7 +46,11 @@ pub struct Gateway {
     /// Is told when another generation is in force.
     pub turned: Notify,
     /// What runs have read.
-    pub runs: Runs,
+    pub runs: Arc<Runs>,
+    /// What of it survives the process.
+    pub journal: Arc<Journal>,
+    /// Where it is kept what was frozen. No call that goes waits for it.
+    pub store: Arc<dyn Store>,
     /// Audit and traces.
     pub evidence: Arc<Evidence>,
     /// Calls whose response comes on another stream.
@@ -91,8 +98,8 @@ pub async fn serve(gw: &Arc<Gateway>, conn: &Arc<Conn>, request: Request<Inbound
     match run(gw, &generation, conn, &gone, request, &mut record).await {
         Ok(Passed::Reply(reply, slot, judging)) => {
             let (shape, id) = (record.shape.clone(), record.id());
-            let Judging { judge, elsewhere } = judging;
-            let passing = observe::reply(reply, slot, record, judge, elsewhere, &gone).await;
+            let Judging { judge, tap, elsewhere } = judging;
+            let passing = observe::reply(reply, slot, record, (judge, tap), elsewhere, &gone).await;
             passing.unwrap_or_else(|stop| own(answer::refusal(&stop, &shape, id)))
         }
         Ok(Passed::Batch(messages)) => {
@@ -154,16 +161,20 @@ async fn run(
     let slot = slot.or_else(|stop| shade.pass(stop, facts.consequence).map(|()| Slot::default()))?;
     record.enter(Stage::Flow);
     let agent = call.agent().id().clone();
-    let entry = flow::enter(&gw.runs, &agent, flow::run_of(&call, &gw.evidence.pseudonyms), now);
+    let place = flow::RunKey::of(&call, &gw.evidence.pseudonyms);
+    let mut entry = flow::enter(&gw.runs, &place, now);
+    let leaving = leaving::examine(gw, generation, (&call, &facts), &place, &mut entry, now);
     record.entered(&entry);
     let mut known = entry.labels.clone();
     let mut judging = Judging::of(gw, generation, conn, &call);
+    let upstream = Arc::clone(&call.route().name);
 
     // Decide: from here on the call exists only inside a verdict.
     record.enter(Stage::Decide);
     let moment = Moment { now, source_ip: conn.peer().ip() };
     let judged = decide::call(&generation.policy, call, facts, entry, moment, &mut shade);
     record.decided(&judged, shade.would_be(), generation.policy.revision());
+    leaving::judged(gw, record, (&upstream, &place), &judged, leaving.as_ref(), now).await;
     let permitted = match judged.verdict {
         Verdict::Allow(permitted) => permitted,
         Verdict::Deny(stop) => return Err(stop),
@@ -179,7 +190,11 @@ async fn run(
     // Act: nothing leaves before the ledger has it.
     record.enter(Stage::Commit);
     let brings = flow::brings(permitted.facts().returns);
-    flow::sent(&gw.runs, &agent, &brings, now);
+    flow::keep::ready(&gw.journal, &agent, &brings).await?;
+    flow::sent(&gw.runs, &place, &brings, record.id(), now);
+    leaving::sent(gw, &place, leaving.as_ref(), now).await;
+    let subject = (permitted.call(), permitted.facts());
+    judging.tap = leaving::tap(gw, generation, subject, &place, record, &brings);
     known.extend_from_slice(&brings);
     let steady = Box::new(flow::steady(&gw.runs, &agent, known));
     judging.see(gw, generation, permitted.call(), &judged.input, &shade)?;

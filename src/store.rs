@@ -21,6 +21,8 @@ use crate::call::AgentId;
 
 /// Agents that may be suspended at one time; a request for more is refused.
 pub const SUSPENSIONS_MAX: usize = 100_000;
+/// Runs that may be frozen at one time; beyond it the agent is frozen as a whole, in memory alone.
+pub const FROZEN_MAX: usize = 100_000;
 /// The longest reason that is kept, in bytes of UTF-8.
 pub const REASON_BYTES_MAX: usize = 2000;
 /// The largest definition of a tool that is kept, in bytes of JSON.
@@ -122,6 +124,17 @@ pub trait Store: Send + Sync {
 
     /// The last snapshot of labels.
     fn labels(&self) -> Answer<'_, Option<Snapshot>>;
+
+    /// Keeps that a run is frozen. One that is frozen already keeps its first freezing.
+    ///
+    /// Errors: [`StoreError::Full`], or the database's.
+    fn freeze(&self, frozen: Frozen) -> Answer<'_, Changed>;
+
+    /// Lets a run go on; an empty run is the agent as a whole.
+    fn unfreeze(&self, agent: AgentId, run: String) -> Answer<'_, Changed>;
+
+    /// Everything that is frozen, by agent and run.
+    fn frozen(&self) -> Answer<'_, Vec<Frozen>>;
 
     /// Ends its work and closes the database; nothing may be asked of it afterwards.
     fn close(&self) -> Answer<'_, ()>;
@@ -244,6 +257,19 @@ pub struct Labelled {
     pub label: String,
     /// When it was brought last.
     pub at: SystemTime,
+}
+
+/// A run that goes no further until a person has looked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frozen {
+    /// The agent.
+    pub agent: AgentId,
+    /// Its run; empty for all of them.
+    pub run: String,
+    /// Since when.
+    pub at: SystemTime,
+    /// Why, as an operator reads it.
+    pub why: String,
 }
 
 // === impl Who ===

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use holdpoint::call::{
     AgentId, AgentProfile, Auth, Autonomy, Class, Consequence, Integrity, PolicyAction, PolicyInput,
-    RecordId, ResourceKind, ResourceProfile,
+    Profile, RecordId, ResourceKind, ResourceProfile,
 };
 use holdpoint::classify::catalog::{Catalog, UpstreamConfig, UpstreamKind};
 use holdpoint::classify::sink::Internal;
@@ -28,7 +28,8 @@ use holdpoint::decide::Policy;
 use holdpoint::decide::cedar::SHIPPED;
 use holdpoint::decide::schema::Facts;
 use holdpoint::decode::jsonrpc::Message;
-use holdpoint::flow::{self, Label, Runs};
+use holdpoint::flow::text::FlowKey;
+use holdpoint::flow::{self, Label, RunKey, Runs};
 use holdpoint::json::{Limits, Members};
 use holdpoint::limit::{self, Dimension, Meters, Rate, Rule};
 use holdpoint::record::verify::{Status, verify};
@@ -108,6 +109,7 @@ fn input(agent: &Arc<AgentProfile>, resource: &Arc<ResourceProfile>) -> PolicyIn
         effects: vec![],
         labels: vec!["confidential".into()],
         findings: vec![],
+        profile: Default::default(),
         calls: 7,
         task: None,
         facts: BTreeMap::new(),
@@ -203,7 +205,12 @@ fn meters() -> Meters {
 }
 
 fn runs() -> Runs {
-    Runs::new(flow::Config { window: Duration::from_secs(1800) })
+    let config = flow::Config { window: Duration::from_secs(1800), profile: Profile::Balanced };
+    Runs::new(config, FlowKey::new(&[7; 32]))
+}
+
+fn at(agent: &AgentId, run: &Arc<str>) -> RunKey {
+    RunKey { agent: agent.clone(), run: Arc::clone(run), trace: None }
 }
 
 /// `cargo test --release --test growth agents -- --exact --ignored --nocapture`.
@@ -223,8 +230,9 @@ fn agents() {
             drop(limit::acquire(&meters, limit::Subject { agent, upstream, tool, class: Class::Read }));
         };
         let entered = |at: usize| {
-            black_box(flow::enter(&runs, &ids[at].id, Arc::clone(&own[at]), now));
-            flow::sent(&runs, &ids[at].id, &[Label::Confidential], now);
+            let place = self::at(&ids[at].id, &own[at]);
+            black_box(flow::enter(&runs, &place, now));
+            flow::sent(&runs, &place, &[Label::Confidential], RecordId::new(), now);
         };
         for at in 0..count {
             entered(at);
@@ -249,7 +257,7 @@ fn sessions() {
     for count in [10, 100, 1_000, 10_000, 100_000] {
         let (runs, agent, now) = (runs(), profile(0), SystemTime::now());
         let own: Vec<Arc<str>> = (0..count).map(|at| Arc::from(format!("trace:{at:032x}"))).collect();
-        let entered = |at: usize| drop(black_box(flow::enter(&runs, &agent.id, Arc::clone(&own[at]), now)));
+        let entered = |at: usize| drop(black_box(flow::enter(&runs, &self::at(&agent.id, &own[at]), now)));
         (0..count.min(10_000)).for_each(entered);
         let taken = nanoseconds(|number| entered(any(number, count)));
         point("runs", "runs of one agent", count, &taken);
@@ -268,7 +276,7 @@ fn memory() {
     let (mut from, before) = (0, resident_bytes());
     for count in [1_000, 10_000, 100_000] {
         for (at, agent) in ids.iter().enumerate().take(count).skip(from) {
-            black_box(flow::enter(&runs, agent, trace(at), now));
+            black_box(flow::enter(&runs, &self::at(agent, &trace(at)), now));
             let (upstream, tool) = (&resource.upstream, &resource.name);
             let _ = limit::acquire(&meters, limit::Subject { agent, upstream, tool, class: Class::Read });
         }
@@ -277,7 +285,7 @@ fn memory() {
     }
     let (agents, before) = (1_000, resident_bytes());
     for agent in &ids[..agents] {
-        (0..1_023).for_each(|at| drop(flow::enter(&runs, agent, trace(200_000 + at), now)));
+        (0..1_023).for_each(|at| drop(flow::enter(&runs, &self::at(agent, &trace(200_000 + at)), now)));
     }
     point("run-memory", "a run", 1_024, &[(resident_bytes() - before) / (1_023 * agents) as f64]);
 }

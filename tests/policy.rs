@@ -56,6 +56,7 @@ fn input(class: Class) -> PolicyInput {
         effects: vec![],
         labels: vec![],
         findings: vec![],
+        profile: Default::default(),
         calls: 0,
         task: None,
         facts: BTreeMap::new(),

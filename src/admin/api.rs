@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::caller::Caller;
 use super::problem::Problem;
-use super::{Admin, agents, console, events, records};
+use super::{Admin, agents, console, events, records, runs};
 
 /// One operation of the API.
 struct Route {
@@ -59,7 +59,7 @@ impl Route {
 }
 
 /// Every operation of the API.
-static ROUTES: [Route; 10] = [
+static ROUTES: [Route; 13] = [
     Route::get("/v1/agents", "Every agent that you may see", || get(agents::list), shape::<agents::Agents>),
     Route::post(
         "/v1/agents/resume",
@@ -120,6 +120,26 @@ static ROUTES: [Route; 10] = [
         || get(records::story),
         shape::<records::Story>,
     ),
+    Route::get("/v1/runs", "The runs that you may see", || get(runs::list), shape::<runs::Runs>),
+    Route {
+        query: Some(shape::<runs::Whose>),
+        ..Route::get(
+            "/v1/runs/{id}",
+            "One run: what it has read, and what was found in what it sends",
+            || get(runs::show),
+            shape::<runs::Shown>,
+        )
+    },
+    Route {
+        query: Some(shape::<runs::Whose>),
+        ..Route::post(
+            "/v1/runs/{id}/unfreeze",
+            "Let a frozen run go on",
+            || post(runs::unfreeze),
+            shape::<agents::Reason>,
+            shape::<runs::Unfrozen>,
+        )
+    },
 ];
 
 /// What people reach: the API and the console.

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use super::StartError;
 use crate::call::AgentId;
+use crate::flow::journal::{self, Journal};
 use crate::flow::{self, Label, Runs};
 use crate::pipeline::Gateway;
 use crate::record::index::Index;
@@ -61,15 +62,42 @@ pub async fn restore_labels(
     for Labelled { agent, label, at, .. } in snapshot.into_iter().flat_map(|snapshot| snapshot.labels) {
         let unknown =
             || StoreError::Failed(format!("it has the label `{label}`, which this version does not know"));
-        flow::sent(runs, &agent, &[Label::parse(&label).ok_or_else(unknown)?], at);
+        let of_agent = flow::RunKey { agent, run: Arc::from(""), trace: None };
+        runs.label(&of_agent, &[Label::parse(&label).ok_or_else(unknown)?], None, at);
     }
-    let bring = |agent: &AgentId, label, at| flow::sent(runs, agent, &[label], at);
+    let bring = |agent: &AgentId, label, at| {
+        let of_agent = flow::RunKey { agent: agent.clone(), run: Arc::from(""), trace: None };
+        runs.label(&of_agent, &[label], None, at);
+    };
     let since = restore::labels(audit, place, end, runs.longest(), bring)
         .map_err(|source| LedgerError::Io { path: audit.to_owned(), source })?;
     if place.is_some() && since == Since::Oldest {
         tracing::warn!("the audit is not the one by which labels were kept: all of its last day was read");
     }
     Ok(since)
+}
+
+/// Opens the journal beside the store, and brings back what runs have learnt and sent, and what is frozen.
+pub(super) async fn journal(
+    runs: &Runs,
+    store: &dyn Store,
+    file: &Path,
+    key: &[u8; 32],
+) -> Result<Journal, StartError> {
+    let dir = file.with_file_name("flow");
+    let config = journal::Config {
+        dir: dir.clone(),
+        window: runs.config().window,
+        secret_window: runs.longest(),
+        key: journal::key_mark(key),
+    };
+    let opened = Journal::open(config, |frame, readable| flow::restore(runs, frame, readable));
+    let journal = opened.map_err(|source| StoreError::Io { path: dir, source })?;
+    for frozen in store.frozen().await? {
+        let run: Arc<str> = Arc::from(frozen.run);
+        runs.freeze(&frozen.agent, (!run.is_empty()).then_some(&run), frozen.at);
+    }
+    Ok(journal)
 }
 
 /// Keeps the labels of all runs, by the place where the audit ends at this moment, which it gives.

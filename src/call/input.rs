@@ -32,6 +32,8 @@ pub struct PolicyInput {
     pub labels: Vec<Word>,
     /// Flow findings about this call, sorted.
     pub findings: Vec<Word>,
+    /// By which profile of flow control the run is judged.
+    pub profile: Profile,
     /// Calls of this run so far.
     pub calls: u64,
     /// The task, when an orchestrator named one.
@@ -54,6 +56,41 @@ pub struct PolicyInput {
     pub approval: Option<Approval>,
     /// A break-glass grant in force for this agent.
     pub break_glass: Option<BreakGlass>,
+}
+
+/// How strictly findings of flow control are taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Profile {
+    /// Evidence that data leaves, or that an outsider named a destination.
+    #[default]
+    Balanced,
+    /// Also what only could be harmful. A run that has read a secret is judged so in any case.
+    Strict,
+}
+
+impl Profile {
+    /// The word in configuration, policy and records.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Profile::Balanced => "balanced",
+            Profile::Strict => "strict",
+        }
+    }
+
+    /// The profile that a word names.
+    pub fn parse(word: &str) -> Option<Profile> {
+        [Profile::Balanced, Profile::Strict].into_iter().find(|profile| profile.as_str() == word)
+    }
+}
+
+/// The finding of a planted token that leaves: nothing puts it in shadow.
+pub const CANARY: &str = "canary";
+
+impl PolicyInput {
+    /// Whether whatever policy says of this call is done, whoever is in shadow.
+    pub fn is_enforced(&self) -> bool {
+        self.consequence.is_enforced() || self.findings.iter().any(|finding| finding == CANARY)
+    }
 }
 
 /// An agent as the registry knows it, with what is in force today.

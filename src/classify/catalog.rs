@@ -138,7 +138,7 @@ pub struct Entry {
     /// Conditions in order; the first that holds sets what it names.
     pub when: Vec<Condition>,
     /// What its reply brings.
-    pub returns: Reply,
+    pub returns: Arc<Reply>,
     /// The texts of its arguments that a redacted record keeps, as JSON Pointers.
     pub kept: Vec<Arc<str>>,
     /// The longest life of a credential made for it.
@@ -432,7 +432,7 @@ impl Draft {
             facts: self.facts,
             sink: self.sink,
             when: self.when,
-            returns: self.returns,
+            returns: Arc::new(self.returns),
             kept: self.kept,
             max_credential_ttl: self.max_credential_ttl,
             pin: self.pin,

@@ -47,6 +47,27 @@ impl Pointer {
         &self.text
     }
 
+    /// Every value that it leads to in a reply, as generously as [`View::gather`] looks.
+    pub fn values<'a>(&self, root: Value<'a>) -> Vec<Value<'a>> {
+        let mut found = Vec::new();
+        reach(root, &self.steps, &mut found);
+        found
+    }
+
+    /// Every text or number that it leads to in a reply. Of an object at its end the keys are meant too: some upstreams
+    /// name people by them.
+    pub fn texts<'a>(&self, root: Value<'a>) -> Vec<Cow<'a, str>> {
+        let mut texts = Vec::new();
+        for value in self.values(root) {
+            match value.kind() {
+                Kind::Array => texts.extend(value.items().filter_map(scalar)),
+                Kind::Object => texts.extend(value.members().map(|(name, _)| name)),
+                Kind::Bool | Kind::Null | Kind::Number | Kind::String => texts.extend(scalar(value)),
+            }
+        }
+        texts
+    }
+
     /// Says why this pointer leads nowhere in an HTTP request, if so.
     pub fn fault_in_http(&self) -> Option<String> {
         let sound = match self.steps.split_first() {
@@ -292,6 +313,33 @@ fn look<'a>(value: Value<'a>, steps: &[Step]) -> Look<'a> {
             None => Look::Absent,
         },
         _ => Look::Unfit,
+    }
+}
+
+fn scalar(value: Value<'_>) -> Option<Cow<'_, str>> {
+    value.string().or_else(|| value.number().map(Cow::Borrowed))
+}
+
+fn reach<'a>(value: Value<'a>, steps: &[Step], found: &mut Vec<Value<'a>>) {
+    let Some((step, rest)) = steps.split_first() else {
+        return found.push(value);
+    };
+    match (value.kind(), step) {
+        (Kind::Array, Step::Key(key)) if index(key).is_some() => {
+            found.extend(index(key).and_then(|at| value.items().nth(at)));
+        }
+        (Kind::Array, Step::Key(_)) => value.items().for_each(|item| reach(item, steps, found)),
+        (Kind::Array, Step::Each) => value.items().for_each(|item| reach(item, rest, found)),
+        (Kind::Object, Step::Each) => value.members().for_each(|(_, member)| reach(member, rest, found)),
+        (Kind::Object, Step::Key(key)) => {
+            let folded = fold(key);
+            for (_, member) in value.members().filter(|(name, _)| fold(name) == folded) {
+                reach(member, rest, found);
+            }
+        }
+        // A lone value where a list was described is a list of one.
+        (Kind::Bool | Kind::Number | Kind::String, Step::Each) => reach(value, rest, found),
+        (Kind::Bool | Kind::Number | Kind::String | Kind::Null, _) => {}
     }
 }
 

@@ -76,15 +76,20 @@ pub(super) fn agents(gateway: &Gateway, command: &Command) -> Said {
 
 /// The path of an agent's resource, with the id as one segment.
 fn path(id: &str, verb: &str) -> String {
+    format!("/v1/agents/{}{verb}", segment(id))
+}
+
+/// A text as one segment of a path, or one value of a query.
+pub(super) fn segment(text: &str) -> String {
     let encode = |byte: u8| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
         _ => format!("%{byte:02X}"),
     };
-    format!("/v1/agents/{}{verb}", id.bytes().map(encode).collect::<String>())
+    text.bytes().map(encode).collect()
 }
 
 /// What a reply says, or why it says nothing.
-fn said(reply: Reply, text: impl FnOnce(&Value) -> String) -> Said {
+pub(super) fn said(reply: Reply, text: impl FnOnce(&Value) -> String) -> Said {
     if reply.status == 200 {
         return Said { code: 0, text: text(&reply.body), json: reply.body };
     }
@@ -98,7 +103,7 @@ fn said(reply: Reply, text: impl FnOnce(&Value) -> String) -> Said {
 }
 
 /// A member as text that moves no cursor.
-fn word(value: &Value, pointer: &str) -> String {
+pub(super) fn word(value: &Value, pointer: &str) -> String {
     match value.pointer(pointer) {
         Some(Value::String(text)) if !text.is_empty() => literal::plain(text),
         Some(Value::Number(number)) => number.to_string(),
@@ -106,7 +111,7 @@ fn word(value: &Value, pointer: &str) -> String {
     }
 }
 
-fn items<'a>(value: &'a Value, name: &str) -> &'a [Value] {
+pub(super) fn items<'a>(value: &'a Value, name: &str) -> &'a [Value] {
     value.get(name).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
 }
 

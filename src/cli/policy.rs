@@ -226,6 +226,7 @@ fn plain(agent: &Arc<AgentProfile>, resource: &Catalogued) -> PolicyInput {
         effects: resource.effects.clone(),
         labels: Vec::new(),
         findings: Vec::new(),
+        profile: Default::default(),
         calls: 0,
         task: None,
         facts: Default::default(),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::accept::tls::{Identity, provider};
-use crate::call::Class;
+use crate::call::{Class, Profile};
 use crate::classify::catalog::Catalog;
 use crate::classify::sink::Internal;
 use crate::cli::policy::{read_dir, within};
@@ -215,8 +215,6 @@ impl Reader {
             ("tasks", &raw.tasks),
             ("connect", &raw.connect),
             ("egress", &raw.egress),
-            ("flow.profile", &raw.flow.profile),
-            ("flow.chains", &raw.flow.chains),
         ];
         for (path, section) in sections {
             self.not_yet(path, section.is_some());
@@ -306,7 +304,7 @@ impl Reader {
             accept,
             decode,
             limits,
-            flow: flow::Config { window },
+            flow: flow::Config { window, profile: self.profile(raw) },
             store: match &raw.store.sqlite {
                 Some(path) => self.path(path),
                 None => audit.dir.with_file_name("holdpoint.db"),
@@ -316,6 +314,17 @@ impl Reader {
             keys_dir: keys_dir?,
             telemetry,
         })
+    }
+
+    fn profile(&mut self, raw: &File) -> Profile {
+        match raw.flow.profile.as_deref().map(Profile::parse) {
+            None => Profile::Balanced,
+            Some(Some(profile)) => profile,
+            Some(None) => {
+                self.mistake("flow.profile", "must be `balanced` or `strict`");
+                Profile::Balanced
+            }
+        }
     }
 
     fn bounds(&mut self, raw: &File) -> (accept::Bounds, decode::Bounds) {

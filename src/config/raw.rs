@@ -327,10 +327,10 @@ pub enum OneOrMany {
 pub struct Flow {
     /// How long what a run has read is remembered; `30m` by default.
     pub window: Option<String>,
-    /// Not supported yet.
-    pub profile: Option<Value>,
-    /// Not supported yet.
-    pub chains: Option<Value>,
+    /// How strictly findings are taken: `balanced` by default, or `strict`.
+    pub profile: Option<String>,
+    /// Sequences of calls that are looked for: a file.
+    pub chains: Option<String>,
 }
 
 /// The audit.

@@ -13,7 +13,7 @@ use super::cedar::{Decision, Outcome, Policy};
 use super::wire;
 use crate::call::{
     AgentId, AgentProfile, Approval, Auth, Autonomy, BreakGlass, Class, Consequence, Drift, Effect, FactType,
-    Lifted, PolicyAction, PolicyInput, ResourceProfile, Task, Word,
+    Lifted, PolicyAction, PolicyInput, Profile, ResourceProfile, Task, Word,
 };
 use crate::decide::schema::Facts;
 use crate::yaml::{self, Mistake};
@@ -85,6 +85,7 @@ struct RawCall {
     effects: Vec<String>,
     labels: Vec<String>,
     findings: Vec<String>,
+    profile: Option<String>,
     calls: u64,
     facts: BTreeMap<String, Value>,
     tiers: Vec<String>,
@@ -277,6 +278,7 @@ fn input(case: &Case, facts: &Facts, problems: &mut Vec<String>) -> Option<Polic
         effects: effects(&call.effects, problems),
         labels: words(&call.labels),
         findings: words(&call.findings),
+        profile: word("call.profile", call.profile.as_ref(), Profile::Balanced, Profile::parse, problems),
         calls: call.calls,
         task: call
             .task

@@ -213,7 +213,7 @@ impl Policy {
     /// With policies in shadow, what all would say is kept beside what the enforced ones say.
     fn decide(&self, input: &PolicyInput, extent: Extent) -> Decision {
         let all = self.judge(input, extent, Reach::All);
-        if !self.shadow || all.outcome == Outcome::Allow || input.consequence.is_enforced() {
+        if !self.shadow || all.outcome == Outcome::Allow || input.is_enforced() {
             return all;
         }
         let enforced = self.judge(input, extent, Reach::Enforced);

@@ -12,7 +12,7 @@ use time::format_description::well_known::Rfc3339;
 use super::cedar::view;
 use crate::call::{
     AgentId, AgentProfile, Approval, Auth, Autonomy, BreakGlass, Class, Consequence, Drift, Effect,
-    Integrity, Lifted, PolicyAction, PolicyInput, ResourceKind, ResourceProfile, Task, Word,
+    Integrity, Lifted, PolicyAction, PolicyInput, Profile, ResourceKind, ResourceProfile, Task, Word,
 };
 use crate::json::Members;
 use crate::units;
@@ -39,7 +39,7 @@ pub fn to_json(input: &PolicyInput) -> Value {
     members.object("run", |members| {
         texts("labels", words(&input.labels), members);
         texts("findings", words(&input.findings), members);
-        members.number("calls", input.calls);
+        run_rest(input, members);
     });
     members.object("auth", |members| {
         auth_rest(&input.auth, members);
@@ -56,7 +56,7 @@ pub fn write(input: &PolicyInput, members: &mut Members) {
     members.object("input", |members| {
         members.object("agent", |members| agent_rest(&input.agent, members));
         members.object("resource", |members| resource_rest(&input.resource, members));
-        members.object("run", |members| members.number("calls", input.calls));
+        members.object("run", |members| run_rest(input, members));
         members.object("auth", |members| auth_rest(&input.auth, members));
         rest(input, members);
     });
@@ -122,6 +122,13 @@ fn rest(input: &PolicyInput, members: &mut Members) {
             instant("until", grant.until, members);
             members.texts("roles", grant.roles.iter().map(|role| &**role));
         });
+    }
+}
+
+fn run_rest(input: &PolicyInput, members: &mut Members) {
+    members.number("calls", input.calls);
+    if input.profile != Profile::Balanced {
+        members.text("profile", input.profile.as_str());
     }
 }
 
@@ -216,6 +223,8 @@ pub fn from_json(json: &Value) -> Result<PolicyInput, String> {
             .collect::<Result<_, _>>()?,
         labels: run.words("labels")?,
         findings: run.words("findings")?,
+        // A record says it where it is not the usual one.
+        profile: run.maybe("profile").map_or(Ok(Profile::Balanced), |_| run.word("profile", Profile::parse))?,
         calls: run.value("calls", Value::as_u64)?,
         task: match root.maybe("task") {
             None => None,

@@ -101,6 +101,26 @@ impl Members {
         self.0.push(b'}');
     }
 
+    /// A list of objects.
+    pub fn list<T>(
+        &mut self,
+        name: &'static str,
+        items: impl IntoIterator<Item = T>,
+        mut write: impl FnMut(&mut Members, T),
+    ) {
+        self.name(name);
+        self.0.push(b'[');
+        for (at, item) in items.into_iter().enumerate() {
+            if at > 0 {
+                self.0.push(b',');
+            }
+            self.0.push(b'{');
+            write(self, item);
+            self.0.push(b'}');
+        }
+        self.0.push(b']');
+    }
+
     /// Other members after these.
     pub fn append(&mut self, others: &Members) {
         if !others.is_empty() {

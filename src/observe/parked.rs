@@ -8,6 +8,7 @@ use dashmap::DashMap;
 use tokio::sync::oneshot;
 
 use super::judge::Judge;
+use super::tap::Tap;
 use crate::call::{Stage, Stop, StopKind};
 use crate::decode::jsonrpc::Id;
 use crate::limit::Slot;
@@ -28,6 +29,8 @@ pub struct Parked(DashMap<Key, Waiting>);
 pub struct Waiting {
     /// Who judges the response.
     pub judge: Judge,
+    /// Who learns from it.
+    pub tap: Option<Tap>,
     record: oneshot::Receiver<(Record, Slot)>,
 }
 
@@ -40,7 +43,13 @@ pub struct Elsewhere {
 
 impl Parked {
     /// Parks a call before it is sent, since its response may come before the word that it was taken.
-    pub fn park(self: &Arc<Parked>, session: Arc<str>, id: Id, judge: Judge) -> Result<Elsewhere, Box<Stop>> {
+    pub fn park(
+        self: &Arc<Parked>,
+        session: Arc<str>,
+        id: Id,
+        judge: Judge,
+        tap: Option<Tap>,
+    ) -> Result<Elsewhere, Box<Stop>> {
         if self.0.len() >= PARKED_MAX {
             let text = "too many calls wait for their response; nothing was sent. Try again.";
             return Err(Stop::new(Stage::Commit, StopKind::Unavailable, "overload", text)
@@ -48,7 +57,7 @@ impl Parked {
         }
         let (sender, record) = oneshot::channel();
         let key = (session, id);
-        self.0.insert(key.clone(), Waiting { judge, record });
+        self.0.insert(key.clone(), Waiting { judge, tap, record });
         Ok(Elsewhere { parked: Arc::clone(self), key, record: Some(sender) })
     }
 

@@ -10,9 +10,11 @@ use bytes::Bytes;
 
 use super::judge::{Judge, Sentence};
 use super::parked::Waiting;
+use super::tap::Tap;
 use crate::call::{Stop, hex};
 use crate::decode::jsonrpc::Id;
 use crate::decode::sse::{self, Event, ReplyKind, Scanner};
+use crate::flow::keep::Keeping;
 use crate::record::ReplyFacts;
 
 /// The largest event that is understood, in bytes.
@@ -58,6 +60,8 @@ pub struct Passed {
     pub broken: Option<&'static str>,
     /// Calls that are answered here, of which the outcome must be recorded first.
     pub settled: Vec<(Waiting, ReplyFacts)>,
+    /// What was learnt, and must be kept before any of this passes.
+    pub keeping: Vec<Keeping>,
 }
 
 impl Relay {
@@ -67,7 +71,7 @@ impl Relay {
     }
 
     /// Takes the next piece of the stream.
-    pub fn feed(&mut self, piece: &Bytes, judge: &mut Judge) -> Passed {
+    pub fn feed(&mut self, piece: &Bytes, judge: &mut Judge, mut tap: Option<&mut Tap>) -> Passed {
         let mut passed = Passed::default();
         let (base, mut done) = (self.at, 0);
         self.at += piece.len() as u64;
@@ -81,13 +85,16 @@ impl Relay {
             }
             let own = piece.slice(done..end);
             done = end;
-            if self.event(&event, own, judge, &mut passed) {
+            if self.event(&event, own, (&mut *judge, tap.as_deref_mut()), &mut passed) {
                 return passed;
             }
         }
         if self.scanner.opaque() && judge.is_wary() {
             passed.broken = Some("event-size");
             return passed;
+        }
+        if self.scanner.opaque() {
+            passed.keeping.extend(tap.and_then(Tap::unread));
         }
         let boundary = offset(self.scanner.boundary()).max(done);
         if boundary > done {
@@ -100,12 +107,12 @@ impl Relay {
     }
 
     /// What is left of a stream that has ended within an event: the standard discards it, yet a lax reader may act on it.
-    pub fn finish(&mut self, judge: &mut Judge) -> Passed {
+    pub fn finish(&mut self, judge: &mut Judge, tap: Option<&mut Tap>) -> Passed {
         let mut passed = Passed::default();
         let scanner = std::mem::replace(&mut self.scanner, Scanner::new(EVENT_BYTES_MAX));
         match scanner.finish() {
             Some(event) => {
-                self.event(&event, Bytes::new(), judge, &mut passed);
+                self.event(&event, Bytes::new(), (judge, tap), &mut passed);
             }
             None => self.release_kept(&mut passed.now),
         }
@@ -113,13 +120,26 @@ impl Relay {
     }
 
     /// Judges one event, whose last bytes are `own`; true when nothing after it passes.
-    fn event(&mut self, event: &Event, own: Bytes, judge: &mut Judge, passed: &mut Passed) -> bool {
+    fn event(
+        &mut self,
+        event: &Event,
+        own: Bytes,
+        (judge, tap): (&mut Judge, Option<&mut Tap>),
+        passed: &mut Passed,
+    ) -> bool {
         let mut answered = judge.answered_here(&event.data);
         let sentence = match &mut answered {
             Some(waiting) => waiting.judge.message(&event.data),
             None if event.kind == b"endpoint" => judge.endpoint(&event.data),
             None => judge.message(&event.data),
         };
+        if matches!(sentence, Sentence::Pass) {
+            let tap = match &mut answered {
+                Some(waiting) => waiting.tap.as_mut(),
+                None => tap,
+            };
+            passed.keeping.extend(tap.and_then(|tap| tap.message(&event.data)));
+        }
         if let Some(waiting) = answered {
             passed.settled.push(settled(waiting, &event.data));
         }

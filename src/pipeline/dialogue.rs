@@ -21,13 +21,15 @@ use crate::decode::session::Dialogue;
 use crate::decode::{Call, Inbound};
 use crate::definitions::Definitions;
 use crate::names::Names;
-use crate::observe::{Elsewhere, Judge, Old, Shown};
+use crate::observe::{Elsewhere, Judge, Old, Shown, Tap};
 
 /// Who judges the reply to an MCP call, and where it comes.
 #[derive(Default)]
 pub(super) struct Judging {
     /// Who judges what comes in the reply itself.
     pub(super) judge: Option<Judge>,
+    /// Who learns from it.
+    pub(super) tap: Option<Tap>,
     /// Set when the response comes on the stream of an old session instead.
     pub(super) elsewhere: Option<Elsewhere>,
 }
@@ -59,7 +61,7 @@ impl Judging {
                 session: None,
             });
         }
-        Judging { judge: Some(judge), elsewhere: None }
+        Judging { judge: Some(judge), tap: None, elsewhere: None }
     }
 
     /// Says what the agent may see, where the reply is a list; and parks the call where it is answered elsewhere.
@@ -97,7 +99,7 @@ impl Judging {
         if let (Some(session), Some(Form::Request { id, .. })) = (old, call.message().map(Message::form))
             && let Some(judge) = self.judge.take()
         {
-            self.elsewhere = Some(gw.parked.park(Arc::clone(session), id.clone(), judge)?);
+            self.elsewhere = Some(gw.parked.park(Arc::clone(session), id.clone(), judge, self.tap.take())?);
         }
         Ok(())
     }

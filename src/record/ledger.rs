@@ -107,6 +107,13 @@ impl Entry {
         Entry::of(RecordId::new(), kind, trace_id, members)
     }
 
+    /// Says more.
+    #[must_use]
+    pub fn also(mut self, name: &'static str, text: &str) -> Entry {
+        self.members.text(name, text);
+        self
+    }
+
     /// The first entry of a call, which has the id of its record.
     pub(super) fn of(id: RecordId, kind: Kind, trace_id: Option<[u8; 16]>, members: Members) -> Entry {
         Entry { kind, id, trace_id, closes: None, members, sealed: None }

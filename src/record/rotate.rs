@@ -111,7 +111,7 @@ fn rotation(ring: &Ring, purpose: Purpose, origin: &str, signer: &Signer) -> Res
     let public = match purpose {
         Purpose::AuditSigning => Some(Signer::from_seed(&next)?.public().to_base64()),
         Purpose::SealingPublic => Some(PublicKey::from_bytes(*next).to_base64()),
-        Purpose::Pseudonym => None,
+        Purpose::Lineage | Purpose::Pseudonym => None,
     };
     let mut rotation = Rotation {
         origin: origin.to_owned(),

@@ -25,6 +25,8 @@ const PUBLIC_WORD: &str = "holdpoint-audit";
 pub enum Purpose {
     /// Signs the audit's checkpoints: the seed of an Ed25519 key.
     AuditSigning,
+    /// Hashes what flow control remembers of texts: a secret key.
+    Lineage,
     /// Names destinations, credentials and sessions in records: an HMAC key.
     Pseudonym,
     /// Whom payloads are sealed to: the auditor's X25519 public key. Its private key is never here.
@@ -33,12 +35,14 @@ pub enum Purpose {
 
 impl Purpose {
     /// Every purpose.
-    pub const ALL: [Purpose; 3] = [Purpose::AuditSigning, Purpose::Pseudonym, Purpose::SealingPublic];
+    pub const ALL: [Purpose; 4] =
+        [Purpose::AuditSigning, Purpose::Lineage, Purpose::Pseudonym, Purpose::SealingPublic];
 
     /// The word in file names, commands and records.
     pub fn as_str(self) -> &'static str {
         match self {
             Purpose::AuditSigning => "audit-signing",
+            Purpose::Lineage => "lineage",
             Purpose::Pseudonym => "pseudonym",
             Purpose::SealingPublic => "sealing-public",
         }
@@ -237,7 +241,7 @@ impl Ring {
 pub fn name(purpose: Purpose, bytes: &[u8; 32]) -> Result<String, KeyError> {
     match purpose {
         Purpose::AuditSigning => Ok(Signer::from_seed(bytes)?.public().fingerprint()),
-        Purpose::Pseudonym | Purpose::SealingPublic => Ok(fingerprint(bytes)),
+        Purpose::Lineage | Purpose::Pseudonym | Purpose::SealingPublic => Ok(fingerprint(bytes)),
     }
 }
 

@@ -20,7 +20,7 @@ use sqlx::sqlite::{
 use super::StoreError;
 
 /// The format that this version writes: the number of the last migration.
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
 /// How long a statement waits for another program that has the file locked.
 const BUSY_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long somebody waits for a connection.
@@ -93,7 +93,11 @@ impl Sqlite {
 
 fn migrations() -> Migrator {
     let state = include_str!("sqlite/0001_state.sql").into_sql_str();
-    Migrator::with_migrations(vec![Migration::new(1, "state".into(), MigrationType::Simple, state, false)])
+    let frozen = include_str!("sqlite/0002_frozen.sql").into_sql_str();
+    Migrator::with_migrations(vec![
+        Migration::new(1, "state".into(), MigrationType::Simple, state, false),
+        Migration::new(2, "frozen".into(), MigrationType::Simple, frozen, false),
+    ])
 }
 
 /// One connection that writes, and some that read.

@@ -148,7 +148,7 @@ pub struct Decision {
     /// The labels of the run at that moment.
     pub labels: Vec<Word>,
     /// What flow analysis found.
-    pub findings: Vec<Arc<str>>,
+    pub findings: Vec<Word>,
     /// The hold that the call waited in, or waits in.
     pub hold: Option<Arc<str>>,
     /// Ids of the people who approved.

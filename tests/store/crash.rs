@@ -5,7 +5,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use holdpoint::app::{keep_labels, restore_labels};
-use holdpoint::flow::{self, Label, Runs};
+use holdpoint::call::{AgentId, Profile, RecordId};
+use holdpoint::flow::text::FlowKey;
+use holdpoint::flow::{self, Label, RunKey, Runs};
 use holdpoint::json::Members;
 use holdpoint::record::restore::Since;
 use holdpoint::record::{Config, Durability, Entry, Kind, Ledger};
@@ -13,7 +15,12 @@ use holdpoint::store::sqlite::Sqlite;
 
 use super::*;
 
-const WINDOW: flow::Config = flow::Config { window: Duration::from_secs(1800) };
+const WINDOW: flow::Config =
+    flow::Config { window: Duration::from_secs(1800), profile: Profile::Balanced };
+
+fn at(agent: &AgentId) -> RunKey {
+    RunKey { agent: agent.clone(), run: Arc::from("run"), trace: None }
+}
 
 /// A process that runs one of the ignored tests below in a directory.
 fn child(test: &str, dir: &Path) -> Child {
@@ -99,7 +106,7 @@ async fn labels_until_killed() {
     let dir = PathBuf::from(dir);
     let store = Arc::new(Sqlite::open(&dir.join("holdpoint.db")).await.unwrap());
     let (ledger, _) = Ledger::open(small_segments(&dir)).unwrap();
-    let runs = Arc::new(Runs::new(WINDOW));
+    let runs = Arc::new(Runs::new(WINDOW, FlowKey::new(&[7; 32])));
     restore_labels(&runs, &*store, &dir.join("audit"), (ledger.end())()).await.unwrap();
     for task in 0..4 {
         let (ledger, runs) = (ledger.clone(), Arc::clone(&runs));
@@ -107,7 +114,7 @@ async fn labels_until_killed() {
             for number in 0.. {
                 let agent = agent(&format!("{}-{task}-{number}", std::process::id()));
                 let label = Label::ALL[number % Label::ALL.len()];
-                flow::sent(&runs, &agent, &[label], SystemTime::now());
+                flow::sent(&runs, &at(&agent), &[label], RecordId::new(), SystemTime::now());
                 let written = ledger.append(intent(&agent, label), Durability::Written).await;
                 written.unwrap();
                 promise(format!("{agent} {}", label.as_str()));
@@ -131,13 +138,13 @@ async fn a_label_is_never_lost_by_kill_9_at_any_point() {
 
         let store = Sqlite::open(&dir.file("holdpoint.db")).await.unwrap();
         let (ledger, _) = Ledger::open(small_segments(&dir.0)).unwrap();
-        let runs = Runs::new(WINDOW);
+        let runs = Runs::new(WINDOW, FlowKey::new(&[7; 32]));
         let since = restore_labels(&runs, &store, &dir.file("audit"), (ledger.end())()).await.unwrap();
         from_snapshot += usize::from(since == Since::Snapshot);
         for label in &promised {
             let (agent, label) = label.split_once(' ').unwrap();
             let agent = AgentId::from_normalised(agent);
-            let there = flow::enter(&runs, &agent, Arc::from("new"), SystemTime::now()).labels;
+            let there = flow::enter(&runs, &at(&agent), SystemTime::now()).labels;
             assert_eq!(there, [Label::parse(label).unwrap()], "round {round}: {agent}");
         }
     }

@@ -19,7 +19,7 @@ pub(super) const ATTRIBUTES: [&str; 8] =
     ["autonomy", "groups", "owned", "owner", "region", "risk", "team", "vendor"];
 
 /// What stands in the key of every remembered decision, or is not there when one is remembered.
-const STEADY: [&[&str]; 13] = [
+const STEADY: [&[&str]; 14] = [
     &["approval"],
     &["auth", "bound"],
     &["auth", "method"],
@@ -31,6 +31,7 @@ const STEADY: [&[&str]; 13] = [
     &["on_behalf_of"],
     &["run", "findings"],
     &["run", "labels"],
+    &["run", "profile"],
     &["task"],
     &["tiers"],
 ];
@@ -116,7 +117,7 @@ mod tests {
             "context.hour_utc > 8",
             "context.source_ip.isLoopback()",
             "context.run.calls > 3",
-            "context.run == {labels: [], findings: [], calls: 1}",
+            "context.run == {labels: [], findings: [], profile: \"strict\", calls: 1}",
             "context.auth.instance == \"01\"",
             "context has facts",
             "context.facts has amount && context.facts.amount.lessThan(decimal(\"5.0\"))",

@@ -80,7 +80,7 @@ fn same(looks: Looks, known: &PolicyInput, input: &PolicyInput) -> bool {
 fn steady(input: &PolicyInput) -> impl Hash + PartialEq {
     (
         (input.class, input.consequence, &input.effects, input.destinations_internal),
-        (&input.labels, &input.findings, &input.tiers),
+        (&input.labels, &input.findings, input.profile, &input.tiers),
         input.task.as_ref().map(|task| (&task.id, &task.purpose)),
         &input.on_behalf_of,
         (input.auth.method, input.auth.bound),

@@ -350,6 +350,7 @@ pub(super) fn context(input: &PolicyInput, approval: Option<&Approval>) -> Resul
     let run = record([
         ("labels", set(&input.labels)),
         ("findings", set(&input.findings)),
+        ("profile", text(input.profile.as_str())),
         ("calls", Value::new_long(calls)),
     ])?;
     pairs.push(("run", run));

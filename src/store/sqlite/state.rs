@@ -8,7 +8,7 @@ use sqlx::{QueryBuilder, Row as _, SqliteConnection, Transaction};
 use super::{Sqlite, micros, moment, signed, within};
 use crate::call::AgentId;
 use crate::store::{
-    Answer, Changed, DEFINITION_BYTES_MAX, Definition, Labelled, Order, PAGE_RECORDS_MAX, Place,
+    Answer, Changed, DEFINITION_BYTES_MAX, Definition, FROZEN_MAX, Frozen, Labelled, Order, PAGE_RECORDS_MAX, Place,
     REASON_BYTES_MAX, SIGHTS_BYTES_MAX, SIGHTS_MAX, SUSPENSIONS_MAX, Seen, Sight, Sighted, Snapshot, Store,
     StoreError, Suspension, Who,
 };
@@ -115,6 +115,39 @@ impl Store for Sqlite {
         Box::pin(async move { self.write(async |tx| kept(tx).await).await })
     }
 
+    fn freeze(&self, frozen: Frozen) -> Answer<'_, Changed> {
+        Box::pin(async move { self.write(async |tx| freeze(tx, &frozen).await).await })
+    }
+
+    fn unfreeze(&self, agent: AgentId, run: String) -> Answer<'_, Changed> {
+        Box::pin(async move {
+            let done = sqlx::query("DELETE FROM frozen WHERE agent = ? AND run = ?")
+                .bind(agent.as_str())
+                .bind(run)
+                .execute(&self.writer)
+                .await;
+            done.map(|done| changed(done.rows_affected())).map_err(within(&self.path))
+        })
+    }
+
+    fn frozen(&self) -> Answer<'_, Vec<Frozen>> {
+        Box::pin(async move {
+            let rows = sqlx::query("SELECT agent, run, at, why FROM frozen ORDER BY agent, run")
+                .fetch_all(&self.readers)
+                .await;
+            let frozen = |row: &SqliteRow| {
+                Ok(Frozen {
+                    agent: AgentId::from_normalised(row.try_get("agent")?),
+                    run: row.try_get("run")?,
+                    at: moment(row.try_get("at")?),
+                    why: row.try_get("why")?,
+                })
+            };
+            let rows = rows.and_then(|rows| rows.iter().map(frozen).collect());
+            rows.map_err(within(&self.path))
+        })
+    }
+
     fn close(&self) -> Answer<'_, ()> {
         Box::pin(async move {
             self.readers.close().await;
@@ -211,6 +244,23 @@ async fn resume(tx: &mut SqliteConnection, order: &Order) -> Within<Changed> {
     )
     .bind(order.agent.as_str())
     .bind(PAGE_RECORDS_MAX as i64)
+    .execute(&mut *tx)
+    .await?;
+    Ok(changed(done.rows_affected()))
+}
+
+async fn freeze(tx: &mut SqliteConnection, frozen: &Frozen) -> Within<Changed> {
+    let held: i64 = sqlx::query_scalar("SELECT count(*) FROM frozen").fetch_one(&mut *tx).await?;
+    if held >= FROZEN_MAX as i64 {
+        return Err(Halt::Refused(StoreError::Full("frozen runs")));
+    }
+    let done = sqlx::query(
+        "INSERT INTO frozen (agent, run, at, why) VALUES (?, ?, ?, ?) ON CONFLICT (agent, run) DO NOTHING",
+    )
+    .bind(frozen.agent.as_str())
+    .bind(&*frozen.run)
+    .bind(micros(frozen.at))
+    .bind(&*frozen.why)
     .execute(&mut *tx)
     .await?;
     Ok(changed(done.rows_affected()))

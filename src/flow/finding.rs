@@ -1,0 +1,538 @@
+//! The findings: what the content, the destination and the past of a call that leaves say together.
+//!
+//! Nothing here stops a call. Findings are facts for policy, each with its evidence: which record, from which source,
+//! found how, how much of it, never the data.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::canary::Canaries;
+use super::history::{History, Step};
+use super::lineage::{Memory, Origin};
+use super::matching::{Carried, Content};
+use super::provenance::{Place, Tier, Url, urls};
+use super::text::{Canon, FlowKey, Kind};
+use crate::call::{Class, Confidentiality};
+use crate::classify::sink::{self, Internal, SinkKind};
+
+/// What a URL that was never read may carry, in bytes, added up for its registrable domain.
+const URL_BYTES_MAX: usize = 24;
+/// So many confidential records for one destination are many.
+const BULK_RECORDS: usize = 3;
+
+/// What was found.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FindingKind {
+    /// Three or more confidential records leave to one destination, even a known one.
+    BulkLineage,
+    /// A planted token leaves.
+    Canary,
+    /// An operator's sequence matched; its name.
+    Chain(Arc<str>),
+    /// A URL that was never read carries more than it needs.
+    ConstructedUrl,
+    /// Confidential records leave to a destination that is neither their party nor known.
+    Lineage,
+    /// An argument of a consequential call came from free text of outsiders.
+    PlantedArgument,
+    /// A destination came from free text of outsiders.
+    PlantedDestination,
+    /// Another try after a flow finding stopped a call.
+    Probing,
+    /// A secret leaves.
+    SecretLineage,
+    /// A run that is confidential and untrusted calls out to a place that is new or only a party.
+    Trifecta,
+}
+
+impl FindingKind {
+    /// The word in policy, records and spans: `lineage`, `chain:NAME`.
+    pub fn word(&self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            FindingKind::BulkLineage => "bulk-lineage",
+            FindingKind::Canary => "canary",
+            FindingKind::Chain(name) => return Cow::Owned(format!("chain:{name}")),
+            FindingKind::ConstructedUrl => "constructed-url",
+            FindingKind::Lineage => "lineage",
+            FindingKind::PlantedArgument => "planted-argument",
+            FindingKind::PlantedDestination => "planted-destination",
+            FindingKind::Probing => "probing",
+            FindingKind::SecretLineage => "secret-lineage",
+            FindingKind::Trifecta => "trifecta",
+        })
+    }
+}
+
+/// A finding and what it rests on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What was found.
+    pub kind: FindingKind,
+    /// What it rests on; empty where the destination alone says it.
+    pub evidence: Vec<Evidence>,
+}
+
+/// What a finding rests on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Evidence {
+    /// Which record; `None` for a secret that was recognised by how it is made, and for what is not known.
+    pub origin: Option<Origin>,
+    /// How it was found.
+    pub how: How,
+    /// How many fingerprints, tokens or references matched.
+    pub matched: u32,
+    /// About how many bytes of text that is.
+    pub bytes: u32,
+}
+
+/// How something was found to come from a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum How {
+    /// By its text.
+    Fingerprint,
+    /// By how it is made: a key of a known kind.
+    Made,
+    /// By a reference.
+    Reference,
+    /// By a rare token.
+    Token,
+    /// Something was read that could not be learnt, and this may be it.
+    Unknown,
+}
+
+impl How {
+    /// The word in records and spans.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            How::Fingerprint => "fingerprint",
+            How::Made => "made",
+            How::Reference => "reference",
+            How::Token => "token",
+            How::Unknown => "unknown",
+        }
+    }
+}
+
+/// A destination of a call, and what configuration and people say of it.
+#[derive(Clone, Debug)]
+pub struct Aim<'a> {
+    /// How it is reached.
+    pub kind: SinkKind,
+    /// As it was written.
+    pub text: Cow<'a, str>,
+    /// What is said of it.
+    pub standing: Standing,
+}
+
+/// What configuration and people say of a destination, before anything that was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// An approver remembered it, for what is at most so confidential.
+    Endorsed(Confidentiality),
+    /// The task names it.
+    Granted,
+    /// Nothing.
+    Nothing,
+}
+
+/// A call as flow control sees it. Every string that the agent chose is in exactly one place.
+#[derive(Clone, Debug)]
+pub struct Outgoing<'a> {
+    /// The class of this very call.
+    pub class: Class,
+    /// The upstream's host when it is outside: what the call says leaves to it, a read too.
+    pub host: Option<&'a str>,
+    /// What is inside, by configuration.
+    pub internal: &'a Internal,
+    /// Where it goes, by the catalogue's pointers.
+    pub aims: Vec<Aim<'a>>,
+    /// What goes, by the catalogue's pointers.
+    pub payload: Vec<Cow<'a, str>>,
+    /// What goes by reference.
+    pub refs: Vec<Cow<'a, str>>,
+    /// Every other string that the agent chose: arguments, path, query, headers and their names, `_meta`, ids.
+    /// Credentials of the gateway's own are none of these.
+    pub others: Vec<Cow<'a, str>>,
+    /// Arguments of a consequential call, each whole. Empty where the call is of no consequence.
+    pub consequential: Vec<Cow<'a, str>>,
+    /// A digest of the whole call: the same for its repetition and for no other.
+    pub digest: u64,
+}
+
+/// What is remembered where a call is judged.
+#[derive(Clone, Copy)]
+pub struct Remembered<'m> {
+    /// What the agent's own runs remember.
+    pub own: &'m [&'m Memory],
+    /// What runs that it was joined with remember: their labels and lineage count, what they know does not.
+    pub joined: &'m [&'m Memory],
+    /// What the trust domain remembers of secrets.
+    pub secrets: &'m [&'m Memory],
+    /// What the agent sent before.
+    pub history: &'m History,
+    /// The canaries in force.
+    pub canaries: &'m Canaries,
+}
+
+/// What examining a call came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Examined {
+    /// What was found, each kind once, sorted.
+    pub findings: Vec<Finding>,
+    /// The tiers of its destinations, sorted, each once.
+    pub tiers: Vec<Tier>,
+    /// Whether the call leaves.
+    pub leaves: bool,
+    /// The destinations that are not internal, by exact form, and their tiers.
+    pub places: Vec<(u64, Tier)>,
+    /// Which confidential records it carries, hashed.
+    pub carried: Vec<u64>,
+    /// How many bytes its URLs carry.
+    pub url_bytes: u64,
+}
+
+impl Examined {
+    /// Whether this was found.
+    pub fn has(&self, kind: &FindingKind) -> bool {
+        self.findings.iter().any(|finding| finding.kind == *kind)
+    }
+
+    /// What the journal and the history get when the call is sent; `None` when it does not leave.
+    pub fn sent(&self) -> Option<Step> {
+        self.leaves.then(|| Step::Sent {
+            destinations: self.places.iter().map(|(place, _)| *place).collect(),
+            introduced: self
+                .places
+                .iter()
+                .filter(|(_, tier)| *tier != Tier::Known)
+                .map(|(p, _)| *p)
+                .collect(),
+            url_bytes: self.url_bytes,
+            carried: self.carried.clone(),
+        })
+    }
+
+    /// What they get when a flow finding stops it.
+    pub fn stopped(&self, outgoing: &Outgoing<'_>) -> Step {
+        Step::Stopped {
+            digest: outgoing.digest,
+            destinations: self.places.iter().map(|(place, _)| *place).collect(),
+        }
+    }
+}
+
+/// One destination, judged.
+struct Target<'a> {
+    aim: &'a Aim<'a>,
+    place: Place,
+    exact: u64,
+    tier: Tier,
+    /// A URL that was read as it is, and that is only fetched: it carries nothing of the agent's.
+    verbatim: bool,
+}
+
+/// Examines a call. Costs next to nothing when it does not leave.
+pub fn examine(
+    key: &FlowKey,
+    window: Duration,
+    remembered: Remembered<'_>,
+    outgoing: &Outgoing<'_>,
+    now: SystemTime,
+) -> Examined {
+    let view = Looking { key, window, remembered, outgoing, now };
+    let host = outgoing.host.map(|host| Aim {
+        kind: SinkKind::Http,
+        text: Cow::Borrowed(host),
+        standing: Standing::Nothing,
+    });
+    let targets: Vec<Target<'_>> = outgoing.aims.iter().chain(&host).map(|aim| view.target(aim)).collect();
+    let mut examined = Examined::default();
+    examined.tiers = targets.iter().map(|target| target.tier).collect();
+    examined.tiers.sort_unstable();
+    examined.tiers.dedup();
+    let outside: Vec<&Target<'_>> = targets.iter().filter(|target| target.tier != Tier::Internal).collect();
+    examined.leaves = outgoing.class == Class::External || !outside.is_empty();
+    examined.places = outside.iter().map(|target| (target.exact, target.tier)).collect();
+    examined.places.sort_unstable();
+    examined.places.dedup();
+    let mut found = Vec::new();
+    view.urls(&outside, &mut examined, &mut found);
+    view.planted_arguments(&mut found);
+    if examined.leaves {
+        view.destinations(&outside, &mut found);
+        view.content(&outside, &mut examined, &mut found);
+        view.probing(&outside, &mut found);
+    }
+    found.sort_by(|a, b| a.kind.cmp(&b.kind));
+    found.dedup_by(|b, a| {
+        let same = a.kind == b.kind;
+        if same {
+            a.evidence.append(&mut b.evidence);
+        }
+        same
+    });
+    examined.findings = found;
+    examined
+}
+
+struct Looking<'a> {
+    key: &'a FlowKey,
+    window: Duration,
+    remembered: Remembered<'a>,
+    outgoing: &'a Outgoing<'a>,
+    now: SystemTime,
+}
+
+impl<'a> Looking<'a> {
+    fn joined(&self) -> impl Iterator<Item = &'a Memory> + use<'a> {
+        self.remembered.own.iter().chain(self.remembered.joined).copied()
+    }
+
+    fn is_confidential(&self) -> bool {
+        self.joined().any(|memory| memory.is_confidential(self.now) || memory.is_secret(self.now))
+    }
+
+    fn target(&self, aim: &'a Aim<'a>) -> Target<'a> {
+        let place = Place::of(aim.kind, &aim.text);
+        let exact = place.exact(self.key);
+        let fetched =
+            matches!(aim.kind, SinkKind::Http | SinkKind::Dns) && self.outgoing.class == Class::Read;
+        let read = || Url::parse(&aim.text).is_some_and(|url| self.was_read(&url));
+        let verbatim = fetched && read();
+        Target { aim, tier: self.tier(aim, &place, exact), place, exact, verbatim }
+    }
+
+    fn was_read(&self, url: &Url<'_>) -> bool {
+        let hash = url.hash(self.key);
+        self.remembered.own.iter().any(|memory| memory.has_url(hash))
+    }
+
+    fn tier(&self, aim: &Aim<'_>, place: &Place, exact: u64) -> Tier {
+        // A name within an upstream that is inside, in a call that the catalogue does not call external, is inside.
+        let within = self.outgoing.class != Class::External && self.outgoing.host.is_none();
+        let name = matches!(place, Place::Name(_)) && within;
+        if name || self.is_internal(aim, place) {
+            return Tier::Internal;
+        }
+        if aim.standing != Standing::Nothing {
+            return Tier::Known;
+        }
+        let own = self.remembered.own;
+        if own.iter().any(|memory| memory.knows(exact)) && !self.remembered.history.introduced(exact) {
+            return Tier::Known;
+        }
+        if self.is_planted(place) {
+            return Tier::Planted;
+        }
+        if own.iter().any(|memory| memory.is_party(exact, self.now)) {
+            return Tier::Party;
+        }
+        Tier::New
+    }
+
+    fn is_internal(&self, aim: &Aim<'_>, place: &Place) -> bool {
+        let internal = self.outgoing.internal;
+        if internal.contains_text(&aim.text) {
+            return true;
+        }
+        match place {
+            Place::Host(_) => Url::parse(&aim.text).is_some_and(|url| self.is_internal_host(&url, &aim.text)),
+            Place::Mail(mail) => sink::Place::parse(mail).is_some_and(|place| internal.contains(&place)),
+            Place::Name(_) => false,
+        }
+    }
+
+    /// Whether a URL written without a scheme leads inside.
+    fn is_internal_host(&self, url: &Url<'_>, text: &str) -> bool {
+        let host = text.strip_suffix(url.rest).unwrap_or(text);
+        self.outgoing.internal.contains_text(host)
+    }
+
+    fn is_planted(&self, place: &Place) -> bool {
+        let folded = place.folded(self.key);
+        if self.joined().any(|memory| memory.is_planted(folded)) {
+            return true;
+        }
+        let Place::Name(name) = place else { return false };
+        self.is_planted_text(name)
+    }
+
+    /// Whether every word of a name, or a value, stands in free text of outsiders.
+    fn is_planted_text(&self, text: &str) -> bool {
+        let canon = Canon::of(text);
+        let mut words = canon.words().filter(|word| word.len() >= 3).peekable();
+        words.peek().is_some()
+            && words.all(|word| {
+                let word = self.key.hash(Kind::Word, word) as u32;
+                self.joined().any(|memory| memory.has_planted_word(word))
+            })
+    }
+
+    fn destinations(&self, outside: &[&Target<'_>], found: &mut Vec<Finding>) {
+        if outside.iter().any(|target| target.tier == Tier::Planted && !target.verbatim) {
+            found.push(Finding { kind: FindingKind::PlantedDestination, evidence: Vec::new() });
+        }
+        let untrusted = self.joined().any(|memory| memory.is_untrusted(self.now));
+        let unproven = outside.iter().any(|target| matches!(target.tier, Tier::New | Tier::Party));
+        if unproven && untrusted && self.is_confidential() {
+            found.push(Finding { kind: FindingKind::Trifecta, evidence: Vec::new() });
+        }
+    }
+
+    fn planted_arguments(&self, found: &mut Vec<Finding>) {
+        let planted = |value: &Cow<'_, str>| {
+            let canon = Canon::of(value);
+            let whole = self.key.hash(Kind::Name, &canon.bytes);
+            self.joined().any(|memory| memory.is_planted(whole)) || self.is_planted_text(value)
+        };
+        let matched = self.outgoing.consequential.iter().filter(|value| planted(value)).count() as u32;
+        if matched > 0 {
+            let evidence = Evidence { origin: None, how: How::Token, matched, bytes: 0 };
+            found.push(Finding { kind: FindingKind::PlantedArgument, evidence: vec![evidence] });
+        }
+    }
+
+    /// URLs that were never read, as destinations and within what is sent, even inside: whoever opens or previews the
+    /// message fetches them.
+    fn urls(&self, outside: &[&Target<'_>], examined: &mut Examined, found: &mut Vec<Finding>) {
+        if !self.is_confidential() {
+            return;
+        }
+        let mut beyond = false;
+        let mut carry = |url: &Url<'_>, examined: &mut Examined| {
+            let place = Place::Host(url.host.clone());
+            let exact = place.exact(self.key);
+            let known = self.remembered.own.iter().any(|memory| memory.knows(exact));
+            if known && !self.remembered.history.introduced(exact) || self.was_read(url) {
+                return;
+            }
+            let before = self.remembered.history.url_bytes(exact, self.now, self.window);
+            examined.url_bytes += url.carries_bytes() as u64;
+            if !examined.places.iter().any(|(place, _)| *place == exact) {
+                examined.places.push((exact, Tier::New));
+            }
+            beyond |= url.carries_bytes() > 0 && before + examined.url_bytes >= URL_BYTES_MAX as u64;
+        };
+        for target in outside.iter().filter(|target| target.tier != Tier::Known) {
+            if let (Place::Host(_), Some(url)) = (&target.place, Url::parse(&target.aim.text)) {
+                carry(&url, examined);
+            }
+        }
+        if self.outgoing.class != Class::Read {
+            for text in self.outgoing.payload.iter().filter(|text| text.contains('.')) {
+                let canon = Canon::of(text);
+                urls(text, &canon, |url| {
+                    let inside = self.outgoing.internal.contains_text(&url.host);
+                    if !inside && url.carries_bytes() >= URL_BYTES_MAX {
+                        carry(&url, examined);
+                    }
+                });
+            }
+        }
+        if beyond {
+            found.push(Finding { kind: FindingKind::ConstructedUrl, evidence: Vec::new() });
+        }
+    }
+
+    fn probing(&self, outside: &[&Target<'_>], found: &mut Vec<Finding>) {
+        let places: Vec<u64> = outside.iter().map(|target| target.exact).collect();
+        let new = outside
+            .iter()
+            .find(|target| matches!(target.tier, Tier::New | Tier::Planted) && !target.verbatim);
+        let new = new.map(|target| target.exact);
+        let history = self.remembered.history;
+        if history.is_probing(self.outgoing.digest, &places, new, self.now, self.window) {
+            found.push(Finding { kind: FindingKind::Probing, evidence: Vec::new() });
+        }
+    }
+
+    fn content(&self, outside: &[&Target<'_>], examined: &mut Examined, found: &mut Vec<Finding>) {
+        let Remembered { own, joined, secrets, canaries, history } = self.remembered;
+        // Who gets it, beside those that are known: what they all had already is no leak.
+        let unknown = |target: &&&Target<'_>| target.tier != Tier::Known && !target.verbatim;
+        let unproven: Vec<u64> = outside.iter().filter(unknown).map(|target| target.exact).collect();
+        let all: Vec<u64> = outside.iter().map(|target| target.exact).collect();
+        let memories: Vec<(&Memory, Confidentiality)> = own
+            .iter()
+            .chain(joined)
+            .map(|memory| (*memory, Confidentiality::Internal))
+            .chain(secrets.iter().map(|memory| (*memory, Confidentiality::Secret)))
+            .collect();
+        let own_names: HashSet<u64> = outside
+            .iter()
+            .map(|target| self.key.hash(Kind::Token, &Canon::of(&target.aim.text).bytes))
+            .collect();
+        let parties = if unproven.is_empty() { &all } else { &unproven };
+        let mut content = Content::new(self.key, self.now, &memories, canaries, parties, own_names);
+        for text in self.outgoing.payload.iter().chain(&self.outgoing.others) {
+            content.look(text);
+        }
+        for target in outside.iter().filter(|target| !target.verbatim) {
+            match Url::parse(&target.aim.text) {
+                Some(url) if matches!(target.place, Place::Host(_)) => {
+                    content.look(&url.labels);
+                    content.look(url.rest);
+                }
+                // An address that was never seen may itself be the message.
+                _ if target.tier == Tier::New => content.look(&target.aim.text),
+                _ => {}
+            }
+        }
+        for id in &self.outgoing.refs {
+            content.refer(id, unproven.is_empty());
+        }
+        for place in &all {
+            let tail = history.tail(*place, self.now, self.window);
+            if !tail.is_empty() {
+                content.look(&format!("{tail}{}", self.outgoing.payload.concat()));
+            }
+        }
+        let carried = content.end();
+        self.judge(outside, &unproven, carried, examined, found);
+    }
+
+    fn judge(
+        &self,
+        outside: &[&Target<'_>],
+        unproven: &[u64],
+        carried: Carried,
+        examined: &mut Examined,
+        found: &mut Vec<Finding>,
+    ) {
+        let window = self.window;
+        let endorsed = outside.iter().filter_map(|target| match target.aim.standing {
+            Standing::Endorsed(most) => Some(most),
+            Standing::Granted | Standing::Nothing => None,
+        });
+        let endorsed = endorsed.min().unwrap_or(Confidentiality::Secret);
+        let mut push = |kind: FindingKind, evidence: Vec<Evidence>| found.push(Finding { kind, evidence });
+        if let Some(name) = carried.canary {
+            drop(name);
+            push(FindingKind::Canary, Vec::new());
+        }
+        if !carried.secret.is_empty() {
+            push(FindingKind::SecretLineage, carried.secret);
+        }
+        let external = outside.is_empty() || !unproven.is_empty() || endorsed < Confidentiality::Internal;
+        if external && !carried.internal.is_empty() {
+            push(FindingKind::Lineage, carried.internal);
+        }
+        let verbatim = !outside.is_empty() && outside.iter().all(|target| target.verbatim);
+        let is_unknown = self.joined().any(|memory| memory.is_unknown(self.now)) || carried.unreadable;
+        if external && is_unknown && !verbatim && (self.is_confidential() || !carried.unreadable) {
+            let evidence = Evidence { origin: None, how: How::Unknown, matched: 0, bytes: 0 };
+            push(FindingKind::Lineage, vec![evidence]);
+        }
+        examined.carried = carried.records;
+        let bulk = |place: &u64| {
+            let before = self.remembered.history.carried(*place, self.now, window);
+            let new = examined.carried.iter().filter(|record| !before.contains(record)).count();
+            new > 0 && before.len() + new >= BULK_RECORDS
+        };
+        if outside.iter().any(|target| bulk(&target.exact)) {
+            push(FindingKind::BulkLineage, Vec::new());
+        }
+    }
+}

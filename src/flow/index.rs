@@ -1,0 +1,208 @@
+//! An index of hashes, each with the records it stands in: compact, merged as it grows, and quick to say no.
+
+/// The number of a record within one memory.
+pub type RecordNumber = u16;
+
+/// About so many entries are looked through once the place of a hash is known.
+const BUCKET: usize = 16;
+/// Bits of the filter for each entry: about one in five hashes that are not here passes it.
+const FILTER_BITS: usize = 4;
+
+/// Grams and the records that they stand in. Sorted runs are merged as they grow, so that there are few of them.
+#[derive(Clone, Debug, Default)]
+pub struct Index {
+    runs: Vec<Run>,
+    /// A bit for each hash, by its low bits. Its length is a power of two.
+    filter: Vec<u64>,
+    count: usize,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Run {
+    hashes: Vec<u32>,
+    records: Vec<RecordNumber>,
+    /// Where the hashes with the same first bits begin.
+    starts: Vec<u32>,
+}
+
+impl Index {
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// What it takes in memory.
+    pub fn bytes(&self) -> usize {
+        let run =
+            |run: &Run| run.hashes.capacity() * 4 + run.records.capacity() * 2 + run.starts.capacity() * 4;
+        self.runs.iter().map(run).sum::<usize>() + self.filter.capacity() * 8
+    }
+
+    /// Adds entries, in any order; what is twice is there once.
+    pub fn add(&mut self, mut entries: Vec<(u32, RecordNumber)>) {
+        if entries.is_empty() {
+            return;
+        }
+        entries.sort_unstable();
+        entries.dedup();
+        self.count += entries.len();
+        let mut run = Run::of(entries);
+        while let Some(last) = self.runs.pop() {
+            if last.hashes.len() > run.hashes.len() * 2 {
+                self.runs.push(last);
+                break;
+            }
+            run = Run::merge(&last, &run);
+        }
+        self.runs.push(run);
+        self.refilter();
+    }
+
+    /// Keeps the entries of the records that still have a number, under that.
+    pub fn renumber(&mut self, number: impl Fn(RecordNumber) -> Option<RecordNumber>) {
+        let mut entries = Vec::with_capacity(self.count);
+        for run in &self.runs {
+            let all = run.hashes.iter().zip(&run.records);
+            entries.extend(all.filter_map(|(hash, record)| number(*record).map(|record| (*hash, record))));
+        }
+        *self = Index::default();
+        self.add(entries);
+    }
+
+    /// Calls back with each record that a hash stands in.
+    pub fn find(&self, hash: u32, mut found: impl FnMut(RecordNumber)) {
+        if self.may_have(hash) {
+            for run in &self.runs {
+                run.find(hash, &mut found);
+            }
+        }
+    }
+
+    /// Whether a hash may be here. `false` is certain.
+    pub fn may_have(&self, hash: u32) -> bool {
+        let bit = hash as usize & (self.filter.len() * 64).wrapping_sub(1);
+        self.filter.get(bit / 64).is_some_and(|word| word >> (bit % 64) & 1 == 1)
+    }
+
+    fn refilter(&mut self) {
+        let words = (self.count * FILTER_BITS).div_ceil(64).next_power_of_two();
+        if words != self.filter.len() {
+            self.filter = vec![0; words];
+            for at in 0..self.runs.len() {
+                self.mark(at);
+            }
+        } else {
+            // What was merged is marked already; the last run has what is new.
+            self.mark(self.runs.len().saturating_sub(1));
+        }
+    }
+
+    fn mark(&mut self, run: usize) {
+        let mask = (self.filter.len() * 64).wrapping_sub(1);
+        for hash in self.runs.get(run).map(|run| run.hashes.as_slice()).unwrap_or_default() {
+            let bit = *hash as usize & mask;
+            if let Some(word) = self.filter.get_mut(bit / 64) {
+                *word |= 1 << (bit % 64);
+            }
+        }
+    }
+}
+
+impl Run {
+    fn of(sorted: Vec<(u32, RecordNumber)>) -> Run {
+        let (mut hashes, mut records) = (Vec::with_capacity(sorted.len()), Vec::with_capacity(sorted.len()));
+        for (hash, record) in sorted {
+            hashes.push(hash);
+            records.push(record);
+        }
+        Run { starts: starts(&hashes), hashes, records }
+    }
+
+    fn merge(one: &Run, two: &Run) -> Run {
+        let mut merged = Vec::with_capacity(one.hashes.len() + two.hashes.len());
+        let mut a = one.hashes.iter().copied().zip(one.records.iter().copied()).peekable();
+        let mut b = two.hashes.iter().copied().zip(two.records.iter().copied()).peekable();
+        loop {
+            let next = match (a.peek(), b.peek()) {
+                (Some(left), Some(right)) if left <= right => a.next(),
+                (_, Some(_)) => b.next(),
+                (Some(_), None) => a.next(),
+                (None, None) => break,
+            };
+            merged.extend(next);
+        }
+        Run::of(merged)
+    }
+
+    fn find(&self, hash: u32, found: &mut impl FnMut(RecordNumber)) {
+        let bits = (self.starts.len().saturating_sub(1)).trailing_zeros();
+        let bucket = hash.checked_shr(32 - bits).unwrap_or_default() as usize;
+        let start = self.starts.get(bucket).copied().unwrap_or_default() as usize;
+        let hashes = self.hashes.get(start..).unwrap_or_default();
+        for (at, each) in hashes.iter().enumerate().skip_while(|(_, each)| **each < hash) {
+            if *each != hash {
+                break;
+            }
+            if let Some(record) = self.records.get(start + at) {
+                found(*record);
+            }
+        }
+    }
+}
+
+/// Where the hashes that share their first bits begin: so many bits that few share them.
+fn starts(hashes: &[u32]) -> Vec<u32> {
+    let bits = (hashes.len() / BUCKET).max(1).next_power_of_two().trailing_zeros();
+    let mut starts = Vec::with_capacity((1 << bits) + 1);
+    let mut at = 0;
+    for bucket in 0..1_u64 << bits {
+        let first = bucket << (32 - bits);
+        while hashes.get(at).is_some_and(|hash| u64::from(*hash) < first) {
+            at += 1;
+        }
+        starts.push(at as u32);
+    }
+    starts.push(hashes.len() as u32);
+    starts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn what_was_added_is_found_and_nothing_else(
+            batches in prop::collection::vec(prop::collection::vec((0_u32..5000, 0_u16..40), 0..200), 0..20),
+            spread in prop_oneof![Just(1_u32), Just(858_993)],
+        ) {
+            let mut index = Index::default();
+            let mut all = std::collections::BTreeSet::new();
+            for batch in batches {
+                let batch: Vec<(u32, u16)> = batch.into_iter().map(|(h, r)| (h.wrapping_mul(spread), r)).collect();
+                all.extend(batch.iter().copied());
+                index.add(batch);
+            }
+            let halve = |record: u16| record.is_multiple_of(2).then_some(record / 2);
+            let mut halved = index.clone();
+            halved.renumber(halve);
+            for hash in (0..5000_u32).map(|hash| hash.wrapping_mul(spread)) {
+                let collect = |index: &Index| {
+                    let mut found = std::collections::BTreeSet::new();
+                    index.find(hash, |record| drop(found.insert(record)));
+                    found
+                };
+                let expected: std::collections::BTreeSet<u16> =
+                    all.range((hash, 0)..=(hash, u16::MAX)).map(|(_, record)| *record).collect();
+                prop_assert_eq!(collect(&halved), expected.iter().filter_map(|r| halve(*r)).collect());
+                prop_assert_eq!(collect(&index), expected);
+            }
+        }
+    }
+}

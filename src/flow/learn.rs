@@ -1,0 +1,615 @@
+//! What a reply brings, learnt as its bytes pass.
+//!
+//! JSON is gathered up to a bound and learnt at its end, before its last bytes are released: pointers need all of it.
+//! Text, and JSON beyond the bound, is learnt piece by piece as one record. How the bytes are cut makes no difference.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::lineage::{Fragment, Learnt};
+use super::provenance::{Place, urls};
+use super::secret::{self, Labels};
+use super::text::{Canon, FlowKey, Kind, Winnower, grams};
+use crate::call::{Confidentiality, Integrity, RecordId};
+use crate::classify::catalog::Reply;
+use crate::classify::view::Pointer;
+use crate::json::{self, Document, Value};
+
+/// The longest reply that is parsed as JSON; a longer one is learnt as text, without its structure.
+pub const JSON_BYTES_MAX: usize = 1 << 20;
+/// The longest run without white space that is looked at as one.
+const SOLID_BYTES_MAX: usize = 16 << 10;
+/// How many records of one reply are told apart; what is beyond belongs to nobody.
+const RECORDS_MAX: usize = 2048;
+/// How many parties, or ids, one record may have.
+const PARTIES_MAX: usize = 256;
+/// Within a record that outsiders can write to, longer texts with white space are free text.
+const STRUCTURE_BYTES_MAX: usize = 24;
+/// The longest value that something is referred to by.
+const ID_BYTES_MAX: usize = 256;
+
+/// What a reply's bytes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// The body of an HTTP reply that is JSON.
+    Json,
+    /// One JSON-RPC message of MCP: a body, or the data of one event.
+    Mcp,
+    /// Anything else.
+    Text,
+}
+
+/// Where a reply comes from, and what its catalogue entry says of it.
+#[derive(Clone)]
+pub struct Source {
+    /// The key under which everything is hashed.
+    pub key: Arc<FlowKey>,
+    /// The record of the call.
+    pub reply: RecordId,
+    /// The upstream.
+    pub upstream: Arc<str>,
+    /// The tool or operation.
+    pub tool: Arc<str>,
+    /// The upstream's host when it is outside: it is a party of all that came from it.
+    pub host: Option<Arc<str>>,
+    /// What the catalogue says; [`Reply::default`] where it says nothing.
+    pub returns: Arc<Reply>,
+    /// What the call itself said: a public reply that only repeats it shows nothing to be public.
+    pub echo: Echo,
+}
+
+/// The grams and tokens of a call's own arguments.
+#[derive(Clone, Debug, Default)]
+pub struct Echo {
+    grams: HashSet<u32>,
+    tokens: HashSet<u64>,
+}
+
+impl Echo {
+    /// Of every string that the agent chose. Only replies that are public need one.
+    pub fn of<'t>(key: &FlowKey, strings: impl IntoIterator<Item = &'t str>) -> Echo {
+        let mut echo = Echo::default();
+        let mut canon = Canon::default();
+        for text in strings {
+            canon.scan(text);
+            echo.grams.extend(grams(key, canon.bytes.iter().copied()));
+            canon.tokens(|token| drop(echo.tokens.insert(key.hash(Kind::Token, token))));
+        }
+        echo
+    }
+}
+
+/// Learns one reply.
+pub struct Learner {
+    source: Source,
+    form: Form,
+    /// JSON that is not complete, or the last piece of text.
+    held: Vec<u8>,
+    text: Option<Text>,
+}
+
+impl Learner {
+    /// Begins a reply.
+    pub fn new(source: Source, form: Form) -> Learner {
+        let text = (form == Form::Text).then(|| Text::begin(&source, Writing::Plain));
+        Learner { source, form, held: Vec::new(), text }
+    }
+
+    /// Takes the next bytes, and gives what is known from them alone. It must be remembered before they are released.
+    pub fn feed(&mut self, bytes: &[u8]) -> Learnt {
+        let mut learnt = self.source.nothing();
+        self.held.extend_from_slice(bytes);
+        if self.text.is_none() && self.held.len() > JSON_BYTES_MAX {
+            // Its records are not told apart, and belong to nobody.
+            learnt.unknown = self.source.returns.labels.confidentiality != Confidentiality::Public;
+            self.text = Some(Text::begin(&self.source, Writing::Escaped));
+        }
+        if let Some(text) = &mut self.text {
+            let done = text.take(&self.source, &self.held, &mut learnt);
+            self.held.drain(..done);
+        }
+        self.source.tidy(&mut learnt);
+        learnt
+    }
+
+    /// Ends the reply, and gives the rest. It must be remembered before the reply's end is released.
+    pub fn finish(mut self) -> Learnt {
+        let mut learnt = self.source.nothing();
+        let held = std::mem::take(&mut self.held);
+        match &mut self.text {
+            Some(text) => {
+                text.solids(&self.source, &String::from_utf8_lossy(&held), &mut learnt);
+                text.end(&self.source, &mut learnt);
+            }
+            None => self.structured(Bytes::from(held), &mut learnt),
+        }
+        self.source.tidy(&mut learnt);
+        learnt
+    }
+
+    fn structured(&self, bytes: Bytes, learnt: &mut Learnt) {
+        if bytes.iter().all(u8::is_ascii_whitespace) {
+            return;
+        }
+        let limits = json::Limits { nodes_max: 1 << 18, ..json::Limits::default() };
+        let document = match Document::parse(bytes.clone(), &limits) {
+            Ok(document) => document,
+            Err(_) => {
+                // What cannot be parsed is text, and may say more to another reader.
+                learnt.unknown |= self.source.returns.labels.confidentiality != Confidentiality::Public;
+                return self.free(&String::from_utf8_lossy(&bytes), Writing::Escaped, learnt);
+            }
+        };
+        match self.form {
+            Form::Mcp => self.message(document.root(), learnt),
+            Form::Json | Form::Text => self.records(document.root(), learnt),
+        }
+    }
+
+    /// A message of MCP: `structuredContent`, else the first text, and everything else of the result as text.
+    fn message(&self, root: Value<'_>, learnt: &mut Learnt) {
+        let Some(result) = root.get("result") else {
+            // An error, a notification or a request: nothing in it is a record.
+            return self.whole(root, learnt);
+        };
+        if let Some(structured) = result.get("structuredContent") {
+            return self.records(unwrapped(structured), learnt);
+        }
+        let blocks = result.get("content").filter(|content| content.kind() == json::Kind::Array);
+        let Some(blocks) = blocks else { return self.records(result, learnt) };
+        let mut texts = blocks.items().filter_map(|block| block.get("text")?.string());
+        if let Some(first) = texts.next() {
+            let bytes = Bytes::copy_from_slice(first.as_bytes());
+            let structure = matches!(first.trim_start().as_bytes().first(), Some(b'{' | b'['));
+            match Document::parse(bytes, &json::Limits::default()) {
+                Ok(document) if structure => self.records(unwrapped(document.root()), learnt),
+                _ => self.free(&first, Writing::Plain, learnt),
+            }
+        }
+        for rest in texts {
+            self.free(&rest, Writing::Plain, learnt);
+        }
+        // Resources and links that lie in the content.
+        for block in blocks.items().filter(|block| block.get("text").is_none()) {
+            self.whole(block, learnt);
+        }
+    }
+
+    /// A text that is one record without structure.
+    fn free(&self, text: &str, writing: Writing, learnt: &mut Learnt) {
+        let mut free = Text::begin(&self.source, writing);
+        free.number = learnt.fragments.len() as u32;
+        free.solids(&self.source, text, learnt);
+        free.end(&self.source, learnt);
+    }
+
+    /// A value without pointers of its own.
+    fn whole(&self, value: Value<'_>, learnt: &mut Learnt) {
+        let mut record = Record::begin(&self.source, learnt.fragments.len() as u32);
+        record.leaves(value, "", Trust::of(&self.source), &[], learnt);
+        record.end(learnt);
+    }
+
+    fn records(&self, root: Value<'_>, learnt: &mut Learnt) {
+        if let Some(text) = root.string() {
+            return self.free(&text, Writing::Plain, learnt);
+        }
+        let returns = &self.source.returns;
+        let found = match &returns.records {
+            Some(pointer) => pointer.values(root),
+            None => vec![root],
+        };
+        // What lies beside the records is one more: that of the reply itself.
+        let beside = returns.records.is_some();
+        for (number, value) in found.iter().take(RECORDS_MAX).enumerate() {
+            self.record(number as u32, *value, learnt);
+        }
+        let rest = found.get(RECORDS_MAX..).unwrap_or_default();
+        if beside || !rest.is_empty() {
+            let told: Vec<_> = found.iter().take(RECORDS_MAX).map(Value::range).collect();
+            let mut record = Record::begin(&self.source, u32::MAX);
+            record.except = told;
+            record.leaves(root, "", Trust::of(&self.source), &[], learnt);
+            record.end(learnt);
+        }
+    }
+
+    fn record(&self, number: u32, value: Value<'_>, learnt: &mut Learnt) {
+        let source = &self.source;
+        let (returns, key) = (&source.returns, &*source.key);
+        let mut record = Record::begin(source, number);
+        let texts = |pointers: &[Pointer]| {
+            let texts = pointers.iter().flat_map(|pointer| pointer.texts(value));
+            texts.filter(|text| text.len() <= ID_BYTES_MAX).take(PARTIES_MAX).collect::<Vec<_>>()
+        };
+        let parties = texts(&returns.parties);
+        record.fragment.parties.extend(parties.iter().map(|text| Place::guess(text).exact(key)));
+        for text in texts(&returns.known) {
+            learnt.known.push(Place::guess(&text).exact(key));
+        }
+        let ids = match returns.ids.is_empty() {
+            true => likely_ids(value).into_iter().map(Cow::Owned).collect(),
+            false => texts(&returns.ids),
+        };
+        record.fragment.ids.extend(ids.iter().map(|id| reference(key, id)));
+        let untrusted = returns.untrusted.iter().flatten().flat_map(|pointer| pointer.values(value));
+        let untrusted: Vec<_> = untrusted.map(|value| value.range()).collect();
+        let trust = match &returns.untrusted {
+            Some(_) if source.returns.labels.integrity == Integrity::Mixed => Trust::Pointed,
+            _ => Trust::of(source),
+        };
+        record.leaves(value, "", trust, &untrusted, learnt);
+        record.end(learnt);
+    }
+}
+
+/// The hash of what something is referred to by.
+pub fn reference(key: &FlowKey, id: &str) -> u64 {
+    key.hash(Kind::Reference, id.trim().as_bytes())
+}
+
+/// Looks through `{"result": …}`, which servers put around what is no object.
+fn unwrapped(value: Value<'_>) -> Value<'_> {
+    let mut members = value.members();
+    match (members.next(), members.next()) {
+        (Some((name, inner)), None) if name == "result" => inner,
+        _ => value,
+    }
+}
+
+/// What a record is probably referred to by, where the catalogue does not say: short values of members that are called
+/// so.
+fn likely_ids(value: Value<'_>) -> Vec<String> {
+    const NAMES: [&str; 9] = ["id", "uid", "uuid", "key", "uri", "url", "path", "filename", "name"];
+    let named = |name: &str| {
+        let name = json::fold(name);
+        let name = name.trim_matches('_');
+        NAMES.iter().any(|each| {
+            name == *each || name.strip_suffix(each).is_some_and(|rest| rest.ends_with(['_', '-']))
+        })
+    };
+    let short = value.members().filter(|(name, _)| named(name)).filter_map(|(_, value)| scalar(value));
+    short.filter(|text| text.len() <= ID_BYTES_MAX).take(PARTIES_MAX).collect()
+}
+
+fn scalar(value: Value<'_>) -> Option<String> {
+    value.string().map(|text| text.into_owned()).or_else(|| value.number().map(str::to_owned))
+}
+
+impl Source {
+    fn nothing(&self) -> Learnt {
+        let labels = self.returns.labels;
+        Learnt {
+            reply: self.reply,
+            upstream: Arc::clone(&self.upstream),
+            tool: Arc::clone(&self.tool),
+            confidentiality: labels.confidentiality,
+            integrity: labels.integrity,
+            fragments: Vec::new(),
+            known: Vec::new(),
+            planted: Vec::new(),
+            words: Vec::new(),
+            urls: Vec::new(),
+            unknown: false,
+        }
+    }
+
+    /// Each once, and of a public reply only what the call did not say itself.
+    fn tidy(&self, learnt: &mut Learnt) {
+        for fragment in &mut learnt.fragments {
+            if fragment.confidentiality == Confidentiality::Public {
+                fragment.grams.retain(|gram| !self.echo.grams.contains(gram));
+                fragment.tokens.retain(|token| !self.echo.tokens.contains(token));
+            }
+            once(&mut fragment.grams);
+            once(&mut fragment.tokens);
+            once(&mut fragment.ids);
+            once(&mut fragment.parties);
+        }
+        learnt.fragments.retain(|fragment| {
+            !fragment.grams.is_empty() || !fragment.tokens.is_empty() || !fragment.ids.is_empty()
+        });
+        once(&mut learnt.known);
+        once(&mut learnt.planted);
+        once(&mut learnt.words);
+        once(&mut learnt.urls);
+    }
+}
+
+fn once<T: Ord>(items: &mut Vec<T>) {
+    items.sort_unstable();
+    items.dedup();
+}
+
+/// Which texts of a record are outsiders'.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Trust {
+    /// All.
+    None,
+    /// Free text.
+    Structure,
+    /// Those that the catalogue points to.
+    Pointed,
+    /// None.
+    All,
+}
+
+impl Trust {
+    fn of(source: &Source) -> Trust {
+        match source.returns.labels.integrity {
+            Integrity::Trusted => Trust::All,
+            Integrity::Mixed => Trust::Structure,
+            Integrity::Untrusted => Trust::None,
+        }
+    }
+}
+
+/// One record on its way.
+struct Record<'s> {
+    source: &'s Source,
+    fragment: Fragment,
+    secrets: Vec<u64>,
+    winnower: Winnower,
+    canon: Canon,
+    /// What belongs to other records, as ranges of the document.
+    except: Vec<std::ops::Range<usize>>,
+}
+
+impl<'s> Record<'s> {
+    fn begin(source: &'s Source, number: u32) -> Record<'s> {
+        Record {
+            source,
+            fragment: source.fragment(number),
+            secrets: Vec::new(),
+            winnower: Winnower::default(),
+            canon: Canon::default(),
+            except: Vec::new(),
+        }
+    }
+
+    fn leaves(
+        &mut self,
+        value: Value<'_>,
+        name: &str,
+        trust: Trust,
+        untrusted: &[std::ops::Range<usize>],
+        learnt: &mut Learnt,
+    ) {
+        if !self.except.is_empty() && self.except.contains(&value.range()) {
+            return;
+        }
+        let trust =
+            if trust == Trust::Pointed && untrusted.contains(&value.range()) { Trust::None } else { trust };
+        match value.kind() {
+            json::Kind::Array => {
+                value.items().for_each(|item| self.leaves(item, name, trust, untrusted, learnt));
+            }
+            json::Kind::Object => {
+                for (name, member) in value.members() {
+                    // A name of the schema is no data; one with white space or an address is.
+                    if name.contains(|each: char| each.is_whitespace() || each == '@') {
+                        self.leaf(&name, "", trust, learnt);
+                    }
+                    self.leaves(member, &name, trust, untrusted, learnt);
+                }
+            }
+            json::Kind::String => {
+                self.leaf(&value.string().unwrap_or_default(), name, trust, learnt);
+            }
+            json::Kind::Number => self.leaf(value.number().unwrap_or_default(), name, Trust::All, learnt),
+            json::Kind::Bool | json::Kind::Null => {}
+        }
+    }
+
+    fn leaf(&mut self, text: &str, name: &str, trust: Trust, learnt: &mut Learnt) {
+        let key = &*self.source.key;
+        self.canon.scan(text);
+        self.winnower.push(key, &self.canon.bytes, &mut self.fragment.grams);
+        let tokens = &mut self.fragment.tokens;
+        self.canon.tokens(|token| tokens.push(key.hash(Kind::Token, token)));
+        let secrets = &mut self.secrets;
+        secret::find(text, &self.canon, Labels::named(name), |secret| {
+            secrets.push(key.hash(Kind::Token, secret));
+        });
+        urls(text, &self.canon, |url| learnt.urls.push(url.hash(key)));
+        let free = match trust {
+            Trust::None => true,
+            Trust::Structure => text.len() > STRUCTURE_BYTES_MAX && text.contains(char::is_whitespace),
+            Trust::Pointed | Trust::All => false,
+        };
+        if free {
+            plant(key, text, &self.canon, learnt);
+        }
+    }
+
+    fn end(mut self, learnt: &mut Learnt) {
+        self.winnower.finish(&mut self.fragment.grams);
+        push_fragment(self.fragment, self.secrets, learnt);
+    }
+}
+
+impl Source {
+    fn fragment(&self, number: u32) -> Fragment {
+        let host = self.host.iter().map(|host| Place::guess(host).exact(&self.key));
+        Fragment {
+            number,
+            confidentiality: self.returns.labels.confidentiality,
+            parties: host.collect(),
+            grams: Vec::new(),
+            tokens: Vec::new(),
+            ids: Vec::new(),
+        }
+    }
+}
+
+/// A record, and the secrets that were recognised in it as one that is secret.
+fn push_fragment(fragment: Fragment, secrets: Vec<u64>, learnt: &mut Learnt) {
+    if !secrets.is_empty() {
+        learnt.fragments.push(Fragment {
+            confidentiality: Confidentiality::Secret,
+            parties: fragment.parties.clone(),
+            tokens: secrets,
+            grams: Vec::new(),
+            ids: Vec::new(),
+            number: fragment.number,
+        });
+    }
+    learnt.fragments.push(fragment);
+}
+
+/// Free text of outsiders: its places, its tokens and its words.
+fn plant(key: &FlowKey, text: &str, canon: &Canon, learnt: &mut Learnt) {
+    const WORD_BYTES_MIN: usize = 3;
+    let words = canon.words().filter(|word| word.len() >= WORD_BYTES_MIN);
+    learnt.words.extend(words.map(|word| key.hash(Kind::Word, word) as u32));
+    canon.tokens(|token| learnt.planted.push(key.hash(Kind::Name, token)));
+    for piece in &canon.pieces {
+        if piece.has_dotted_letters() || piece.has_at() {
+            // `www.evil.com` and `mailto:x@evil.com` as the place that they are.
+            let raw = text.get(piece.raw_start as usize..piece.raw_end as usize).unwrap_or_default();
+            learnt.planted.push(Place::guess(raw).folded(key));
+        } else if piece.has_digit() {
+            learnt.planted.push(key.hash(Kind::Name, canon.piece(piece)));
+        }
+    }
+}
+
+/// How a text is written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Writing {
+    /// As it is.
+    Plain,
+    /// With the escapes of JSON.
+    Escaped,
+}
+
+/// Text that is learnt in passing, as one record.
+struct Text {
+    number: u32,
+    writing: Writing,
+    winnower: Winnower,
+    /// The end of what was looked at, so that a number or a label before it still counts.
+    tail: String,
+    canon: Canon,
+}
+
+impl Text {
+    /// How much of what was read is looked at again with what follows.
+    const TAIL_BYTES: usize = 64;
+
+    fn begin(_source: &Source, writing: Writing) -> Text {
+        Text {
+            number: 0,
+            writing,
+            winnower: Winnower::default(),
+            tail: String::new(),
+            canon: Canon::default(),
+        }
+    }
+
+    /// Takes what is complete: up to the last white space. Gives how many bytes that was.
+    fn take(&mut self, source: &Source, held: &[u8], learnt: &mut Learnt) -> usize {
+        let end = held.iter().rposition(u8::is_ascii_whitespace).map_or(0, |at| at + 1);
+        self.solids(source, &String::from_utf8_lossy(held.get(..end).unwrap_or_default()), learnt);
+        let mut done = end;
+        while held.len() - done > SOLID_BYTES_MAX {
+            let mut next = done + SOLID_BYTES_MAX;
+            // Not within a character.
+            while next > done && held.get(next).is_some_and(|byte| byte & 0xc0 == 0x80) {
+                next -= 1;
+            }
+            self.solids(source, &String::from_utf8_lossy(held.get(done..next).unwrap_or_default()), learnt);
+            done = next.max(done + 1);
+        }
+        done
+    }
+
+    fn solids(&mut self, source: &Source, text: &str, learnt: &mut Learnt) {
+        for solid in text.split_inclusive(|each: char| each.is_ascii_whitespace()) {
+            self.solid(source, solid, learnt);
+        }
+    }
+
+    fn solid(&mut self, source: &Source, solid: &str, learnt: &mut Learnt) {
+        let unescaped = match self.writing {
+            Writing::Plain => None,
+            Writing::Escaped => Some(unescape(solid)),
+        };
+        let text = unescaped.as_deref().unwrap_or(solid);
+        let key = &*source.key;
+        let mut fragment = source.fragment(self.number);
+        self.canon.scan(text);
+        self.winnower.push(key, &self.canon.bytes, &mut fragment.grams);
+        let mut secrets = Vec::new();
+        urls(text, &self.canon, |url| learnt.urls.push(url.hash(key)));
+        if source.returns.labels.integrity != Integrity::Trusted {
+            plant(key, text, &self.canon, learnt);
+        }
+        // A number or a secret may begin before this.
+        self.tail.push_str(text);
+        self.canon.scan(&self.tail);
+        let canon = &self.canon;
+        canon.tokens(|token| fragment.tokens.push(key.hash(Kind::Token, token)));
+        secret::find(&self.tail, canon, Labels::named(""), |secret| {
+            secrets.push(key.hash(Kind::Token, secret));
+        });
+        let excess = self.tail.len().saturating_sub(Text::TAIL_BYTES);
+        let cut = (excess..=self.tail.len()).find(|at| {
+            let before = self.tail.get(..*at);
+            before.is_some_and(|before| *at == 0 || before.ends_with(|each: char| each.is_whitespace()))
+        });
+        self.tail.drain(..cut.unwrap_or(self.tail.len()));
+        merge(fragment, secrets, learnt);
+    }
+
+    fn end(&mut self, source: &Source, learnt: &mut Learnt) {
+        let mut fragment = source.fragment(self.number);
+        std::mem::take(&mut self.winnower).finish(&mut fragment.grams);
+        merge(fragment, Vec::new(), learnt);
+    }
+}
+
+/// Adds to the record that is there already.
+fn merge(fragment: Fragment, secrets: Vec<u64>, learnt: &mut Learnt) {
+    let same = |other: &&mut Fragment, confidentiality| {
+        other.number == fragment.number && other.confidentiality == confidentiality
+    };
+    if !secrets.is_empty() {
+        match learnt.fragments.iter_mut().find(|other| same(other, Confidentiality::Secret)) {
+            Some(other) => other.tokens.extend(secrets),
+            None => return push_fragment(fragment, secrets, learnt),
+        }
+    }
+    match learnt.fragments.iter_mut().find(|other| same(other, fragment.confidentiality)) {
+        Some(other) => {
+            other.grams.extend(fragment.grams);
+            other.tokens.extend(fragment.tokens);
+        }
+        None => learnt.fragments.push(fragment),
+    }
+}
+
+/// The escapes of JSON in a text that is not parsed: what they stand for, and white space for the rest.
+fn unescape(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut chars = text.chars();
+    while let Some(each) = chars.next() {
+        if each != '\\' {
+            plain.push(each);
+            continue;
+        }
+        match chars.next() {
+            Some('u') => {
+                let digits: String = chars.by_ref().take(4).collect();
+                let code = u32::from_str_radix(&digits, 16).ok().and_then(char::from_u32);
+                plain.push(code.unwrap_or(' '));
+            }
+            Some(other @ ('"' | '\\' | '/')) => plain.push(other),
+            _ => plain.push(' '),
+        }
+    }
+    plain
+}

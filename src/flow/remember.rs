@@ -1,0 +1,208 @@
+//! What runs remember of what they read and sent, and examining what leaves by all of it.
+
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::time::SystemTime;
+
+use super::canary::Canaries;
+use super::finding::{Examined, Outgoing, Remembered, examine};
+use super::history::Step;
+use super::journal::{Frame, Kind, Readable};
+use super::lineage::{Learnt, Memory};
+use super::run::{Froze, Shared, Stopped, lock};
+use super::{Label, RunKey, Runs};
+use crate::call::{AgentId, Confidentiality};
+
+/// Memories of one agent's runs; further runs share one, which is full sooner.
+const MEMORIES_MAX: usize = 128;
+/// Agents of one trust domain whose secrets are remembered for all of it.
+const SECRET_AGENTS_MAX: usize = 4096;
+
+impl Runs {
+    /// Remembers what a reply brought to a run.
+    pub fn remember(&self, at: &RunKey, learnt: &Learnt, now: SystemTime) {
+        write(&self.memory(at, now)).learn(learnt, now);
+        if let Some(secrets) = learnt.secrets() {
+            write(&self.secrets_of(&at.agent, now)).learn(&secrets, now);
+        }
+    }
+
+    /// Notes what a call did that left, or would have; what that freezes is given.
+    pub fn step(&self, at: &RunKey, step: &Step, now: SystemTime) -> Vec<Froze> {
+        let sent = Arc::clone(&lock(&self.past(&at.agent)).sent);
+        write(&sent).note(step, now, self.config().window);
+        match step {
+            Step::Stopped { digest, .. } => {
+                self.stopped(&at.agent, Stopped { call: *digest, run: Arc::clone(&at.run), at: now })
+            }
+            Step::Approved { digest } => {
+                self.approve(&at.agent, *digest);
+                Vec::new()
+            }
+            Step::Sent { .. } => Vec::new(),
+        }
+    }
+
+    /// Keeps the end of what was sent to these places, to be joined with what comes next.
+    pub fn keep_tail(&self, at: &RunKey, places: &[u64], text: &str, now: SystemTime) {
+        let sent = Arc::clone(&lock(&self.past(&at.agent)).sent);
+        let mut sent = write(&sent);
+        for place in places {
+            sent.keep_tail(*place, text, now, self.config().window);
+        }
+    }
+
+    /// Examines a call by what the agent's runs remember, those of agents that it met, and the secrets of its trust
+    /// domain.
+    pub fn examine(&self, at: &RunKey, outgoing: &Outgoing<'_>, now: SystemTime) -> Examined {
+        let window = self.config().window;
+        let (own, sent, met) = {
+            let past = self.past(&at.agent);
+            let past = lock(&past);
+            let memories = past.runs.values().filter_map(|run| run.memory.as_ref()).chain(&past.shared);
+            (memories.cloned().collect::<Vec<_>>(), Arc::clone(&past.sent), past.met(window, now))
+        };
+        let mut joined = Vec::new();
+        for other in &met {
+            let past = self.past(other);
+            let past = lock(&past);
+            let memories = past.runs.values().filter_map(|run| run.memory.as_ref()).chain(&past.shared);
+            joined.extend(memories.cloned());
+        }
+        let secrets: Vec<Shared<Memory>> = match self.secrets.get(at.agent.trust_domain()) {
+            Some(all) => all
+                .iter()
+                .filter(|(agent, _)| *agent != at.agent && !met.contains(agent))
+                .map(|(_, memory)| Arc::clone(memory))
+                .collect(),
+            None => Vec::new(),
+        };
+        // Each lock is taken once, and whoever writes holds one alone.
+        let (own, joined, secrets) = (Read::all(&own), Read::all(&joined), Read::all(&secrets));
+        let (own, joined, secrets) = (own.memories(), joined.memories(), secrets.memories());
+        let canaries: Arc<Canaries> = self.canaries.load_full();
+        let history = read(&sent);
+        let remembered = Remembered {
+            own: &own,
+            joined: &joined,
+            secrets: &secrets,
+            history: &history,
+            canaries: &canaries,
+        };
+        examine(&self.key, window, remembered, outgoing, now)
+    }
+
+    /// The tokens that must never leave, from now on.
+    pub fn plant(&self, canaries: Canaries) {
+        self.canaries.store(Arc::new(canaries));
+    }
+
+    /// The memory of a run, made when it has none.
+    fn memory(&self, at: &RunKey, now: SystemTime) -> Shared<Memory> {
+        let window = self.config().window;
+        let past = self.past(&at.agent);
+        let mut past = lock(&past);
+        if let Some(memory) = past.runs.get(&at.run).and_then(|run| run.memory.as_ref()) {
+            return Arc::clone(memory);
+        }
+        if past.runs.values().filter(|run| run.memory.is_some()).count() >= MEMORIES_MAX {
+            for run in past.runs.values_mut() {
+                let over = run.memory.as_ref().is_some_and(|memory| read(memory).is_over(now));
+                if over {
+                    run.memory = None;
+                }
+            }
+        }
+        let full = past.runs.values().filter(|run| run.memory.is_some()).count() >= MEMORIES_MAX;
+        let place = match full {
+            true => &mut past.shared,
+            false => &mut past.run(&at.run).memory,
+        };
+        Arc::clone(place.get_or_insert_with(|| Arc::new(RwLock::new(Memory::new(window)))))
+    }
+
+    /// What an agent read that is secret, where its trust domain finds it.
+    fn secrets_of(&self, agent: &AgentId, now: SystemTime) -> Shared<Memory> {
+        let window = self.config().window;
+        let past = self.past(agent);
+        let mut past = lock(&past);
+        if let Some(memory) = &past.secrets {
+            return Arc::clone(memory);
+        }
+        let memory = Arc::new(RwLock::new(Memory::new(window)));
+        past.secrets = Some(Arc::clone(&memory));
+        drop(past);
+        let mut all = self.secrets.entry(agent.trust_domain().to_owned()).or_default();
+        if all.len() >= SECRET_AGENTS_MAX {
+            all.retain(|(_, memory)| !read(memory).is_over(now));
+        }
+        if all.len() < SECRET_AGENTS_MAX {
+            all.push((agent.clone(), Arc::clone(&memory)));
+        } else {
+            tracing::error!(%agent, "more agents have read secrets than are remembered for their trust domain");
+        }
+        memory
+    }
+}
+
+/// Brings back what a frame of the journal has. What was hashed with another key, or cannot be read, is not known any
+/// more, and the run counts as one that may have read anything.
+pub fn restore(runs: &Runs, frame: Frame, readable: Readable) {
+    let (at, run) = (frame.at, Arc::from(frame.run));
+    let key = RunKey { agent: frame.agent, run, trace: frame.trace };
+    runs.meet(&key, at);
+    match frame.kind {
+        Kind::Learnt => {
+            let learnt = Learnt::decode(&frame.data);
+            let record = learnt.as_ref().map(|learnt| learnt.reply);
+            runs.label(&key, &Label::of_bits(frame.labels), record, at);
+            match learnt {
+                Some(learnt) if readable == Readable::Wholly => runs.remember(&key, &learnt, at),
+                Some(learnt) => {
+                    let unknown = learnt.confidentiality != Confidentiality::Public;
+                    let bare = Learnt { unknown, ..emptied(learnt) };
+                    runs.remember(&key, &bare, at);
+                }
+                None => tracing::error!(agent = %key.agent, "what a run has learnt cannot be read"),
+            }
+        }
+        Kind::Sent => match Step::decode(&frame.data).filter(|_| readable == Readable::Wholly) {
+            Some(step) => drop(runs.step(&key, &step, at)),
+            None => tracing::warn!(agent = %key.agent, "what a run has sent cannot be read"),
+        },
+        Kind::Probe => {}
+    }
+}
+
+fn emptied(learnt: Learnt) -> Learnt {
+    Learnt {
+        fragments: Vec::new(),
+        known: Vec::new(),
+        planted: Vec::new(),
+        words: Vec::new(),
+        urls: Vec::new(),
+        ..learnt
+    }
+}
+
+/// Memories that are looked at.
+struct Read<'a>(Vec<RwLockReadGuard<'a, Memory>>);
+
+impl<'a> Read<'a> {
+    fn all(memories: &'a [Shared<Memory>]) -> Read<'a> {
+        Read(memories.iter().map(|memory| read(memory)).collect())
+    }
+
+    fn memories(&self) -> Vec<&Memory> {
+        self.0.iter().map(|memory| &**memory).collect()
+    }
+}
+
+// Each change of what is behind these locks is whole.
+
+fn read<T>(shared: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    shared.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(shared: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
+    shared.write().unwrap_or_else(PoisonError::into_inner)
+}

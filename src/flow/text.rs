@@ -1,0 +1,458 @@
+//! Text as flow control compares it: one canonical form, its pieces, and the keyed hashes of both.
+//!
+//! What was read is never kept, only hashes of it under a key of the gateway's own, so two texts can be compared by who
+//! has the key and read back by nobody. The canonical form has letters and digits in lower case and nothing else, so
+//! that case, punctuation, white space, zero-width characters, look-alikes and diacritics make no difference.
+//! Runs of [`GRAM_BYTES`] of it are hashed. Of what is read the smallest hash in each window of [`WINDOW_GRAMS`] is
+//! kept (winnowing, [Schleimer, Wilkerson, Aiken 2003]): a run of `GRAM_BYTES + WINDOW_GRAMS - 1` bytes that two texts
+//! share always has one of them. Of what leaves every gram is looked up.
+
+use aws_lc_rs::hmac;
+use unicode_normalization::UnicodeNormalization;
+use unicode_normalization::char::is_combining_mark;
+use unicode_security::confusable_detection::skeleton;
+
+/// The length of a gram, in bytes of canonical text.
+pub const GRAM_BYTES: usize = 16;
+/// Of how many neighbouring grams one is kept.
+pub const WINDOW_GRAMS: usize = 12;
+/// The shortest token, in bytes of canonical text.
+const TOKEN_BYTES_MIN: usize = 5;
+/// The shortest token of digits alone.
+const NUMBER_BYTES_MIN: usize = 6;
+/// The longest token; a longer piece is text and has grams.
+const TOKEN_BYTES_MAX: usize = 128;
+/// A piece of letters alone is a token from this length, if its case is mixed.
+const MIXED_CASE_BYTES_MIN: usize = 20;
+
+/// The key under which everything that was read is hashed. Two gateways, and two keys, have no hash in common.
+#[derive(Clone)]
+pub struct FlowKey {
+    /// What each canonical byte adds to the hash of a gram.
+    entering: Box<[u64; 256]>,
+    /// The same for the byte that leaves a gram: turned by [`GRAM_BYTES`].
+    leaving: Box<[u64; 256]>,
+    mix: [u64; 2],
+}
+
+impl FlowKey {
+    /// A key from 32 secret bytes.
+    pub fn new(bytes: &[u8; 32]) -> FlowKey {
+        let secret = hmac::Key::new(hmac::HMAC_SHA256, bytes);
+        let mut words = (0_u64..).map(|counter| {
+            let block = hmac::sign(&secret, &counter.to_le_bytes());
+            block.as_ref().first_chunk().map(|word| u64::from_le_bytes(*word)).unwrap_or_default()
+        });
+        let mut next = || words.next().unwrap_or_default();
+        let entering = Box::new(std::array::from_fn(|_| next()));
+        let leaving = Box::new(entering.map(|word: u64| word.rotate_left(GRAM_BYTES as u32)));
+        FlowKey { entering, leaving, mix: [next() | 1, next() | 1] }
+    }
+
+    /// The hash of a short text. Texts of different kinds never meet.
+    pub fn hash(&self, kind: Kind, bytes: &[u8]) -> u64 {
+        let [one, two] = self.mix;
+        let mut hash = one ^ (kind as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ bytes.len() as u64;
+        let (words, rest) = bytes.as_chunks::<8>();
+        for word in words {
+            hash = fold(hash ^ u64::from_le_bytes(*word), two);
+        }
+        let mut last = [0_u8; 8];
+        last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+        fold(fold(hash ^ u64::from_le_bytes(last), two), one)
+    }
+
+    fn enters(&self, byte: u8) -> u64 {
+        self.entering.get(usize::from(byte)).copied().unwrap_or_default()
+    }
+
+    fn leaves(&self, byte: u8) -> u64 {
+        self.leaving.get(usize::from(byte)).copied().unwrap_or_default()
+    }
+
+    fn gram(&self, rolled: u64) -> u32 {
+        let [one, two] = self.mix;
+        fold(rolled ^ one, two) as u32
+    }
+}
+
+fn fold(a: u64, b: u64) -> u64 {
+    let product = u128::from(a) * u128::from(b);
+    (product as u64) ^ ((product >> 64) as u64)
+}
+
+/// What a hash is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A rare token, in canonical form.
+    Token,
+    /// A word, in canonical form.
+    Word,
+    /// What an object can be referred to by, in canonical form.
+    Reference,
+    /// A mail address, in lower case.
+    Mail,
+    /// A host: its registrable domain.
+    Host,
+    /// An account, a user, a channel, a path: any other name, in canonical form.
+    Name,
+    /// A whole URL, without its scheme.
+    Url,
+    /// Anything that is compared whole, such as a call.
+    Whole,
+}
+
+/// The hash of every gram of a canonical text, in order.
+pub fn grams<'k>(
+    key: &'k FlowKey,
+    canonical: impl IntoIterator<Item = u8> + 'k,
+) -> impl Iterator<Item = u32> + 'k {
+    let mut rolling = Rolling::default();
+    canonical.into_iter().filter_map(move |byte| rolling.push(key, byte))
+}
+
+/// The hash of the last [`GRAM_BYTES`] bytes, kept up byte by byte (a cyclic polynomial).
+#[derive(Clone, Default)]
+struct Rolling {
+    hash: u64,
+    last: [u8; GRAM_BYTES],
+    count: usize,
+}
+
+impl Rolling {
+    fn push(&mut self, key: &FlowKey, byte: u8) -> Option<u32> {
+        let slot = self.last.get_mut(self.count % GRAM_BYTES)?;
+        let gone = std::mem::replace(slot, byte);
+        self.hash = self.hash.rotate_left(1) ^ key.enters(byte);
+        self.count += 1;
+        if self.count > GRAM_BYTES {
+            self.hash ^= key.leaves(gone);
+        }
+        (self.count >= GRAM_BYTES).then(|| key.gram(self.hash))
+    }
+}
+
+/// Keeps of a text that comes in pieces the grams that winnowing selects. How it was cut makes no difference.
+#[derive(Clone)]
+pub struct Winnower {
+    rolling: Rolling,
+    window: [u32; WINDOW_GRAMS],
+    /// How many grams there were.
+    count: usize,
+    /// The smallest gram in the window and its number, counted from one; zero for none yet.
+    least: (u32, usize),
+}
+
+impl Default for Winnower {
+    fn default() -> Winnower {
+        Winnower { rolling: Rolling::default(), window: [u32::MAX; WINDOW_GRAMS], count: 0, least: (0, 0) }
+    }
+}
+
+impl Winnower {
+    /// Takes the next bytes of canonical text, and adds what is selected.
+    pub fn push(&mut self, key: &FlowKey, canonical: &[u8], selected: &mut Vec<u32>) {
+        for byte in canonical {
+            if let Some(gram) = self.rolling.push(key, *byte) {
+                self.gram(gram, selected);
+            }
+        }
+    }
+
+    /// Ends the text: a text too short for one window has its smallest gram selected.
+    pub fn finish(self, selected: &mut Vec<u32>) {
+        if self.count > 0 && self.count < WINDOW_GRAMS {
+            selected.extend(self.window.iter().copied().min());
+        }
+    }
+
+    fn gram(&mut self, gram: u32, selected: &mut Vec<u32>) {
+        if let Some(slot) = self.window.get_mut(self.count % WINDOW_GRAMS) {
+            *slot = gram;
+        }
+        self.count += 1;
+        if self.count < WINDOW_GRAMS {
+            return;
+        }
+        let (least, at) = self.least;
+        if at > 0 && at + WINDOW_GRAMS > self.count && gram > least {
+            return;
+        }
+        // The newest is the smallest, or the smallest has left the window: look again, from the newest.
+        let mut found = (gram, self.count);
+        if at == 0 || at + WINDOW_GRAMS <= self.count {
+            for back in 1..WINDOW_GRAMS {
+                let number = self.count - back;
+                let gram = self.window.get((number - 1) % WINDOW_GRAMS).copied().unwrap_or(u32::MAX);
+                if gram < found.0 {
+                    found = (gram, number);
+                }
+            }
+        }
+        self.least = found;
+        selected.push(found.0);
+    }
+}
+
+/// What a byte is to the canonical form. The low bits are the marks of a [`Piece`].
+const DIGIT: u8 = 1;
+const UPPER: u8 = 2;
+const LOWER: u8 = 4;
+const AT: u8 = 8;
+const DOT: u8 = 16;
+/// An upper-case letter after another character of the piece.
+const INNER_UPPER: u8 = 32;
+/// Another character that joins: `_ - + #` and the like.
+const JOINED: u8 = 64;
+
+const CLASS: [u8; 256] = classes();
+
+const fn classes() -> [u8; 256] {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        table[byte] = match byte as u8 {
+            b'0'..=b'9' => DIGIT,
+            b'A'..=b'Z' => UPPER,
+            b'a'..=b'z' => LOWER,
+            b'@' => AT,
+            b'.' => DOT,
+            b'_' | b'-' | b'+' | b'!' | b'#' | b'$' | b'%' | b'*' | b'~' => JOINED,
+            _ => 0,
+        };
+        byte += 1;
+    }
+    table
+}
+
+/// A piece of a text: what stands between white space, brackets, quotes and the like.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Piece {
+    /// Where it begins and ends in the canonical text.
+    pub start: u32,
+    /// See `start`.
+    pub end: u32,
+    /// Where it begins and ends in the text itself.
+    pub raw_start: u32,
+    /// See `raw_start`.
+    pub raw_end: u32,
+    marks: u8,
+}
+
+/// The canonical form of a text and how it divides.
+#[derive(Clone, Debug, Default)]
+pub struct Canon {
+    /// Letters and digits in lower case; beyond ASCII as UTF-8.
+    pub bytes: Vec<u8>,
+    /// Its pieces, in order: they cover it.
+    pub pieces: Vec<Piece>,
+    /// Where each of its words ends: they cover it too.
+    pub words: Vec<u32>,
+}
+
+impl Canon {
+    /// The canonical form of a text.
+    pub fn of(text: &str) -> Canon {
+        let mut canon = Canon::default();
+        canon.scan(text);
+        canon
+    }
+
+    /// Replaces what is here by the form of another text.
+    pub fn scan(&mut self, text: &str) {
+        self.bytes.clear();
+        self.pieces.clear();
+        self.words.clear();
+        self.bytes.reserve(text.len());
+        let bytes = text.as_bytes();
+        let (mut at, mut piece) = (0, Piece::default());
+        while let Some(byte) = bytes.get(at).copied() {
+            let class = CLASS.get(usize::from(byte)).copied().unwrap_or_default();
+            if class & (DIGIT | UPPER | LOWER) != 0 {
+                let start = self.bytes.len() as u32 == piece.start;
+                if start {
+                    piece.raw_start = at as u32;
+                }
+                piece.marks |= if class == UPPER && !start { UPPER | INNER_UPPER } else { class };
+                self.bytes.push(byte.to_ascii_lowercase());
+                at += 1;
+                piece.raw_end = at as u32;
+            } else if byte < 0x80 {
+                self.end_word();
+                if class == 0 {
+                    self.end_piece(&mut piece);
+                } else if self.bytes.len() as u32 > piece.start {
+                    piece.marks |= class;
+                }
+                at += 1;
+            } else {
+                let each = text.get(at..).and_then(|rest| rest.chars().next()).unwrap_or_default();
+                self.wide(each, at, &mut piece);
+                at += each.len_utf8().max(1);
+            }
+        }
+        self.end_word();
+        self.end_piece(&mut piece);
+    }
+
+    /// A character beyond ASCII: decomposed, without marks, and what looks like ASCII as that.
+    fn wide(&mut self, each: char, at: usize, piece: &mut Piece) {
+        if each.is_whitespace() {
+            self.end_word();
+            return self.end_piece(piece);
+        }
+        let start = self.bytes.len() as u32 == piece.start;
+        let mut written = false;
+        let mut four = [0; 4];
+        for part in std::iter::once(each).nfkd().filter(|part| !is_combining_mark(*part)) {
+            let shown = if part.is_ascii() { None } else { skeleton(part.encode_utf8(&mut four)).next() };
+            let shown = shown.filter(char::is_ascii_alphanumeric).unwrap_or(part);
+            for lower in shown.to_lowercase().filter(|lower| lower.is_alphanumeric()) {
+                let mut four = [0; 4];
+                self.bytes.extend_from_slice(lower.encode_utf8(&mut four).as_bytes());
+                piece.marks |= if lower.is_ascii_digit() { DIGIT } else { LOWER };
+                written = true;
+            }
+        }
+        if written {
+            if start {
+                piece.raw_start = at as u32;
+            }
+            piece.raw_end = (at + each.len_utf8()) as u32;
+        }
+    }
+
+    fn end_word(&mut self) {
+        let end = self.bytes.len() as u32;
+        if self.words.last().copied().unwrap_or_default() < end {
+            self.words.push(end);
+        }
+    }
+
+    fn end_piece(&mut self, piece: &mut Piece) {
+        piece.end = self.bytes.len() as u32;
+        if piece.end > piece.start {
+            self.pieces.push(*piece);
+        }
+        *piece = Piece { start: piece.end, ..Piece::default() };
+    }
+
+    /// The canonical text of a piece.
+    pub fn piece(&self, piece: &Piece) -> &[u8] {
+        self.bytes.get(piece.start as usize..piece.end as usize).unwrap_or_default()
+    }
+
+    /// Every word.
+    pub fn words(&self) -> impl Iterator<Item = &[u8]> {
+        let starts = std::iter::once(0).chain(self.words.iter().copied());
+        starts
+            .zip(&self.words)
+            .map(|(start, end)| self.bytes.get(start as usize..*end as usize).unwrap_or_default())
+    }
+
+    /// Every rare token: pieces that are tokens by themselves, and groups of short ones that are one number together.
+    pub fn tokens(&self, mut token: impl FnMut(&[u8])) {
+        let mut group = (0, 0, 0_u8, 0);
+        let flush = |group: &mut (u32, u32, u8, u32), token: &mut dyn FnMut(&[u8])| {
+            let (start, end, marks, count) = std::mem::take(group);
+            let bytes = self.bytes.get(start as usize..end as usize).unwrap_or_default();
+            if count > 1 && marks & DIGIT != 0 && is_rare(bytes, marks) {
+                token(bytes);
+            }
+        };
+        for piece in &self.pieces {
+            let bytes = self.piece(piece);
+            if piece.is_token(bytes) {
+                token(bytes);
+            }
+            if piece.joins_a_number(bytes) {
+                let (start, _, marks, count) = group;
+                let start = if count == 0 { piece.start } else { start };
+                group = (start, piece.end, marks | piece.marks, count + 1);
+            } else {
+                flush(&mut group, &mut token);
+            }
+        }
+        flush(&mut group, &mut token);
+    }
+}
+
+impl Piece {
+    /// Whether it has an `@`.
+    pub fn has_at(&self) -> bool {
+        self.marks & AT != 0
+    }
+
+    /// Whether it has a dot and letters, as hosts have.
+    pub fn has_dotted_letters(&self) -> bool {
+        self.marks & DOT != 0 && self.marks & (UPPER | LOWER) != 0
+    }
+
+    /// Whether it has a digit.
+    pub fn has_digit(&self) -> bool {
+        self.marks & DIGIT != 0
+    }
+
+    /// Whether it is made like something that a machine gave out or a person chose as a secret, rather than a word.
+    pub fn is_made_up(&self) -> bool {
+        self.marks & (DIGIT | INNER_UPPER) != 0
+            || (self.marks & (JOINED | AT | DOT) != 0 && self.end - self.start >= 8)
+    }
+
+    /// Whether it is rare enough to say by itself where it came from.
+    pub fn is_token(&self, canonical: &[u8]) -> bool {
+        is_rare(canonical, self.marks)
+    }
+
+    /// Whether it can be a part of a number that is written with spaces: short, and of digits or capitals, or one
+    /// character alone.
+    fn joins_a_number(&self, canonical: &[u8]) -> bool {
+        const PART_BYTES_MAX: usize = 6;
+        let capitals = self.marks & LOWER == 0 && canonical.len() <= 4;
+        canonical.len() == 1
+            || (canonical.len() <= PART_BYTES_MAX
+                && self.marks & (AT | DOT) == 0
+                && (self.marks & DIGIT != 0 || capitals)
+                && !is_date(canonical))
+    }
+}
+
+fn is_rare(canonical: &[u8], marks: u8) -> bool {
+    if !(TOKEN_BYTES_MIN..=TOKEN_BYTES_MAX).contains(&canonical.len()) {
+        return false;
+    }
+    if marks & AT != 0 {
+        return true;
+    }
+    if marks & DIGIT == 0 {
+        return marks & INNER_UPPER != 0 && marks & LOWER != 0 && canonical.len() >= MIXED_CASE_BYTES_MIN;
+    }
+    let letters = marks & (UPPER | LOWER) != 0;
+    // `1100.00` is an amount.
+    let amount = !letters && marks & DOT != 0 && canonical.len() < 10;
+    (letters || canonical.len() >= NUMBER_BYTES_MIN) && !amount && !is_date(canonical)
+}
+
+/// Whether digits are a day of this or the last century, with or without a time: `20240515`, `202405151630`.
+fn is_date(canonical: &[u8]) -> bool {
+    // `2024-05-15T16:30` has a letter in the middle.
+    let digits = |range: std::ops::Range<usize>| {
+        let text = std::str::from_utf8(canonical.get(range)?).ok()?;
+        text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<u32>().ok())?
+    };
+    let date = |year: Option<u32>, month: Option<u32>, day: Option<u32>| {
+        year.is_some_and(|year| (1900..2100).contains(&year))
+            && month.is_some_and(|month| (1..=12).contains(&month))
+            && day.is_some_and(|day| (1..=31).contains(&day))
+    };
+    match canonical.len() {
+        8 => date(digits(0..4), digits(4..6), digits(6..8)) || date(digits(4..8), digits(2..4), digits(0..2)),
+        9..=24 => {
+            let rest = canonical.get(8..).unwrap_or_default();
+            let time = rest.iter().all(|byte| byte.is_ascii_digit() || matches!(byte, b't' | b'z'));
+            let clock = rest.len() <= 6 || rest.first() == Some(&b't');
+            time && clock && date(digits(0..4), digits(4..6), digits(6..8))
+        }
+        _ => false,
+    }
+}

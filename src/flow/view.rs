@@ -1,0 +1,199 @@
+//! The ways in which a text can be hidden: each is undone, to a bounded depth and size, and looked at like the text itself.
+//!
+//! Reversal and rot13 are of the canonical form, so whoever looks does them. What is here is decoding: base64 in both
+//! alphabets, base32, hexadecimal, percent, and gzip or zlib inside. All runs of one encoding are decoded into one view,
+//! so that padding with harmless runs hides nothing, and a view is never longer than what it was made from, but for
+//! compression, which has a bound of its own.
+
+use std::borrow::Cow;
+use std::io::Read;
+
+use flate2::read::{MultiGzDecoder, ZlibDecoder};
+
+/// How deeply encodings may be nested.
+const DEPTH_MAX: usize = 2;
+/// What all that is decompressed in one text may come to; beyond it, the text counts as unreadable.
+const INFLATED_BYTES_MAX: usize = 256 << 10;
+/// The shortest run that is decoded, in characters.
+const RUN_CHARS_MIN: usize = 12;
+
+/// What looking at all views came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Looked {
+    /// Everything was looked at.
+    Whole,
+    /// Something was too large to be looked at.
+    Beyond,
+}
+
+/// Calls back with a text and with everything that is encoded in it.
+pub fn each(text: &str, visit: &mut impl FnMut(&str)) -> Looked {
+    visit(text);
+    let mut inflated = 0;
+    decoded(text.as_bytes(), 0, &mut inflated, visit);
+    if inflated > INFLATED_BYTES_MAX { Looked::Beyond } else { Looked::Whole }
+}
+
+fn decoded(bytes: &[u8], depth: usize, inflated: &mut usize, visit: &mut impl FnMut(&str)) {
+    if depth >= DEPTH_MAX {
+        return;
+    }
+    let bytes = without_invisible(bytes);
+    let mut views = [const { Vec::new() }; 4];
+    let mut compressed = Vec::new();
+    let [base64, base32, hex, percent] = &mut views;
+    runs(&bytes, |run| {
+        let mut take = |view: &mut Vec<u8>, decoded: Vec<u8>| {
+            if is_compressed(&decoded) {
+                compressed.push(decoded);
+            } else if is_text(&decoded) {
+                view.push(b'\n');
+                view.extend_from_slice(&decoded);
+            }
+        };
+        if run.iter().all(u8::is_ascii_hexdigit) {
+            take(hex, pack(run, 4, hex_value));
+        }
+        if run.iter().all(|byte| base32_value(*byte).is_some() || *byte == b'=') {
+            take(base32, pack(run, 5, base32_value));
+        }
+        for shift in 0..4 {
+            let decoded = pack(run.get(shift..).unwrap_or_default(), 6, base64_value);
+            if is_compressed(&decoded) || is_text(&decoded) {
+                take(base64, decoded);
+                break;
+            }
+        }
+    });
+    if bytes.contains(&b'%') {
+        let plain: Vec<u8> = percent_encoding::percent_decode(&bytes).collect();
+        if plain.len() < bytes.len() {
+            *percent = plain;
+        }
+    }
+    for packed in compressed {
+        inflate(&packed, inflated, |plain| {
+            visit(&String::from_utf8_lossy(plain));
+        });
+    }
+    for view in views.iter().filter(|view| !view.is_empty()) {
+        visit(&String::from_utf8_lossy(view));
+        decoded(view, depth + 1, inflated, visit);
+    }
+}
+
+/// Zero-width and other characters beyond ASCII break no run.
+fn without_invisible(bytes: &[u8]) -> Cow<'_, [u8]> {
+    if bytes.is_ascii() {
+        return Cow::Borrowed(bytes);
+    }
+    Cow::Owned(bytes.iter().copied().filter(u8::is_ascii).collect())
+}
+
+/// Runs that could be base64, base32 or hexadecimal, without line ends that wrap them.
+fn runs(bytes: &[u8], mut each: impl FnMut(&[u8])) {
+    let mut run = Vec::new();
+    let mut line = 0;
+    let mut rest = bytes.iter().copied().peekable();
+    loop {
+        let byte = rest.next();
+        match byte {
+            Some(byte) if base64_value(byte).is_some() || byte == b'=' => {
+                run.push(byte);
+                line += 1;
+                continue;
+            }
+            Some(b'\r' | b'\n') if line >= RUN_CHARS_MIN => {
+                if rest
+                    .peek()
+                    .is_some_and(|next| matches!(next, b'\r' | b'\n') || base64_value(*next).is_some())
+                {
+                    line =
+                        if rest.peek().is_some_and(|next| matches!(next, b'\r' | b'\n')) { line } else { 0 };
+                    line = line.max(if run.len() >= 2 * RUN_CHARS_MIN { RUN_CHARS_MIN } else { 0 });
+                    continue;
+                }
+            }
+            _ => {}
+        }
+        if run.len() >= RUN_CHARS_MIN {
+            each(&run);
+        }
+        run.clear();
+        line = 0;
+        if byte.is_none() {
+            return;
+        }
+    }
+}
+
+/// Puts characters of so many bits each together; what is no character of the alphabet is left out.
+fn pack(run: &[u8], bits: u32, value: impl Fn(u8) -> Option<u8>) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(run.len() * bits as usize / 8 + 1);
+    let (mut held, mut count) = (0_u32, 0);
+    for value in run.iter().filter_map(|byte| value(*byte)) {
+        held = held << bits | u32::from(value);
+        count += bits;
+        if count >= 8 {
+            count -= 8;
+            bytes.push((held >> count) as u8);
+            held &= (1 << count) - 1;
+        }
+    }
+    bytes
+}
+
+fn base64_value(byte: u8) -> Option<u8> {
+    match byte {
+        b'A'..=b'Z' => Some(byte - b'A'),
+        b'a'..=b'z' => Some(byte - b'a' + 26),
+        b'0'..=b'9' => Some(byte - b'0' + 52),
+        b'+' | b'-' => Some(62),
+        b'/' | b'_' => Some(63),
+        _ => None,
+    }
+}
+
+fn base32_value(byte: u8) -> Option<u8> {
+    match byte {
+        b'A'..=b'Z' => Some(byte - b'A'),
+        b'a'..=b'z' => Some(byte - b'a'),
+        b'2'..=b'7' => Some(byte - b'2' + 26),
+        _ => None,
+    }
+}
+
+fn hex_value(byte: u8) -> Option<u8> {
+    match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        b'A'..=b'F' => Some(byte - b'A' + 10),
+        _ => None,
+    }
+}
+
+/// Whether decoded bytes can be text at all. Random bytes are printable about one time in three.
+fn is_text(bytes: &[u8]) -> bool {
+    // Text in UTF-16 has a zero in every other byte.
+    let plain = |byte: &&u8| matches!(**byte, b' '..=b'~' | b'\n' | b'\r' | b'\t' | 0);
+    let count = bytes.iter().filter(plain).count();
+    bytes.len() >= 6 && (count * 10 >= bytes.len() * 7 || std::str::from_utf8(bytes).is_ok())
+}
+
+fn is_compressed(bytes: &[u8]) -> bool {
+    matches!(bytes, [0x1f, 0x8b, 8, ..] | [0x78, 0x01 | 0x5e | 0x9c | 0xda, ..])
+}
+
+fn inflate(bytes: &[u8], inflated: &mut usize, plain: impl FnOnce(&[u8])) {
+    let room = INFLATED_BYTES_MAX.saturating_sub(*inflated) as u64 + 1;
+    let mut out = Vec::new();
+    // A stream that breaks off gives what came before.
+    let read = match bytes.first() {
+        Some(0x1f) => MultiGzDecoder::new(bytes).take(room).read_to_end(&mut out),
+        _ => ZlibDecoder::new(bytes).take(room).read_to_end(&mut out),
+    };
+    *inflated += out.len();
+    if read.is_ok() || !out.is_empty() {
+        plain(&out);
+    }
+}
