@@ -281,11 +281,12 @@ class Benchmark:
         """With a task token that names the destinations which whoever gave the task named."""
         arena = self.arena(profile)
         orchestrator = Orchestrator(arena)
-        if not arena.able(orchestrator.configure(arena.configuration())):
+        added = orchestrator.configure(arena.configuration())
+        if not arena.able(added):
             self.report.figure("granted honest tasks untouched", NOT_AVAILABLE)
             self.report.figure("granted and endorsed honest tasks untouched", NOT_AVAILABLE)
             return
-        arena.more |= orchestrator.configure(arena.configuration())
+        arena.more |= added
         arena.write("holdpoint.yaml", arena.configuration())
         with self.running(arena):
             stage = Stage(arena, self.upstreams, orchestrator.headers)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import aiohttp
 
 from agent import Answer
-from arena import ORCHESTRATOR, PERSON, Arena
+from arena import ORCHESTRATOR, PERSON, Arena, authority, svid
 from gateway import holdpoint
 from parts import free_port
 from sessions import Json, Session
@@ -15,6 +15,7 @@ from sessions import Json, Session
 PEOPLE = "people.example.org"
 JOBS = "jobs.example.org"
 REMEMBERED = "30d"
+TASK_TTL = "30m"
 REASON = "the benchmark's approver"
 
 
@@ -42,7 +43,7 @@ class Approver:
         async with aiohttp.ClientSession(f"https://127.0.0.1:{self.port}", connector=aiohttp.TCPConnector(ssl=tls)) as http:
             async with http.get(f"/v1/holds/{hold}") as shown:
                 shown.raise_for_status()
-                digest = (await shown.json())["digest"]
+                digest = (await shown.json())["hold"]["digest"]
             said = {"digest": digest, "reason": REASON, "remember": REMEMBERED}
             async with http.post(f"/v1/holds/{hold}/approve", json=said) as decided:
                 decided.raise_for_status()
@@ -56,7 +57,9 @@ class Orchestrator:
     port: int = field(default_factory=free_port)
 
     def configure(self, made: Json) -> Json:
-        """The listener and the trust domain of orchestrators, added to a configuration."""
+        """The listener and the trust domain of orchestrators, added to a configuration; a root and a certificate of theirs."""
+        root, key = authority(self.arena.pki / JOBS, f"spiffe://{JOBS}")
+        svid(self.arena.pki / ORCHESTRATOR, f"spiffe://{JOBS}/{ORCHESTRATOR}", root, key)
         domain = {JOBS: {"bundle": f"pki/{JOBS}.pem", "roles": ["orchestrators"]}}
         listener = {"name": "tasks", "kind": "tasks", "address": f"127.0.0.1:{self.port}"}
         trust = {**made["trust"], "domains": {**made["trust"]["domains"], **domain}}
@@ -66,7 +69,7 @@ class Orchestrator:
         """The token of a session's task, which names the destinations that whoever gave the task named."""
         tls = client(self.arena, ORCHESTRATOR)
         named = {"destinations": session.granted, "systems": session.upstreams}
-        asked = {"agent": agent, "purpose": session.name, **named}
+        asked = {"agent": agent, "purpose": session.name, "ttl": TASK_TTL, **named}
         async with (
             aiohttp.ClientSession(f"https://127.0.0.1:{self.port}", connector=aiohttp.TCPConnector(ssl=tls)) as http,
             http.post("/v1/tasks", json=asked) as response,
