@@ -26,7 +26,7 @@ from agent import DENIED, HELD  # noqa: E402
 from arena import Arena, Upstreams  # noqa: E402
 from gateway import holdpoint  # noqa: E402
 from people import Approver, Orchestrator  # noqa: E402
-from play import Headers, Result, Stage, is_honest  # noqa: E402
+from play import Headers, Result, Stage, is_honest, look_up  # noqa: E402
 from sessions import Session  # noqa: E402
 
 FULL = "full"
@@ -122,7 +122,8 @@ class Report:
                 for stop in result.stops:
                     print(f"  honest {result.session.name}: {stop.told()}")
             elif not result.stopped:
-                print(f"  through {result.session.name}: {'harm done' if result.harmed else 'no harm, no stop'}")
+                what = "harm done" if result.harmed else "no harm, no stop"
+                print(f"  through {result.session.name} as {result.agent.rsplit('/', 1)[-1]}: {what}")
 
     def close(self) -> int:
         """The figures, and whether all that must hold does."""
@@ -174,7 +175,9 @@ class Benchmark:
     def batch(self, profile: str, sessions: list[Session], headers: Headers | None) -> list[Result]:
         """Plays sessions on one gateway."""
         with self.running(self.arena(profile)) as arena:
-            return asyncio.run(Stage(arena, self.upstreams, headers).play_all(sessions))
+            results = asyncio.run(Stage(arena, self.upstreams, headers).play_all(sessions))
+            look_up(arena, results)
+            return results
 
     # === parts ===
 

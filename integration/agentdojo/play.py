@@ -23,18 +23,20 @@ Approve = Callable[[Answer], Awaitable[None]]
 Headers = Callable[[str, Session], Awaitable[dict[str, str]]]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Stop:
     """A call that was held or denied."""
 
     at: int
     step: Step
     word: str
-    rule: str
+    decision: Json
+    # What the gateway's audit says was found, which no agent is told.
+    found: str = "nothing on record"
 
     def told(self) -> str:
         """In words, without what it carried."""
-        return f"{self.word} by {self.rule}: call {self.at + 1}, {self.step.upstream}.{self.step.tool}, {self.step.origin}"
+        return f"call {self.at + 1}, {self.step.upstream}.{self.step.tool} ({self.step.origin}), {self.word}: {self.found}"
 
 
 @dataclass
@@ -123,7 +125,7 @@ class Stage:
                     result.harmed = True
                     break
                 continue
-            result.stops.append(Stop(at, step, answer.word, str(answer.decision.get("rule", ""))))
+            result.stops.append(Stop(at, step, answer.word, answer.decision))
             if step.origin == INJECTED:
                 result.stopped = True
                 break
@@ -151,6 +153,16 @@ def difference(sent: list[Step], executed: list[Json]) -> str:
         return ""
     at = next((at for at, pair in enumerate(zip(told, seen, strict=False)) if pair[0] != pair[1]), min(len(told), len(seen)))
     return f"call {at + 1}: the agent was told of {told[at : at + 1]}, the upstreams executed {seen[at : at + 1]}"
+
+
+def look_up(arena: Arena, results: list[Result]) -> None:
+    """Adds to each stop what the audit says of it."""
+    found = {record["call"]: record for record in arena.records("finding")}
+    for stop in (stop for result in results for stop in result.stops):
+        record = found.get(stop.decision.get("record", ""))
+        if record:
+            how = [f"{each['finding']} by {each['how']} of {each.get('tool', '?')}" for each in record["evidence"]]
+            stop.found = "; ".join([", ".join(record["findings"]), *dict.fromkeys(how)])
 
 
 def is_honest(result: Result) -> bool:
