@@ -111,7 +111,7 @@ pub async fn start(loaded: Loaded) -> Result<Running, StartError> {
     let sockets = people::bind(&settings.sockets).await?;
     let people = Arc::new(ArcSwap::from_pointee(loaded.people.clone()));
     audit::rotate(&settings).await?;
-    let Wired { gateway, identity, trust, recovered, state, keeping } = gateway(loaded).await?;
+    let Wired { gateway, identity, trust, recovered, state, keeping, lineage } = gateway(loaded).await?;
     let (gateway, connections) = (Arc::new(gateway), Arc::new(Connections::default()));
     let (drain, draining) = watch::channel(false);
     let ageing = Arc::new(Ageing {
@@ -127,6 +127,8 @@ pub async fn start(loaded: Loaded) -> Result<Running, StartError> {
     let admin = people::admin(&gateway, people, &state, &reload, draining.clone())?;
     let mut tasks = JoinSet::new();
     tasks.spawn(ageing.watch(draining.clone()));
+    let canaries = crate::flow::planted::file(&settings.store);
+    tasks.spawn(state::planting(Arc::clone(&gateway.runs), canaries, lineage, draining.clone()));
     tasks.spawn(state::keeping(Arc::clone(&gateway), Arc::clone(&state.store), draining.clone()));
     tasks.spawn(listing::attend(Arc::clone(&gateway), draining.clone()));
     let publishing = keeping.start(&gateway.evidence, &mut tasks, &draining);
@@ -184,6 +186,7 @@ struct Wired {
     recovered: Recovered,
     state: State,
     keeping: audit::Keeping,
+    lineage: crate::secret::ring::Bytes,
 }
 
 async fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
@@ -202,6 +205,7 @@ async fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
     let (config, keeping) = audit::Keeping::of(config, &settings.keeping, &ring)?;
     let (ledger, recovered) = Ledger::open(config)?;
     restore_labels(&runs, &*store, &dir, (ledger.end())()).await?;
+    state::plant(&runs, &crate::flow::planted::file(&settings.store), &lineage);
     let journal = state::journal(&runs, &*store, &settings.store, &lineage).await?;
     let asked = settings.listeners.iter().any(|listener| listener.kind == ListenerKind::Admin);
     let index = match asked || !settings.sockets.is_empty() {
@@ -239,6 +243,7 @@ async fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
         recovered,
         state: State { store, index },
         keeping,
+        lineage,
     })
 }
 

@@ -4,11 +4,13 @@
 
 mod agents;
 pub mod audit;
+mod canary;
 mod catalog;
 mod client;
 mod connect;
 mod keys;
 mod launch;
+mod paths;
 pub mod policy;
 mod runs;
 mod serve;
@@ -86,6 +88,13 @@ enum Command {
         gateway: client::Gateway,
         #[command(subcommand)]
         command: agents::Command,
+    },
+    /// Make and list planted tokens that must never leave.
+    Canary {
+        #[command(flatten)]
+        config: ConfigFile,
+        #[command(subcommand)]
+        command: canary::Command,
     },
     /// Show what runs have read and sent, and let frozen ones go on, by a running gateway's admin listener.
     Runs {
@@ -190,6 +199,13 @@ fn run(arguments: Arguments) -> u8 {
             policy_command(&config.config, policies.as_deref(), command, format, out)
         }
         Command::Agents { gateway, command } => tell(agents::agents(&gateway, &command), format, out),
+        Command::Canary { config, command } => {
+            let said = match config::load(&config.config) {
+                Ok(loaded) => canary::run(&loaded.settings, &command),
+                Err(mistakes) => wanting(&mistakes),
+            };
+            tell(said, format, out)
+        }
         Command::Runs { gateway, command } => tell(runs::runs(&gateway, &command), format, out),
         Command::Audit(arguments) => audit::run(*arguments, format, out),
         Command::Keys { config, command } => {
@@ -210,15 +226,18 @@ fn check(file: &Path, format: Format, out: &mut dyn Write) -> u8 {
             let tools: usize = loaded.catalog.upstreams().map(|upstream| upstream.entries().count()).sum();
             let agents = loaded.directory.entries().count();
             let policies = loaded.policy.len();
-            let warnings = config::warnings(&loaded);
+            let mut warnings = config::warnings(&loaded);
+            let paths = paths::report(&loaded.catalog, &loaded.policy);
+            warnings.extend(paths.warnings);
             let warned: String = warnings.iter().map(|warning| format!("warning: {warning}\n")).collect();
             let text = format!(
-                "{warned}{}: in order: {agents} agents, {upstreams} upstreams with {tools} catalogued tools, {policies} policies (revision {})\n",
+                "{warned}{}{}: in order: {agents} agents, {upstreams} upstreams with {tools} catalogued tools, {policies} policies (revision {})\n",
+                paths.text,
                 file.display(),
                 loaded.policy.revision(),
             );
             let json = serde_json::json!({"ok": true, "agents": agents, "upstreams": upstreams, "tools": tools,
-                "policies": policies, "revision": &**loaded.policy.revision(), "warnings": warnings});
+                "policies": policies, "revision": &**loaded.policy.revision(), "warnings": warnings, "paths": paths.json});
             tell(Said { code: 0, text, json }, format, out)
         }
     }

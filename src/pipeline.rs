@@ -32,6 +32,7 @@ use crate::store::Store;
 use crate::telemetry::hop::HttpVersion;
 use dialogue::Judging;
 pub use generation::Generation;
+use leaving::InRun;
 
 use crate::{
     accept, answer, classify, credential, decide, decode, flow, forward, hold, identify, limit, observe,
@@ -161,20 +162,17 @@ async fn run(
     let slot = slot.or_else(|stop| shade.pass(stop, facts.consequence).map(|()| Slot::default()))?;
     record.enter(Stage::Flow);
     let agent = call.agent().id().clone();
-    let place = flow::RunKey::of(&call, &gw.evidence.pseudonyms);
-    let mut entry = flow::enter(&gw.runs, &place, now);
-    let leaving = leaving::examine(gw, generation, (&call, &facts), &place, &mut entry, now);
+    let (in_run, entry) = InRun::enter(gw, generation, (&call, &facts), now);
     record.entered(&entry);
     let mut known = entry.labels.clone();
     let mut judging = Judging::of(gw, generation, conn, &call);
-    let upstream = Arc::clone(&call.route().name);
 
     // Decide: from here on the call exists only inside a verdict.
     record.enter(Stage::Decide);
     let moment = Moment { now, source_ip: conn.peer().ip() };
     let judged = decide::call(&generation.policy, call, facts, entry, moment, &mut shade);
     record.decided(&judged, shade.would_be(), generation.policy.revision());
-    leaving::judged(gw, record, (&upstream, &place), &judged, leaving.as_ref(), now).await;
+    in_run.judged(gw, record, &judged).await;
     let permitted = match judged.verdict {
         Verdict::Allow(permitted) => permitted,
         Verdict::Deny(stop) => return Err(stop),
@@ -190,11 +188,7 @@ async fn run(
     // Act: nothing leaves before the ledger has it.
     record.enter(Stage::Commit);
     let brings = flow::brings(permitted.facts().returns);
-    flow::keep::ready(&gw.journal, &agent, &brings).await?;
-    flow::sent(&gw.runs, &place, &brings, record.id(), now);
-    leaving::sent(gw, &place, leaving.as_ref(), now).await;
-    let subject = (permitted.call(), permitted.facts());
-    judging.tap = leaving::tap(gw, generation, subject, &place, record, &brings);
+    judging.tap = in_run.sends(gw, generation, &permitted, record, &brings).await?;
     known.extend_from_slice(&brings);
     let steady = Box::new(flow::steady(&gw.runs, &agent, known));
     judging.see(gw, generation, permitted.call(), &judged.input, &shade)?;

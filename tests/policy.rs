@@ -312,9 +312,10 @@ fn explain_and_can_are_readable() {
     let policy = Policy::shipped(&Facts::new()).unwrap();
     let mut call = input(Class::External);
     call.labels = vec!["confidential".into()];
+    call.findings = vec!["lineage".into()];
     let said = command::explain(&policy, &recorded(&call));
     assert_eq!((said.code, said.json["outcome"].as_str()), (0, Some("hold")), "{}", said.text);
-    assert!(said.text.contains("hold-confidential-outflow (flow.cedar)"), "{}", said.text);
+    assert!(said.text.contains("hold-flow (flow.cedar)"), "{}", said.text);
     assert!(said.text.contains("one person, with the role oncall"), "{}", said.text);
     assert_eq!(command::explain(&policy, &serde_json::json!({"agent": {}})).code, 2);
     let tool = command::Catalogued { profile: Arc::clone(&call.resource), effects: vec![Effect::Grant] };

@@ -175,7 +175,8 @@ pub(super) async fn unfreeze(
     let decision = caller.may(&admin, PersonAction::Resume, target, reason).await?;
     let entry = caller.entry(&admin, PersonAction::Resume, target, reason, &decision);
     let entry = entry.ok_or_else(|| Problem::Unavailable("the order cannot be recorded".to_owned()))?;
-    let entry = entry.also("what", "unfreeze").also("run", if view.run.is_empty() { WHOLE } else { &view.run });
+    let entry =
+        entry.also("what", "unfreeze").also("run", if view.run.is_empty() { WHOLE } else { &view.run });
     let record = entry.id().to_string();
     // The audit first: what it does not have is not lifted.
     let appended = admin.evidence().ledger.append(entry, Durability::Synced).await;
@@ -196,9 +197,8 @@ fn some(run: &Arc<str>) -> Option<&Arc<str>> {
 fn find(admin: &Admin, id: &str, agent: Option<&str>) -> Result<(RunView, Arc<Known>), Problem> {
     let agent = agent.map(|name| admin.agent(name)).transpose()?;
     let wanted = if id == WHOLE { "" } else { id };
-    let fits = |view: &RunView| {
-        *view.run == *wanted && agent.as_ref().is_none_or(|(agent, _)| view.agent == *agent)
-    };
+    let fits =
+        |view: &RunView| *view.run == *wanted && agent.as_ref().is_none_or(|(agent, _)| view.agent == *agent);
     let mut found = admin.gateway.runs.views().into_iter().filter(fits);
     let none = || Problem::NotFound(format!("no run `{id}` is remembered"));
     match (found.next(), found.next()) {

@@ -1,15 +1,16 @@
 //! What outlives the process beside the audit: opened before agents are served, kept up to date, and closed last.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
+use zeroize::Zeroizing;
 
 use super::StartError;
 use crate::call::AgentId;
 use crate::flow::journal::{self, Journal};
-use crate::flow::{self, Label, Runs};
+use crate::flow::{self, Label, Runs, planted};
 use crate::pipeline::Gateway;
 use crate::record::index::Index;
 use crate::record::restore::{self, Since};
@@ -18,6 +19,8 @@ use crate::store::sqlite::{self, Sqlite};
 use crate::store::{Labelled, Place, Snapshot, Store, StoreError};
 use crate::telemetry::Telemetry;
 
+/// How often it is looked whether there are other canaries.
+const LOOK_FOR_CANARIES_EVERY: Duration = Duration::from_secs(2);
 /// How often the labels of runs are kept: a restart reads what the audit got since.
 const KEEP_LABELS_EVERY: Duration = Duration::from_secs(30);
 
@@ -141,6 +144,40 @@ async fn keep(gateway: &Gateway, store: &dyn Store) -> Option<Place> {
             tracing::warn!(%error, "the labels of runs were not kept: a restart reads more of the audit");
             None
         }
+    }
+}
+
+/// Reads the canaries again whenever their file has changed, as long as the gateway serves.
+pub(super) async fn planting(
+    runs: Arc<Runs>,
+    file: PathBuf,
+    key: Zeroizing<[u8; 32]>,
+    mut drain: watch::Receiver<bool>,
+) {
+    let mut read = None;
+    loop {
+        let changed = std::fs::metadata(&file).and_then(|meta| meta.modified()).ok();
+        if changed.is_some() && changed != read {
+            plant(&runs, &file, &key);
+            read = changed;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_FOR_CANARIES_EVERY) => {}
+            _ = drain.wait_for(|drain| *drain) => return,
+        }
+    }
+}
+
+/// Puts the canaries of a file in force. A file that cannot be read leaves those that are.
+pub(super) fn plant(runs: &Runs, file: &Path, key: &[u8; 32]) {
+    match planted::in_force(file, key) {
+        Ok((canaries, others)) => {
+            runs.plant(canaries);
+            for name in others {
+                tracing::warn!(%name, "this canary is of another key and cannot be found: make it anew");
+            }
+        }
+        Err(error) => tracing::error!(file = %file.display(), %error, "canaries cannot be read"),
     }
 }
 

@@ -211,7 +211,7 @@ fn told(decision: &Decision) -> String {
     }
 }
 
-fn plain(agent: &Arc<AgentProfile>, resource: &Catalogued) -> PolicyInput {
+pub(super) fn plain(agent: &Arc<AgentProfile>, resource: &Catalogued) -> PolicyInput {
     let profile = &resource.profile;
     let action = match profile.kind {
         ResourceKind::Upstream => PolicyAction::Discover,

@@ -215,6 +215,7 @@ impl Reader {
             ("tasks", &raw.tasks),
             ("connect", &raw.connect),
             ("egress", &raw.egress),
+            ("flow.chains", &raw.flow.chains),
         ];
         for (path, section) in sections {
             self.not_yet(path, section.is_some());

@@ -329,8 +329,8 @@ pub struct Flow {
     pub window: Option<String>,
     /// How strictly findings are taken: `balanced` by default, or `strict`.
     pub profile: Option<String>,
-    /// Sequences of calls that are looked for: a file.
-    pub chains: Option<String>,
+    /// Not supported yet.
+    pub chains: Option<Value>,
 }
 
 /// The audit.

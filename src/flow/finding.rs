@@ -191,6 +191,9 @@ pub struct Examined {
     pub carried: Vec<u64>,
     /// How many bytes its URLs carry.
     pub url_bytes: u64,
+    /// Who everything confidential that it carries belongs to, by exact form: an object that the call makes is theirs
+    /// too. The reply's [`Source`](super::learn::Source) takes it.
+    pub parties: Vec<u64>,
 }
 
 impl Examined {
@@ -264,6 +267,9 @@ pub fn examine(
         view.destinations(&outside, &mut found);
         view.content(&outside, &mut examined, &mut found);
         view.probing(&outside, &mut found);
+    } else if outgoing.class == Class::Write && view.is_confidential() {
+        // What it makes inside is theirs whose content it is made of.
+        examined.parties = view.carried(&[], &[]).parties;
     }
     found.sort_by(|a, b| a.kind.cmp(&b.kind));
     found.dedup_by(|b, a| {
@@ -385,7 +391,12 @@ impl<'a> Looking<'a> {
         let planted = |value: &Cow<'_, str>| {
             let canon = Canon::of(value);
             let whole = self.key.hash(Kind::Name, &canon.bytes);
-            self.joined().any(|memory| memory.is_planted(whole)) || self.is_planted_text(value)
+            // What a trusted field names is not planted because somebody mentions it. Words alone are too common.
+            let known = || {
+                let exact = Place::guess(value).exact(self.key);
+                self.remembered.own.iter().any(|memory| memory.knows(exact))
+            };
+            self.joined().any(|memory| memory.is_planted(whole)) && !known()
         };
         let matched = self.outgoing.consequential.iter().filter(|value| planted(value)).count() as u32;
         if matched > 0 {
@@ -449,10 +460,17 @@ impl<'a> Looking<'a> {
     }
 
     fn content(&self, outside: &[&Target<'_>], examined: &mut Examined, found: &mut Vec<Finding>) {
-        let Remembered { own, joined, secrets, canaries, history } = self.remembered;
         // Who gets it, beside those that are known: what they all had already is no leak.
         let unknown = |target: &&&Target<'_>| target.tier != Tier::Known && !target.verbatim;
         let unproven: Vec<u64> = outside.iter().filter(unknown).map(|target| target.exact).collect();
+        let mut carried = self.carried(outside, &unproven);
+        examined.parties = std::mem::take(&mut carried.parties);
+        self.judge(outside, &unproven, carried, examined, found);
+    }
+
+    /// What the call carries, whatever else is said of it.
+    fn carried(&self, outside: &[&Target<'_>], unproven: &[u64]) -> Carried {
+        let Remembered { own, joined, secrets, canaries, history } = self.remembered;
         let all: Vec<u64> = outside.iter().map(|target| target.exact).collect();
         let memories: Vec<(&Memory, Confidentiality)> = own
             .iter()
@@ -464,7 +482,7 @@ impl<'a> Looking<'a> {
             .iter()
             .map(|target| self.key.hash(Kind::Token, &Canon::of(&target.aim.text).bytes))
             .collect();
-        let parties = if unproven.is_empty() { &all } else { &unproven };
+        let parties = if unproven.is_empty() { &all } else { unproven };
         let mut content = Content::new(self.key, self.now, &memories, canaries, parties, own_names);
         for text in self.outgoing.payload.iter().chain(&self.outgoing.others) {
             content.look(text);
@@ -489,8 +507,7 @@ impl<'a> Looking<'a> {
                 content.look(&format!("{tail}{}", self.outgoing.payload.concat()));
             }
         }
-        let carried = content.end();
-        self.judge(outside, &unproven, carried, examined, found);
+        content.end()
     }
 
     fn judge(

@@ -29,7 +29,13 @@ pub struct Keeper {
 
 impl Keeper {
     /// The keeper of what a call's reply brings.
-    pub fn new(runs: &Arc<Runs>, journal: &Arc<Journal>, at: RunKey, source: Source, brings: &[Label]) -> Keeper {
+    pub fn new(
+        runs: &Arc<Runs>,
+        journal: &Arc<Journal>,
+        at: RunKey,
+        source: Source,
+        brings: &[Label],
+    ) -> Keeper {
         let (runs, journal) = (Arc::clone(runs), Arc::clone(journal));
         Keeper { runs, journal, at, source, brings: brings.to_vec(), told: false, records: 0 }
     }
@@ -117,6 +123,7 @@ pub async fn ready(journal: &Journal, agent: &AgentId, brings: &[Label]) -> Resu
 
 /// The upstream has replied, so the agent must not be invited to make the call again.
 fn unkept(error: &JournalError) -> Box<Stop> {
-    let text = "the upstream has replied, but what was read could not be kept; the call may have had its effect";
+    let text =
+        "the upstream has replied, but what was read could not be kept; the call may have had its effect";
     Stop::new(Stage::Observe, StopKind::Unavailable, "flow-journal", text).operator(error.to_string())
 }

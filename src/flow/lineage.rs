@@ -503,6 +503,11 @@ impl Memory {
         !places.is_empty() && places.iter().all(|place| parties.contains(place))
     }
 
+    /// Who a record belongs to.
+    pub fn parties(&self, number: RecordNumber) -> &[u64] {
+        self.records.get(usize::from(number)).map(|record| self.parties_of(record)).unwrap_or_default()
+    }
+
     /// What is told of a record.
     pub fn origin(&self, number: RecordNumber) -> Option<Origin> {
         let record = self.records.get(usize::from(number))?;

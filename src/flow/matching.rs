@@ -30,6 +30,8 @@ pub struct Carried {
     pub canary: Option<Arc<str>>,
     /// The records, hashed.
     pub records: Vec<u64>,
+    /// Who all of them belong to.
+    pub parties: Vec<u64>,
     /// Whether something was too large to be looked at.
     pub unreadable: bool,
 }
@@ -93,7 +95,7 @@ impl<'m> Content<'m> {
         let mut canon = std::mem::take(&mut self.canon);
         let looked = view::each(text, &mut |view| {
             canon.scan(view);
-            secret::find(view, &canon, secret::Labels::None, |_| self.made += 1);
+            self.made += secret::made(view, &canon);
             self.probe(&canon);
         });
         self.canon = canon;
@@ -197,6 +199,7 @@ impl<'m> Content<'m> {
         let mut carried = Carried { unreadable: self.unreadable, ..Carried::default() };
         let found = self.canary.iter().find_map(|(number, grams)| self.canaries.found(*number, grams));
         carried.canary = found;
+        let mut parties: Option<Vec<u64>> = None;
         for ((at, number), found) in &self.found {
             let Some((memory, _)) = self.memories.get(*at) else { continue };
             let enough = found.grams.len() >= GRAMS_MIN;
@@ -204,6 +207,11 @@ impl<'m> Content<'m> {
                 continue;
             }
             let Some(origin) = memory.origin(*number) else { continue };
+            let theirs = memory.parties(*number);
+            parties = Some(match parties {
+                None => theirs.to_vec(),
+                Some(common) => common.into_iter().filter(|party| theirs.contains(party)).collect(),
+            });
             let whole = format!("{}/{}", origin.reply, origin.number);
             carried.records.push(self.key.hash(Kind::Whole, whole.as_bytes()));
             let evidence = match origin.confidentiality {
@@ -228,6 +236,7 @@ impl<'m> Content<'m> {
         };
         made(&mut carried.secret, How::Made, self.made);
         made(&mut carried.internal, How::Reference, self.strays);
+        carried.parties = parties.unwrap_or_default();
         carried.records.sort_unstable();
         carried.records.dedup();
         carried

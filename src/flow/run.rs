@@ -386,7 +386,11 @@ impl Runs {
                 users.push((place.agent.clone(), now));
             }
             let fresh = |at: SystemTime| now.duration_since(at).unwrap_or_default() <= self.config.window;
-            users.iter().filter(|(agent, at)| *agent != place.agent && fresh(*at)).map(|(agent, _)| agent.clone()).collect()
+            users
+                .iter()
+                .filter(|(agent, at)| *agent != place.agent && fresh(*at))
+                .map(|(agent, _)| agent.clone())
+                .collect()
         };
         for other in others {
             lock(&self.past(&other)).meets(&place.agent, now);

@@ -1,5 +1,6 @@
 //! The gateway's own figures in Prometheus text. Labels come from closed sets or from configuration, never from an agent.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::hash::Hash;
@@ -59,6 +60,12 @@ struct CallLabels {
     class: &'static str,
     decision: &'static str,
     mode: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FindingLabels {
+    finding: Cow<'static, str>,
+    decision: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -126,6 +133,7 @@ pub struct Metrics {
     mcp_client: Capped<McpLabels>,
     http_server: Capped<HttpLabels>,
     calls: Family<CallLabels, Counter>,
+    flow_findings: Family<FindingLabels, Counter>,
     overhead: Histogram,
     hold: Histograms<OutcomeLabel>,
     holds_pending: Gauge,
@@ -163,6 +171,7 @@ impl Metrics {
             mcp_client: Capped::new(MCP_SECONDS),
             http_server: Capped::new(HTTP_SECONDS),
             calls: Family::default(),
+            flow_findings: Family::default(),
             overhead: Buckets(OVERHEAD_SECONDS).new_metric(),
             hold: Family::new_with_constructor(Buckets(HOLD_SECONDS)),
             holds_pending: Gauge::default(),
@@ -241,6 +250,8 @@ impl Metrics {
 
     fn register_counts(&self, registry: &mut Registry) {
         registry.register("holdpoint_calls", "Calls by class, decision and mode", self.calls.clone());
+        let help = "What flow control found in calls, by what became of them";
+        registry.register("holdpoint_flow_findings", help, self.flow_findings.clone());
         registry.register(
             "holdpoint_catalog_drift",
             "Tools that differ from their pins, by upstream",
@@ -321,6 +332,11 @@ impl Metrics {
             mode: if hop.decision.would_be.is_some() { "shadow" } else { "enforce" },
         };
         self.calls.get_or_create(&labels).inc();
+        for finding in &hop.decision.findings {
+            // Names of sequences are the operator's own, and few.
+            let labels = FindingLabels { finding: finding.clone(), decision: hop.decision.outcome.as_str() };
+            self.flow_findings.get_or_create(&labels).inc();
+        }
         self.overhead.observe(hop.timing.overhead().as_secs_f64());
     }
 

@@ -61,6 +61,11 @@ const CATALOG: &str = "
 tools:
   search_customers: {class: read, consequence: 0, returns: {confidentiality: public, integrity: trusted}}
   read_inbox: {class: read, consequence: 1, returns: {confidentiality: internal, integrity: mixed}}
+  send_email:
+    class: external
+    consequence: 1
+    sink: {kind: message, destinations: [/to], payload: [/body]}
+    returns: {confidentiality: public, integrity: trusted}
   delete_customer:
     class: write
     consequence: 4

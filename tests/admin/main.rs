@@ -14,3 +14,4 @@ mod console;
 mod doors;
 mod harness;
 mod records;
+mod runs;

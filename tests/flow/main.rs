@@ -6,6 +6,7 @@
 #![expect(clippy::indexing_slicing, reason = "what the stories share stops at the first surprise")]
 
 mod around;
+mod check;
 mod evidence;
 #[path = "../gateway/fake.rs"]
 #[expect(dead_code, reason = "the stories of the gateway use all of it")]

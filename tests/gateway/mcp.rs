@@ -216,9 +216,10 @@ async fn mail_that_was_read_does_not_leave_and_a_restart_forgets_nothing() {
     let held = agent.tool("mail", "send_email", outside.clone()).await.unwrap();
     assert_eq!(held.outcome(), "pending");
     let record = world.record(&held.record(), "held");
-    assert_eq!(record["decision"]["policies"], json!(["hold-confidential-outflow"]));
+    assert_eq!(record["decision"]["policies"], json!(["hold-flow"]));
     assert_eq!(record["labels"], json!(["confidential", "untrusted"]));
-    assert!(!held.json().to_string().contains("confidential"), "the agent is not told what matched");
+    assert_eq!(record["findings"], json!(["planted-destination", "trifecta"]));
+    assert!(!held.json().to_string().contains("planted"), "the agent is not told what matched");
 
     drop(agent);
     world.down().await;
