@@ -161,8 +161,8 @@ def look_up(arena: Arena, results: list[Result]) -> None:
     for stop in (stop for result in results for stop in result.stops):
         record = found.get(stop.decision.get("record", ""))
         if record:
-            how = [f"{each['finding']} by {each['how']} of {each.get('tool', '?')}" for each in record["evidence"]]
-            stop.found = "; ".join([", ".join(record["findings"]), *dict.fromkeys(how)])
+            how = [f"{each['finding']} by {each['how']} of {each.get('tool', '?')}" for each in record.get("evidence", [])]
+            stop.found = "; ".join([", ".join(record.get("findings", ["frozen"])), *dict.fromkeys(how)])
 
 
 def is_honest(result: Result) -> bool:
