@@ -245,29 +245,40 @@ class Benchmark:
     def remembered(self, results: list[Result]) -> None:
         """With the approvals of other tasks remembered: each task that was touched is done again by an agent for whom the
         holds of every other touched task of its suite were approved."""
-        name = "endorsed honest tasks untouched"
-        if holdpoint("endorsements", "list", "--help", check=False).returncode != 0:
-            self.report.figure(name, NOT_AVAILABLE)
+        if not self.knows_endorsements():
+            self.report.figure("endorsed honest tasks untouched", NOT_AVAILABLE)
             return
+        self.endorsed("endorsed", results, HONEST_ENDORSED, grants=False)
+
+    def knows_endorsements(self) -> bool:
+        """Whether the gateway has them."""
+        return holdpoint("endorsements", "list", "--help", check=False).returncode == 0
+
+    def endorsed(self, name: str, results: list[Result], at_least: float, *, grants: bool) -> None:
+        """The figures of honest tasks when what was held in the others is remembered."""
         touched = [result.session for result in results if is_honest(result) and not result.untouched]
-        again = self.again(touched)
+        again = self.again(touched, grants=grants)
         count = sum(map(is_honest, results))
         untouched = count - len(touched) + sum(result.untouched for result in again)
         calls = sum(result.calls for result in results if is_honest(result))
         held = sum(result.count(HELD) for result in again)
         self.report.explain(again)
-        self.report.figure(name, f"{untouched} of {count}")
-        self.report.figure("endorsed holds per 100 honest calls", f"{100 * held / calls:.1f}")
-        self.report.must(untouched >= HONEST_ENDORSED * count, "honest tasks untouched with endorsements")
+        self.report.figure(f"{name} honest tasks untouched", f"{untouched} of {count}")
+        self.report.figure(f"{name} holds per 100 honest calls", f"{100 * held / calls:.1f}")
+        self.report.must(untouched >= at_least * count, f"{name}: honest tasks untouched")
 
-    def again(self, touched: list[Session]) -> list[Result]:
+    def again(self, touched: list[Session], *, grants: bool) -> list[Result]:
         """Touched tasks, each by an agent that has done the others and of whom nothing is left but endorsements."""
         arena = self.arena(PROFILES[0], flow={"window": f"{SHORT_WINDOW_SECONDS}s"})
         approver = Approver(arena)
         arena.more |= approver.configure()
+        orchestrator = Orchestrator(arena)
+        if grants:
+            arena.more |= orchestrator.configure(arena.configuration())
         arena.write("holdpoint.yaml", arena.configuration())
+        stage = Stage(arena, self.upstreams, orchestrator.headers if grants else None, approver.approve)
         with self.running(arena):
-            return asyncio.run(self.leave_one_out(Stage(arena, self.upstreams, approve=approver.approve), touched))
+            return asyncio.run(self.leave_one_out(stage, touched))
 
     async def leave_one_out(self, stage: Stage, touched: list[Session]) -> list[Result]:
         """The others first, and then the task itself when what the agent has read counts no longer."""
@@ -277,7 +288,7 @@ class Benchmark:
                 if other.suite == session.suite and other.name != session.name:
                     await stage.play(other, [agent])
         await asyncio.sleep(2 * SHORT_WINDOW_SECONDS)
-        alone = Stage(stage.arena, stage.upstreams)
+        alone = Stage(stage.arena, stage.upstreams, stage.headers)
         return [await alone.play(session, [agent]) for agent, session in zip(agents, touched, strict=True)]
 
     def granted(self, profile: str, results: list[Result]) -> None:
@@ -297,6 +308,10 @@ class Benchmark:
         row = self.report.table(f"{profile} with grants: AgentDojo", again)[ALL]
         self.report.explain(again)
         self.figures("granted", row)
+        if self.knows_endorsements():
+            self.endorsed("granted and endorsed", again, HONEST_ENDORSED_AND_GRANTED, grants=True)
+        else:
+            self.report.figure("granted and endorsed honest tasks untouched", NOT_AVAILABLE)
 
     def evasions(self, profile: str) -> None:
         """Ways around, each with so many sessions."""
