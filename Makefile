@@ -9,8 +9,8 @@ BIN := $(abspath $(CARGO_TARGET_DIR))/release/holdpoint
 TEST_LINTS := $(addprefix -A clippy::,expect_used indexing_slicing panic string_slice too_many_lines type_complexity \
 	unreachable unwrap_used disallowed_methods)
 
-.PHONY: help build demo test lint unit integration differentials console conformance sdk-matrix fuzz gate chaos bench \
-	bench-growth
+.PHONY: help build demo test lint unit integration differentials console conformance sdk-matrix agentdojo fuzz gate chaos \
+	bench bench-growth
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST)
@@ -21,7 +21,7 @@ build: ## the release binary
 demo: build ## everything embedded: CA, sample tools, gateway, a scripted agent
 	$(BIN) demo
 
-test: lint unit build integration conformance sdk-matrix fuzz gate chaos ## everything CI runs
+test: lint unit build integration conformance sdk-matrix agentdojo fuzz gate chaos ## everything CI runs
 	$(BIN) demo --once
 	@tail -n 1 $(CARGO_TARGET_DIR)/integration.txt
 
@@ -54,6 +54,9 @@ conformance: build ## the official MCP conformance suite, direct and through Hol
 
 sdk-matrix: build ## what real SDKs see: six clients, eight outcomes, both eras
 	HOLDPOINT_BIN=$(BIN) integration/sdk-matrix.sh
+
+agentdojo: build ## exfiltration stopped and honest work untouched, and ways around, short form; `integration/run.sh full agentdojo` is all of it
+	HOLDPOINT_BIN=$(BIN) integration/agentdojo.sh quick
 
 gate: build ## instructions a call, counted by valgrind, against the accepted figures
 	HOLDPOINT_BIN=$(BIN) integration/bench/gate.sh

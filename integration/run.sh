@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Runs the integration tests: `run.sh` in full, `run.sh quick` with smaller counts, `run.sh direct` without the gateway.
-# Anything after the mode goes to pytest. The gateway is HOLDPOINT_BIN, else the release build, else the debug build.
+# Anything after the mode goes to pytest; `run.sh full agentdojo` is the benchmark of exfiltration in full. The gateway is HOLDPOINT_BIN, else the release build, else the debug build.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache="${HOLDPOINT_CACHE:-$HOME/.cache/holdpoint}/integration"
 mode=full
 case "${1:-}" in full | quick | direct) mode=$1; shift ;; esac
+if [ "${1:-}" = agentdojo ]; then exec "$here/agentdojo.sh" "$mode"; fi
 "$here/setup.sh"
 export HOLDPOINT_INTEGRATION_MODE=$mode PYTHONDONTWRITEBYTECODE=1
 tests=("$here")

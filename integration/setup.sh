@@ -58,6 +58,13 @@ python1() { venv python1; }
 python2() { venv python2; }
 kubernetes() { venv kubernetes; }
 
+# Without what agentdojo needs to ask models: nothing here asks any, and it would be twice as much.
+agentdojo() {
+    rm -rf "${cache:?}/agentdojo"
+    python3 -m venv "$cache/agentdojo"
+    "$cache/agentdojo/bin/pip" install --quiet --disable-pip-version-check --no-deps -r "$here/pins/agentdojo.txt"
+}
+
 node_packages() {
     rm -rf "$cache/node"
     mkdir -p "$cache/node"
@@ -159,6 +166,7 @@ part runner runner "$here/pins/runner.txt"
 part python1 python1 "$here/pins/python1.txt"
 part python2 python2 "$here/pins/python2.txt"
 part kubernetes kubernetes "$here/pins/kubernetes.txt"
+part agentdojo agentdojo "$here/pins/agentdojo.txt"
 part node node_packages "$here/node/package.json" "$here/node/package-lock.json"
 part inspector inspector "$here/inspector/package.json" "$here/inspector/package-lock.json"
 part conformance conformance "$here/conformance/package.json" "$here/conformance/package-lock.json"
