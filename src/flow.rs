@@ -35,9 +35,9 @@ use crate::decode::Call;
 use crate::secret::PseudonymKey;
 
 pub use finding::{Evidence, Finding};
-pub use remember::restore;
-use finding::{Examined, FindingKind, How, Outgoing};
+use finding::{FindingKind, How, Outgoing};
 use history::Step;
+pub use remember::restore;
 pub use run::{Brought, Found, Froze, Judged, RunView, Runs, Stopped};
 
 /// How flow state is kept.
@@ -135,6 +135,8 @@ pub struct Entry {
 pub struct Leaving {
     /// What was found, with its evidence.
     pub findings: Vec<Finding>,
+    /// Who everything that it carries belongs to: what it makes is theirs too.
+    pub parties: Vec<u64>,
     /// What is noted when it is sent; `None` when nothing is.
     sent: Option<Step>,
     /// What is noted when a finding stops it; `None` when none could.
@@ -228,6 +230,7 @@ pub fn examine(
         stopped: stops.then(|| examined.stopped(outgoing)),
         places: examined.places.iter().map(|(place, _)| *place).collect(),
         tail: tail(outgoing),
+        parties: std::mem::take(&mut examined.parties),
         findings: std::mem::take(&mut examined.findings),
     }
 }
@@ -259,16 +262,27 @@ fn tail(outgoing: &Outgoing<'_>) -> String {
     parts.concat()
 }
 
+impl Leaving {
+    /// Whether anything was found that a shipped policy stops; what else was found is on the span and with the intent.
+    pub fn is_evidence(&self) -> bool {
+        self.stopped.is_some()
+    }
+}
+
 /// Notes that an examined call is sent, and gives what the journal must have.
 pub fn leaves(runs: &Runs, key: &RunKey, leaving: &Leaving, now: SystemTime) -> Option<Step> {
     let step = leaving.sent.as_ref()?;
+    let introduces = match step {
+        Step::Sent { introduced, .. } => !runs.has_introduced(&key.agent, introduced),
+        Step::Approved { .. } | Step::Stopped { .. } => false,
+    };
     runs.step(key, step, now);
     if !leaving.tail.is_empty() {
         runs.keep_tail(key, &leaving.places, &leaving.tail, now);
     }
     match step {
-        Step::Sent { introduced, url_bytes, carried, .. } => {
-            let tells = !introduced.is_empty() || *url_bytes > 0 || !carried.is_empty();
+        Step::Sent { url_bytes, carried, .. } => {
+            let tells = introduces || *url_bytes > 0 || !carried.is_empty();
             tells.then(|| step.clone())
         }
         Step::Approved { .. } | Step::Stopped { .. } => None,
@@ -292,7 +306,11 @@ pub fn sent(runs: &Runs, place: &RunKey, brings: &[Label], record: RecordId, now
 
 /// Tells whether no other labels are in force for the agent than these: what streams was decided on before its bytes
 /// were there, and must not carry out what was read since.
-pub fn steady(runs: &Arc<Runs>, agent: &AgentId, known: Vec<Label>) -> impl Fn() -> bool + Send + Sync + use<> {
+pub fn steady(
+    runs: &Arc<Runs>,
+    agent: &AgentId,
+    known: Vec<Label>,
+) -> impl Fn() -> bool + Send + Sync + use<> {
     let (runs, agent) = (Arc::clone(runs), agent.clone());
     move || runs.in_force(&agent, SystemTime::now()).iter().all(|label| known.contains(label))
 }

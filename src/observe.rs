@@ -5,6 +5,7 @@
 //! end upstream at once; any other is drained for a bounded time, so that its outcome is known.
 
 mod decompress;
+mod ending;
 mod judge;
 mod later;
 mod parked;
@@ -12,6 +13,7 @@ mod relay;
 mod several;
 mod tap;
 mod watch;
+mod whole;
 
 use std::collections::VecDeque;
 use std::error::Error;
@@ -22,10 +24,9 @@ use std::time::Duration;
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
+use http::Response;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
-use http::{Response, response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
@@ -36,19 +37,19 @@ use crate::decode::sse::{self, ReplyKind};
 use crate::flow::keep::Keeping;
 use crate::flow::learn::JSON_BYTES_MAX;
 use crate::forward::pool::Lent;
-use crate::forward::{Expects, Leave, Reply};
+use crate::forward::{Expects, Reply};
 use crate::limit::Slot;
 use crate::record::capture::REPLY_BYTES_MAX;
 use crate::record::{Ending, RECORD_HEADER, Record, ReplyFacts};
-use judge::Sentence;
+use ending::{ended, kept};
 pub use judge::{Decline, Judge, Old, Relist, Shown, Shows};
 pub use later::Later;
 use parked::Waiting;
 pub use parked::{Elsewhere, Parked};
 use relay::{Passed, Relay};
 pub use several::Several;
-pub use tap::Tap;
 use tap::Mcp;
+pub use tap::Tap;
 use watch::Watch;
 
 /// What of a JSON reply is looked at for how it ended; a longer one passes without that being known.
@@ -239,76 +240,6 @@ fn failed(reason: &'static str) -> Box<Stop> {
 // === impl Passing ===
 
 impl Passing {
-    /// Reads a reply whole, so that it can be judged before any of it passes. One that is too long for that passes as it
-    /// arrives, unless it is a list: what is in it would not be known. So does one that is not `judged`, only learnt, and
-    /// that rests.
-    async fn whole(
-        mut self,
-        mut head: response::Parts,
-        gone: &Gone,
-        judged: bool,
-    ) -> Result<Response<Body>, Box<Stop>> {
-        let mut size = 0;
-        let bytes_max = if judged { WHOLE_BYTES_MAX } else { LEARNT_BYTES_MAX };
-        while let Some(body) = &mut self.incoming {
-            let may_rest = if judged || size == 0 { SILENCE_MAX } else { REST_TIME_MAX };
-            let reading = tokio::time::timeout(may_rest, body.frame());
-            // What is left of a reply whose agent has left is drained or given up, and recorded, when it is dropped.
-            let Some(read) = gone.unless(Leave::Ends, reading).await else {
-                return Err(failed("client-gone"));
-            };
-            match read {
-                Ok(Some(Ok(frame))) => {
-                    let Ok(data) = frame.into_data() else { continue };
-                    size += data.len();
-                    self.early.push_back(data);
-                }
-                Ok(None) => self.incoming = None,
-                Err(_) if may_rest == REST_TIME_MAX => return Ok(self.piece_by_piece(head)),
-                Ok(Some(Err(_))) | Err(_) => {
-                    return self.refused(Ending::UpstreamBroke, failed("broken")).await;
-                }
-            }
-            if size > bytes_max {
-                if self.judge.as_ref().is_some_and(|judge| judge.list().is_some()) {
-                    return self.refused(Ending::UpstreamBroke, failed("list-size")).await;
-                }
-                return Ok(self.piece_by_piece(head));
-            }
-        }
-        let text: Vec<u8> = self.early.drain(..).flatten().collect();
-        let kind = matches!(self.lesson, Some(Lesson::Json(..))).then(|| sse::outcome(&text));
-        let sentence = match (&mut self.judge, kind.is_some()) {
-            (Some(judge), true) => judge.message(&text),
-            _ => Sentence::Pass,
-        };
-        let bytes = match sentence {
-            Sentence::Pass => Bytes::from(text),
-            Sentence::Replace(less) => Bytes::from(less),
-            Sentence::Withhold(stop) => return self.refused(Ending::Complete, stop).await,
-            Sentence::Drop => {
-                return self.refused(Ending::UpstreamBroke, failed("request-of-upstream")).await;
-            }
-            Sentence::Break(reason) => return self.refused(Ending::UpstreamBroke, failed(reason)).await,
-        };
-        if head.headers.contains_key(CONTENT_LENGTH) {
-            head.headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
-        }
-        self.learn(&bytes);
-        self.note(&bytes);
-        self.close(Ending::Complete, kind);
-        self.recorded().await?;
-        Ok(Response::from_parts(head, Body::Own(Some(bytes))))
-    }
-
-    /// What was kept back passes after all.
-    fn piece_by_piece(mut self, head: response::Parts) -> Response<Body> {
-        if let Some(tap) = &mut self.tap {
-            tap.hurry();
-        }
-        Response::from_parts(head, Body::Reply(Box::new(self)))
-    }
-
     /// Learns bytes that are to pass.
     fn learn(&mut self, data: &Bytes) {
         self.keeping.extend(self.tap.as_mut().and_then(|tap| tap.feed(data)));
@@ -595,31 +526,6 @@ impl Drop for Passing {
             rest.close(Ending::ClientGone, None);
             std::future::poll_fn(|cx| rest.poll_next(cx).map(|_| ())).await;
         });
-    }
-}
-
-/// Ends when everything that was learnt is kept.
-async fn kept(keeping: Vec<Keeping>) -> Result<(), Box<Stop>> {
-    for keeping in keeping {
-        keeping.await?;
-    }
-    Ok(())
-}
-
-/// Records how a call ended, once what was learnt of its reply is kept. What cannot be kept does not pass.
-async fn ended(
-    keeping: Vec<Keeping>,
-    record: Record,
-    ending: Ending,
-    mut facts: ReplyFacts,
-) -> Result<(), Box<Stop>> {
-    match kept(keeping).await {
-        Ok(()) => record.ended(ending, facts).await,
-        Err(stop) => {
-            facts.withheld.push(stop.reason.into());
-            record.ended(Ending::UpstreamBroke, facts).await?;
-            Err(stop)
-        }
     }
 }
 

@@ -39,6 +39,7 @@ use crate::task::Tasks;
 use crate::telemetry::hop::HttpVersion;
 use dialogue::Judging;
 pub use generation::Generation;
+use leaving::InRun;
 
 use crate::{accept, answer, classify, credential, decide, decode, flow, forward, identify, limit, observe};
 
@@ -163,9 +164,7 @@ struct Going<'a> {
     input: Box<PolicyInput>,
     shade: Shade,
     /// Where it belongs, and what was found in it.
-    place: flow::RunKey,
-    leaving: Option<flow::Leaving>,
-    now: SystemTime,
+    in_run: InRun,
     /// The hold that it was released from.
     hold: Option<RecordId>,
 }
@@ -225,17 +224,16 @@ async fn run(
     let slot = slot.or_else(|stop| shade.pass(stop, facts.consequence).map(|()| Slot::default()))?;
     record.enter(Stage::Flow);
     let agent = call.agent().id().clone();
-    let (place, entry, leaving) = leaving::enter(gw, generation, (&call, &facts), scope.as_deref(), now);
+    let (in_run, entry) = InRun::enter(gw, generation, (&call, &facts), scope.as_deref(), now);
     record.entered(&entry);
     let judging = Judging::of(gw, generation, conn, &call);
-    let upstream = Arc::clone(&call.route().name);
 
     // Decide: from here on the call exists only inside a verdict.
     record.enter(Stage::Decide);
     let moment = Moment { now, source_ip: conn.peer().ip() };
     let judged = decide::call(&generation.policy, call, facts, entry, moment, &mut shade);
     record.decided(&judged, shade.would_be(), generation.policy.revision());
-    leaving::judged(gw, record, (&upstream, &place), &judged, leaving.as_ref(), now).await;
+    in_run.judged(gw, record, &judged).await;
     let permitted = match judged.verdict {
         Verdict::Allow(permitted) => permitted,
         Verdict::Deny(stop) => return Err(stop),
@@ -253,7 +251,7 @@ async fn run(
         generation,
         gone,
         record,
-        Going { permitted, pass, slot, judging, answer, input, shade, place, leaving, now, hold: None },
+        Going { permitted, pass, slot, judging, answer, input, shade, in_run, hold: None },
     )
     .await
 }
@@ -266,16 +264,12 @@ async fn act(
     record: &mut Record,
     going: Going<'_>,
 ) -> Result<Passed, Box<Stop>> {
-    let Going { permitted, pass, slot, mut judging, answer, input, shade, place, leaving, now, hold } = going;
+    let Going { permitted, pass, slot, mut judging, answer, input, shade, in_run, hold } = going;
     let agent = permitted.call().agent().id().clone();
     let mut known = permitted.entry().labels.clone();
     record.enter(Stage::Commit);
     let brings = flow::brings(permitted.facts().returns);
-    flow::keep::ready(&gw.journal, &agent, &brings).await?;
-    flow::sent(&gw.runs, &place, &brings, record.id(), now);
-    leaving::sent(gw, &place, leaving.as_ref(), now).await;
-    let subject = (permitted.call(), permitted.facts());
-    judging.tap = leaving::tap(gw, generation, subject, &place, record, &brings);
+    judging.tap = in_run.sends(gw, generation, &permitted, record, &brings).await?;
     known.extend_from_slice(&brings);
     let steady = Box::new(flow::steady(&gw.runs, &agent, known));
     judging.see(gw, generation, permitted.call(), &input, &shade)?;

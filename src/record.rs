@@ -9,6 +9,7 @@ pub mod chain;
 pub mod checkpoint;
 mod evidence;
 pub mod export;
+mod findings;
 pub mod fold;
 pub mod index;
 pub mod keep;
@@ -49,7 +50,7 @@ use crate::classify::Facts;
 use crate::decide::{Judged, Permitted, Verdict, wire};
 use crate::decode::mcp::McpAction;
 use crate::decode::{Action, Call};
-use crate::flow::{self, Label, RunKey};
+use crate::flow::{self, Label};
 use crate::identify::Agent;
 use crate::json::Members;
 use crate::net::Dial;
@@ -64,8 +65,6 @@ pub const RECORD_HEADER: http::HeaderName = http::HeaderName::from_static("holdp
 
 /// What the members of an intent usually take, in bytes.
 const MEMBERS_BYTES: usize = 1024;
-/// Sources that the record of one finding names.
-const EVIDENCE_MAX: usize = 32;
 /// What an outcome usually repeats of it, in bytes.
 const SAID_BYTES: usize = 160;
 
@@ -302,41 +301,6 @@ impl Record {
             hop.decision.consequence = Some(facts.consequence);
             hop.target.route = route(self.shape.protocol, &facts.resource.name);
         }
-    }
-
-    /// Records what was found in the call, and by what.
-    pub fn found(&mut self, key: &RunKey, findings: &[flow::Finding]) {
-        let mut members = Members::with_capacity(MEMBERS_BYTES);
-        members.plain("call", self.id);
-        members.append(&self.said);
-        members.text("run", &key.run);
-        let words: Vec<String> = findings.iter().map(|finding| finding.kind.word().into_owned()).collect();
-        members.texts("findings", words.iter().map(String::as_str));
-        members.list("evidence", findings.iter().flat_map(evidence_of), |members, (word, evidence)| {
-            members.text("finding", &word);
-            members.text("how", evidence.how.as_str());
-            members.number("matched", evidence.matched);
-            members.number("bytes", evidence.bytes);
-            if let Some(origin) = &evidence.origin {
-                members.plain("record", origin.reply);
-                members.text("upstream", &origin.upstream);
-                members.text("tool", &origin.tool);
-            }
-        });
-        self.evidence.ledger.append_detached(Entry::new(Kind::Finding, self.trace_id(), members));
-    }
-
-    /// Records that a run was frozen.
-    pub fn froze(&mut self, key: &RunKey, froze: &flow::Froze) {
-        let mut members = Members::default();
-        members.text("what", "frozen");
-        members.plain("call", self.id);
-        members.append(&self.said);
-        members.text("run", froze.run.as_deref().unwrap_or("*"));
-        members.text("reason", &froze.why);
-        self.evidence.ledger.append_detached(Entry::new(Kind::Finding, self.trace_id(), members));
-        tracing::error!(event = "flow.frozen", agent = %key.agent, run = froze.run.as_deref().unwrap_or("*"),
-            "{}; nothing goes until a person has looked: holdpoint runs unfreeze", froze.why);
     }
 
     /// Notes the run and what it remembers.
@@ -668,12 +632,6 @@ impl Drop for Record {
         }
         self.finish();
     }
-}
-
-/// The evidence of a finding, each with the finding's word. Of one that rests on much only the first is told.
-fn evidence_of(finding: &flow::Finding) -> impl Iterator<Item = (String, &flow::Evidence)> {
-    let word = finding.kind.word();
-    finding.evidence.iter().take(EVIDENCE_MAX).map(move |evidence| (word.clone().into_owned(), evidence))
 }
 
 /// What was learnt from a reply in passing.

@@ -173,9 +173,10 @@ impl Tasks {
             return Err(refused("task-agent", format!("task {id} is not one of {agent}")));
         }
         match &scope.task.instance {
-            Some(bound) if bound != instance => {
-                Err(refused("task-instance", format!("task {id} is bound to certificate {bound}, not {instance}")))
-            }
+            Some(bound) if bound != instance => Err(refused(
+                "task-instance",
+                format!("task {id} is bound to certificate {bound}, not {instance}"),
+            )),
             _ => Ok(Some(scope)),
         }
     }
@@ -201,7 +202,8 @@ fn encode(bytes: &[u8]) -> String {
 }
 
 fn refused(reason: &'static str, operator: String) -> Box<Stop> {
-    let public = "The task token does not hold for this call. Nothing was executed; ask the orchestrator for another.";
+    let public =
+        "The task token does not hold for this call. Nothing was executed; ask the orchestrator for another.";
     let mut stop = Stop::new(Stage::Identify, StopKind::Denied, reason, public).operator(operator);
     stop.rule = Arc::from(RULE);
     stop
@@ -266,7 +268,9 @@ mod tests {
         let (header, rest) = token.split_once('.').unwrap();
         let none = encode(br#"{"alg":"none"}"#);
         let (claims, _) = rest.split_once('.').unwrap();
-        for forged in [format!("{none}.{claims}."), format!("{header}.{claims}."), "x".to_owned(), "..".to_owned()] {
+        for forged in
+            [format!("{none}.{claims}."), format!("{header}.{claims}."), "x".to_owned(), "..".to_owned()]
+        {
             assert_eq!(scope(&forged, &agent, now).unwrap_err().reason, "task-forged", "{forged}");
         }
     }
@@ -274,7 +278,8 @@ mod tests {
     #[test]
     fn a_token_of_the_key_before_holds_and_one_of_another_gateway_does_not() {
         let task = task(A, None);
-        let [before, other] = [[1; 32], [2; 32]].map(|seed| Tasks::new(vec![task.clone()], &seed, None).unwrap());
+        let [before, other] =
+            [[1; 32], [2; 32]].map(|seed| Tasks::new(vec![task.clone()], &seed, None).unwrap());
         let after = Tasks::new(vec![task.clone()], &[3; 32], Some(&[1; 32])).unwrap();
         let scope = |token: &str| after.scope(&with(token), &task.agents[0], "1", task.at);
         assert!(scope(&before.token(&task)).unwrap().is_some());

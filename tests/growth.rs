@@ -17,8 +17,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use holdpoint::call::{
-    AgentId, AgentProfile, Auth, Autonomy, Class, Consequence, Integrity, PolicyAction, PolicyInput,
-    Profile, RecordId, ResourceKind, ResourceProfile,
+    AgentId, AgentProfile, Auth, Autonomy, Class, Consequence, Integrity, PolicyAction, PolicyInput, Profile,
+    RecordId, ResourceKind, ResourceProfile,
 };
 use holdpoint::classify::catalog::{Catalog, UpstreamConfig, UpstreamKind};
 use holdpoint::classify::sink::Internal;

@@ -21,8 +21,8 @@ use crate::flow::endorsed::Endorsed;
 use crate::flow::provenance::Place;
 use crate::identify::directory::Known;
 use crate::record::{Durability, Entry, Kind};
-use crate::store::holds::{self, HOLDS_LISTED_MAX, Hold};
 use crate::store::Changed;
+use crate::store::holds::{self, HOLDS_LISTED_MAX, Hold};
 use crate::units;
 
 /// The longest that a destination is remembered.
@@ -214,7 +214,9 @@ fn ceiling(consequence: u8) -> Result<(), Problem> {
 /// Only a person remembers, and takes back what people remembered.
 fn giver(caller: &Caller) -> Result<String, Problem> {
     let person = caller.person().map(|(person, _)| person.id.to_string());
-    person.ok_or_else(|| Problem::Forbidden("only a person endorses, with a certificate of their own".to_owned()))
+    person.ok_or_else(|| {
+        Problem::Forbidden("only a person endorses, with a certificate of their own".to_owned())
+    })
 }
 
 fn canonical(sink: SinkKind, text: &str) -> Result<String, Problem> {
@@ -249,7 +251,9 @@ pub(super) async fn of_hold(
     let approved: Option<Approved> = text.and_then(|text| serde_json::from_str(&text).ok());
     let to = approved.map(|approved| approved.destinations).unwrap_or_default();
     if to.is_empty() || to.len() > DESTINATIONS_MAX {
-        let text = format!("the call has none, or more than {DESTINATIONS_MAX}, destinations: nothing can be remembered");
+        let text = format!(
+            "the call has none, or more than {DESTINATIONS_MAX}, destinations: nothing can be remembered"
+        );
         return Err(Problem::Conflict(text));
     }
     let (now, by) = (SystemTime::now(), giver(caller)?);

@@ -175,14 +175,19 @@ pub(super) async fn unfreeze(
     let decision = caller.may(&admin, PersonAction::Resume, target, reason).await?;
     let entry = caller.entry(&admin, PersonAction::Resume, target, reason, &decision);
     let entry = entry.ok_or_else(|| Problem::Unavailable("the order cannot be recorded".to_owned()))?;
-    let entry = entry.also("what", "unfreeze").also("run", if view.run.is_empty() { WHOLE } else { &view.run });
+    let entry =
+        entry.also("what", "unfreeze").also("run", if view.run.is_empty() { WHOLE } else { &view.run });
     let record = entry.id().to_string();
     // The audit first: what it does not have is not lifted.
     let appended = admin.evidence().ledger.append(entry, Durability::Synced).await;
     appended.map_err(|error| Problem::Unavailable(format!("it stays frozen: the audit: {error}")))?;
     let kept = admin.gateway.store.unfreeze(view.agent.clone(), view.run.to_string()).await;
     kept.map_err(|error| Problem::Unavailable(format!("it stays frozen: {error}")))?;
-    let changed = admin.gateway.runs.unfreeze(&view.agent, some(&view.run));
+    let (runs, journal) = (&admin.gateway.runs, &admin.gateway.journal);
+    let unfrozen = flow::keep::unfreeze(runs, journal, &view.agent, some(&view.run)).await;
+    let changed = unfrozen.map_err(|error| {
+        Problem::Unavailable(format!("it goes on, but a restart may freeze it again: {error}"))
+    })?;
     let view = RunView { frozen: None, stopped: 0, ..view };
     Ok(Json(Unfrozen { run: run(&view), changed, record }))
 }
@@ -196,9 +201,8 @@ fn some(run: &Arc<str>) -> Option<&Arc<str>> {
 fn find(admin: &Admin, id: &str, agent: Option<&str>) -> Result<(RunView, Arc<Known>), Problem> {
     let agent = agent.map(|name| admin.agent(name)).transpose()?;
     let wanted = if id == WHOLE { "" } else { id };
-    let fits = |view: &RunView| {
-        *view.run == *wanted && agent.as_ref().is_none_or(|(agent, _)| view.agent == *agent)
-    };
+    let fits =
+        |view: &RunView| *view.run == *wanted && agent.as_ref().is_none_or(|(agent, _)| view.agent == *agent);
     let mut found = admin.gateway.runs.views().into_iter().filter(fits);
     let none = || Problem::NotFound(format!("no run `{id}` is remembered"));
     match (found.next(), found.next()) {

@@ -170,9 +170,8 @@ async fn close(
 /// A task of this orchestrator that is open. One of another is not there.
 fn own(gateway: &Gateway, orchestrator: &Orchestrator, id: &str) -> Result<Arc<Scope>, Problem> {
     let scope = RecordId::parse(id).and_then(|id| gateway.tasks.find(id));
-    let scope = scope.filter(|scope| {
-        scope.task.by == orchestrator.id.as_str() && SystemTime::now() < scope.task.until
-    });
+    let scope = scope
+        .filter(|scope| scope.task.by == orchestrator.id.as_str() && SystemTime::now() < scope.task.until);
     scope.ok_or_else(|| Problem::NotFound(format!("no task `{id}` of yours is open")))
 }
 
@@ -188,7 +187,8 @@ fn task(
         return Err(Problem::Invalid("`isolated` is not supported yet".to_owned()));
     }
     let time = units::duration(&ttl).filter(|time| !time.is_zero() && *time <= TIME_MAX);
-    let time = time.ok_or_else(|| Problem::Invalid("`ttl` must be a time such as 30m, at most 24h".to_owned()))?;
+    let time =
+        time.ok_or_else(|| Problem::Invalid("`ttl` must be a time such as 30m, at most 24h".to_owned()))?;
     let agents = self::agents(gateway, agent.into_iter().chain(agents))?;
     if destinations.len() > NAMES_MAX || systems.len() > NAMES_MAX {
         return Err(Problem::Invalid(format!("at most {NAMES_MAX} destinations and as many systems")));
@@ -196,7 +196,10 @@ fn task(
     let texts = destinations.iter().map(|text| ("destinations", text));
     let texts = texts.chain([("purpose", &purpose)]).chain(instance.as_ref().map(|text| ("instance", text)));
     for (name, text) in texts {
-        if text.trim().is_empty() || text.len() > TEXT_BYTES_MAX || name == "destinations" && text.contains('*') {
+        if text.trim().is_empty()
+            || text.len() > TEXT_BYTES_MAX
+            || name == "destinations" && text.contains('*')
+        {
             return Err(Problem::Invalid(format!(
                 "`{name}`: each must say exactly one thing, in at most {TEXT_BYTES_MAX} bytes"
             )));
@@ -212,7 +215,11 @@ fn task(
     if let Some(parent) = &parent {
         until = until.min(parent.task.until);
         let all = parent.task.agents.iter().chain(&parent.task.above).cloned();
-        all.for_each(|agent| if !above.contains(&agent) { above.push(agent) });
+        all.for_each(|agent| {
+            if !above.contains(&agent) {
+                above.push(agent)
+            }
+        });
     }
     if above.len() > ABOVE_MAX {
         return Err(Problem::Invalid(format!("`parent`: more than {ABOVE_MAX} agents are above this task")));

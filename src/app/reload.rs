@@ -252,6 +252,7 @@ fn fixed(settings: &Settings) -> Vec<(&'static str, String)> {
     vec![
         ("listeners", listeners.collect::<Vec<_>>().join(", ")),
         ("bounds of connections", format!("{:?}", settings.accept)),
+        ("flow.profile", settings.flow.profile.as_str().to_owned()),
         ("flow.window", format!("{:?}", settings.flow.window)),
         ("audit.dir", settings.audit.dir.display().to_string()),
         ("store", settings.store.display().to_string()),

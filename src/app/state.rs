@@ -15,8 +15,8 @@ use crate::pipeline::Gateway;
 use crate::record::index::Index;
 use crate::record::restore::{self, Since};
 use crate::record::{Ledger, LedgerError};
-use crate::store::sqlite::{self, Sqlite};
 use crate::secret::ring::{Purpose, Ring, Slot};
+use crate::store::sqlite::{self, Sqlite};
 use crate::store::{Labelled, Place, Snapshot, Store, StoreError};
 use crate::task::Tasks;
 use crate::telemetry::Telemetry;
@@ -107,7 +107,8 @@ pub(super) async fn journal(
 
 /// Brings back the tasks that are open: whoever works on one of them has met the others.
 pub(super) async fn tasks(runs: &Runs, store: &dyn Store, ring: &Ring) -> Result<Tasks, StartError> {
-    let (current, previous) = (ring.current_or_new(Purpose::Tasks)?, ring.key(Purpose::Tasks, Slot::Previous)?);
+    let (current, previous) =
+        (ring.current_or_new(Purpose::Tasks)?, ring.key(Purpose::Tasks, Slot::Previous)?);
     let tasks = Tasks::new(store.tasks().await?, &current, previous.as_deref())?;
     let now = SystemTime::now();
     for scope in tasks.all() {

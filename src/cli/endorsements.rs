@@ -26,12 +26,10 @@ pub(super) enum Command {
 /// Carries out a command: 0 done, 1 refused, 2 not reached, 64 bad usage.
 pub(super) fn endorsements(gateway: &Gateway, command: &Command) -> Said {
     let done = match command {
-        Command::List => {
-            gateway.ask(Method::GET, "/v1/endorsements", None).map(|reply| said(reply, list))
+        Command::List => gateway.ask(Method::GET, "/v1/endorsements", None).map(|reply| said(reply, list)),
+        Command::Revoke { reason, .. } if reason.trim().is_empty() => {
+            Err(Failure::Usage("--reason must say something: it is what the record says later".to_owned()))
         }
-        Command::Revoke { reason, .. } if reason.trim().is_empty() => Err(Failure::Usage(
-            "--reason must say something: it is what the record says later".to_owned(),
-        )),
         Command::Revoke { id, reason } => {
             let path = format!("/v1/endorsements/{}", segment(id));
             let reply = gateway.ask(Method::DELETE, &path, Some(&json!({"reason": reason})));
@@ -56,6 +54,7 @@ fn list(body: &Value) -> String {
 }
 
 fn revoked(body: &Value) -> String {
-    let was = if body.get("changed") == Some(&Value::Bool(true)) { "is revoked" } else { "was revoked before" };
+    let was =
+        if body.get("changed") == Some(&Value::Bool(true)) { "is revoked" } else { "was revoked before" };
     format!("{} {was}; record {}\n", word(body, "/id"), word(body, "/record"))
 }

@@ -41,8 +41,11 @@ pub(super) fn report(catalog: &Catalog, policy: &Policy) -> Report {
     let confidential = sources(&|entry| entry.returns.labels.confidentiality >= Confidentiality::Internal);
     let secret = sources(&|entry| entry.returns.labels.confidentiality == Confidentiality::Secret);
     let untrusted = sources(&|entry| entry.returns.labels.integrity != Integrity::Trusted);
-    let mut sinks: Vec<&Arc<Entry>> =
-        entries.iter().filter(|(entry, inside)| leads_outside(entry, *inside)).map(|(entry, _)| *entry).collect();
+    let mut sinks: Vec<&Arc<Entry>> = entries
+        .iter()
+        .filter(|(entry, inside)| leads_outside(entry, *inside))
+        .map(|(entry, _)| *entry)
+        .collect();
     sinks.sort_by_key(|entry| name(entry));
     let agent = agent();
     let (mut rows, mut list, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
@@ -53,7 +56,13 @@ pub(super) fn report(catalog: &Catalog, policy: &Policy) -> Report {
         let answers = [
             ("confidential", asked(&confidential, &["lineage"])),
             ("named by outsiders", asked(&untrusted, &["planted-destination"])),
-            ("both", asked(if untrusted.is_empty() { &[] } else { &confidential }, &["lineage", "planted-destination"])),
+            (
+                "both",
+                asked(
+                    if untrusted.is_empty() { &[] } else { &confidential },
+                    &["lineage", "planted-destination"],
+                ),
+            ),
             ("secret", asked(&secret, &["secret-lineage"])),
         ];
         for (what, answer) in answers.iter().filter_map(|(what, answer)| Some((*what, answer.as_ref()?))) {
@@ -74,7 +83,10 @@ pub(super) fn report(catalog: &Catalog, policy: &Policy) -> Report {
     }
     let more = rows.len().saturating_sub(SHOWN_MAX);
     rows.truncate(SHOWN_MAX);
-    rows.insert(0, ["OUTSIDE SINK", "CONFIDENTIAL", "NAMED BY OUTSIDERS", "BOTH", "SECRET"].map(str::to_owned));
+    rows.insert(
+        0,
+        ["OUTSIDE SINK", "CONFIDENTIAL", "NAMED BY OUTSIDERS", "BOTH", "SECRET"].map(str::to_owned),
+    );
     let mut text = format!(
         "paths: {} tools bring something confidential, {} something that outsiders write; {} lead outside\n{}",
         confidential.len(),

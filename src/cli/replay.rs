@@ -52,7 +52,8 @@ struct Report {
 /// Carries out the command: 0 done, 1 when something changes and that was asked, 2 not read, 64 bad usage or policies.
 pub(super) fn replay(policies: Option<&Path>, config: &Path, arguments: &Arguments) -> Said {
     let Some(dir) = policies else {
-        let text = "holdpoint policy replay: --policies DIR is required: the policies to decide by\n".to_owned();
+        let text =
+            "holdpoint policy replay: --policies DIR is required: the policies to decide by\n".to_owned();
         return Said { code: USAGE, json: json!({"error": text.trim_end()}), text };
     };
     let audit = &arguments.audit;
@@ -201,5 +202,6 @@ impl Report {
 /// Whether a line is the first record of a call that nothing was asked about.
 fn is_call(line: &[u8]) -> bool {
     let Ok(record) = serde_json::from_slice::<Value>(line) else { return false };
-    matches!(record.get("type").and_then(Value::as_str), Some("intent" | "refused")) && record.get("agent").is_some()
+    matches!(record.get("type").and_then(Value::as_str), Some("intent" | "refused"))
+        && record.get("agent").is_some()
 }

@@ -41,9 +41,9 @@ pub(super) fn runs(gateway: &Gateway, command: &Command) -> Said {
         Command::Show(which) => {
             gateway.ask(Method::GET, &path(which, ""), None).map(|reply| said(reply, show))
         }
-        Command::Unfreeze { reason, .. } if reason.trim().is_empty() => Err(Failure::Usage(
-            "--reason must say something: it is what the record says later".to_owned(),
-        )),
+        Command::Unfreeze { reason, .. } if reason.trim().is_empty() => {
+            Err(Failure::Usage("--reason must say something: it is what the record says later".to_owned()))
+        }
         Command::Unfreeze { which, reason } => {
             let body = json!({"reason": reason});
             let reply = gateway.ask(Method::POST, &path(which, "/unfreeze"), Some(&body));
@@ -81,7 +81,8 @@ fn list(body: &Value) -> String {
 
 fn show(body: &Value) -> String {
     let run = body.get("run").unwrap_or(&Value::Null);
-    let rows = [("run", "/id"), ("agent", "/agent"), ("calls", "/calls"), ("last", "/last"), ("frozen", "/frozen")];
+    let rows =
+        [("run", "/id"), ("agent", "/agent"), ("calls", "/calls"), ("last", "/last"), ("frozen", "/frozen")];
     let mut text: String = rows.iter().map(|(name, at)| format!("{name:<8} {}\n", word(run, at))).collect();
     for label in items(run, "labels") {
         let [name, at, record] = ["/label", "/at", "/record"].map(|at| word(label, at));
@@ -98,7 +99,8 @@ fn show(body: &Value) -> String {
             }
             for source in evidence {
                 let [from, read, record, how, matched, bytes] =
-                    ["/upstream", "/tool", "/record", "/how", "/matched", "/bytes"].map(|at| word(source, at));
+                    ["/upstream", "/tool", "/record", "/how", "/matched", "/bytes"]
+                        .map(|at| word(source, at));
                 text.push_str(&format!(
                     "  {name}: {from}.{read} ({record}) → {upstream}.{tool}   {matched} by {how}, {bytes} bytes\n"
                 ));
@@ -110,5 +112,10 @@ fn show(body: &Value) -> String {
 
 fn unfrozen(body: &Value) -> String {
     let was = if body.get("changed") == Some(&Value::Bool(true)) { "goes on" } else { "was not frozen" };
-    format!("{} of {} {was}; record {}\n", word(body, "/run/id"), word(body, "/run/agent"), word(body, "/record"))
+    format!(
+        "{} of {} {was}; record {}\n",
+        word(body, "/run/id"),
+        word(body, "/run/agent"),
+        word(body, "/record")
+    )
 }

@@ -225,7 +225,9 @@ pub fn from_json(json: &Value) -> Result<PolicyInput, String> {
         labels: run.words("labels")?,
         findings: run.words("findings")?,
         // A record says it where it is not the usual one.
-        profile: run.maybe("profile").map_or(Ok(Profile::Balanced), |_| run.word("profile", Profile::parse))?,
+        profile: run
+            .maybe("profile")
+            .map_or(Ok(Profile::Balanced), |_| run.word("profile", Profile::parse))?,
         calls: run.value("calls", Value::as_u64)?,
         task: match root.maybe("task") {
             None => None,

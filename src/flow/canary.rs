@@ -1,6 +1,6 @@
 //! Canaries: tokens that operators plant where only an intruder would look. One that leaves is certain evidence.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::text::{Canon, FlowKey, grams};
@@ -16,7 +16,7 @@ pub struct Canaries {
 }
 
 impl Canaries {
-    /// Adds a canary. It needs at least 20 letters and digits: `false` when it has fewer.
+    /// Adds a canary. It needs at least 20 letters and digits.
     pub fn add(&mut self, key: &FlowKey, name: &str, token: &str) -> Result<(), &'static str> {
         let digest: Vec<u32> = grams(key, Canon::of(token).bytes).collect();
         if digest.len() < 5 {
@@ -45,11 +45,11 @@ impl Canaries {
 
     /// The canary that a gram belongs to.
     pub fn of_gram(&self, gram: u32) -> Option<u32> {
-        self.grams.get(&gram).copied()
+        if self.grams.is_empty() { None } else { self.grams.get(&gram).copied() }
     }
 
     /// The name of a canary that so many different grams were found of; `None` when that is too few.
-    pub fn found(&self, number: u32, grams: &HashSet<u32>) -> Option<Arc<str>> {
-        (grams.len() >= GRAMS_MIN).then(|| self.names.get(number as usize).cloned()).flatten()
+    pub fn found(&self, number: u32, grams: usize) -> Option<Arc<str>> {
+        (grams >= GRAMS_MIN).then(|| self.names.get(number as usize).cloned()).flatten()
     }
 }

@@ -4,7 +4,6 @@
 //! found how, how much of it, never the data.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -191,6 +190,9 @@ pub struct Examined {
     pub carried: Vec<u64>,
     /// How many bytes its URLs carry.
     pub url_bytes: u64,
+    /// Who everything confidential that it carries belongs to, by exact form: an object that the call makes is theirs
+    /// too. The reply's [`Source`](super::learn::Source) takes it.
+    pub parties: Vec<u64>,
 }
 
 impl Examined {
@@ -248,8 +250,8 @@ pub fn examine(
         standing: Standing::Nothing,
     });
     let targets: Vec<Target<'_>> = outgoing.aims.iter().chain(&host).map(|aim| view.target(aim)).collect();
-    let mut examined = Examined::default();
-    examined.tiers = targets.iter().map(|target| target.tier).collect();
+    let tiers = targets.iter().map(|target| target.tier).collect();
+    let mut examined = Examined { tiers, ..Examined::default() };
     examined.tiers.sort_unstable();
     examined.tiers.dedup();
     let outside: Vec<&Target<'_>> = targets.iter().filter(|target| target.tier != Tier::Internal).collect();
@@ -264,6 +266,9 @@ pub fn examine(
         view.destinations(&outside, &mut found);
         view.content(&outside, &mut examined, &mut found);
         view.probing(&outside, &mut found);
+    } else if outgoing.class == Class::Write && view.is_confidential() {
+        // What it makes inside is theirs whose content it is made of.
+        examined.parties = view.carried(&[], &[]).parties;
     }
     found.sort_by(|a, b| a.kind.cmp(&b.kind));
     found.dedup_by(|b, a| {
@@ -385,7 +390,12 @@ impl<'a> Looking<'a> {
         let planted = |value: &Cow<'_, str>| {
             let canon = Canon::of(value);
             let whole = self.key.hash(Kind::Name, &canon.bytes);
-            self.joined().any(|memory| memory.is_planted(whole)) || self.is_planted_text(value)
+            // What a trusted field names is not planted because somebody mentions it. Words alone are too common.
+            let known = || {
+                let exact = Place::guess(value).exact(self.key);
+                self.remembered.own.iter().any(|memory| memory.knows(exact))
+            };
+            self.joined().any(|memory| memory.is_planted(whole)) && !known()
         };
         let matched = self.outgoing.consequential.iter().filter(|value| planted(value)).count() as u32;
         if matched > 0 {
@@ -449,10 +459,17 @@ impl<'a> Looking<'a> {
     }
 
     fn content(&self, outside: &[&Target<'_>], examined: &mut Examined, found: &mut Vec<Finding>) {
-        let Remembered { own, joined, secrets, canaries, history } = self.remembered;
         // Who gets it, beside those that are known: what they all had already is no leak.
         let unknown = |target: &&&Target<'_>| target.tier != Tier::Known && !target.verbatim;
         let unproven: Vec<u64> = outside.iter().filter(unknown).map(|target| target.exact).collect();
+        let mut carried = self.carried(outside, &unproven);
+        examined.parties = std::mem::take(&mut carried.parties);
+        self.judge(outside, &unproven, carried, examined, found);
+    }
+
+    /// What the call carries, whatever else is said of it.
+    fn carried(&self, outside: &[&Target<'_>], unproven: &[u64]) -> Carried {
+        let Remembered { own, joined, secrets, canaries, history } = self.remembered;
         let all: Vec<u64> = outside.iter().map(|target| target.exact).collect();
         let memories: Vec<(&Memory, Confidentiality)> = own
             .iter()
@@ -460,11 +477,11 @@ impl<'a> Looking<'a> {
             .map(|memory| (*memory, Confidentiality::Internal))
             .chain(secrets.iter().map(|memory| (*memory, Confidentiality::Secret)))
             .collect();
-        let own_names: HashSet<u64> = outside
+        let own_names: Vec<u64> = outside
             .iter()
             .map(|target| self.key.hash(Kind::Token, &Canon::of(&target.aim.text).bytes))
             .collect();
-        let parties = if unproven.is_empty() { &all } else { &unproven };
+        let parties = if unproven.is_empty() { &all } else { unproven };
         let mut content = Content::new(self.key, self.now, &memories, canaries, parties, own_names);
         for text in self.outgoing.payload.iter().chain(&self.outgoing.others) {
             content.look(text);
@@ -489,8 +506,7 @@ impl<'a> Looking<'a> {
                 content.look(&format!("{tail}{}", self.outgoing.payload.concat()));
             }
         }
-        let carried = content.end();
-        self.judge(outside, &unproven, carried, examined, found);
+        content.end()
     }
 
     fn judge(

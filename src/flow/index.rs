@@ -75,6 +75,7 @@ impl Index {
     }
 
     /// Calls back with each record that a hash stands in.
+    #[inline]
     pub fn find(&self, hash: u32, mut found: impl FnMut(RecordNumber)) {
         if self.may_have(hash) {
             for run in &self.runs {
@@ -84,6 +85,7 @@ impl Index {
     }
 
     /// Whether a hash may be here. `false` is certain.
+    #[inline]
     pub fn may_have(&self, hash: u32) -> bool {
         let bit = hash as usize & (self.filter.len() * 64).wrapping_sub(1);
         self.filter.get(bit / 64).is_some_and(|word| word >> (bit % 64) & 1 == 1)
@@ -144,14 +146,12 @@ impl Run {
         let bucket = hash.checked_shr(32 - bits).unwrap_or_default() as usize;
         let start = self.starts.get(bucket).copied().unwrap_or_default() as usize;
         let hashes = self.hashes.get(start..).unwrap_or_default();
-        for (at, each) in hashes.iter().enumerate().skip_while(|(_, each)| **each < hash) {
-            if *each != hash {
-                break;
-            }
-            if let Some(record) = self.records.get(start + at) {
-                found(*record);
-            }
-        }
+        let end = self.starts.get(bucket + 1).copied().unwrap_or_default() as usize;
+        let same = hashes.get(..end.saturating_sub(start)).unwrap_or_default();
+        let first = same.partition_point(|each| *each < hash);
+        let same = same.iter().skip(first).take_while(|each| **each == hash).count();
+        let records = self.records.get(start + first..start + first + same);
+        records.unwrap_or_default().iter().copied().for_each(found);
     }
 }
 

@@ -140,7 +140,8 @@ impl Journal {
         let (queue, frames) = sync_channel(QUEUE_MAX);
         let failing = std::sync::Arc::new(AtomicBool::new(false));
         let fails = std::sync::Arc::clone(&failing);
-        let mut pens = Pens { read: Pen::new(&config, Series::Read)?, secret: Pen::new(&config, Series::Secret)? };
+        let mut pens =
+            Pens { read: Pen::new(&config, Series::Read)?, secret: Pen::new(&config, Series::Secret)? };
         std::thread::Builder::new()
             .name("flow-write".to_owned())
             .spawn(move || write(&mut pens, &frames, &fails))?;
@@ -308,7 +309,10 @@ impl Pen {
 
     /// Sees to a segment with room, and drops those of which nothing is of use any more.
     fn turn(&mut self, bytes: u64) -> io::Result<()> {
-        if self.open.as_ref().is_some_and(|(_, len)| len + bytes <= SEGMENT_BYTES_MAX || *len <= HEAD_BYTES as u64)
+        if self
+            .open
+            .as_ref()
+            .is_some_and(|(_, len)| len + bytes <= SEGMENT_BYTES_MAX || *len <= HEAD_BYTES as u64)
         {
             return Ok(());
         }
@@ -316,7 +320,9 @@ impl Pen {
         self.drop_old(SystemTime::now());
         let held: u64 = self.ended.iter().map(|(_, len, _)| len).sum();
         if held + bytes > SERIES_BYTES_MAX {
-            return Err(io::Error::other(format!("it holds {held} bytes within its window, and takes no more")));
+            return Err(io::Error::other(format!(
+                "it holds {held} bytes within its window, and takes no more"
+            )));
         }
         let path = self.path(self.next);
         let mut file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&path)?;
@@ -477,7 +483,10 @@ mod tests {
             run: run.to_owned(),
             trace: Some([7; 16]),
             labels: 3,
-            at: UNIX_EPOCH + Duration::from_micros(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros() as u64),
+            at: UNIX_EPOCH
+                + Duration::from_micros(
+                    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros() as u64
+                ),
             data: data.to_vec(),
         }
     }

@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::history::Step;
 use super::journal::{Frame, Journal, JournalError, Kind, Series};
 use super::learn::{Form, Learner, Source};
 use super::lineage::Learnt;
@@ -29,7 +30,13 @@ pub struct Keeper {
 
 impl Keeper {
     /// The keeper of what a call's reply brings.
-    pub fn new(runs: &Arc<Runs>, journal: &Arc<Journal>, at: RunKey, source: Source, brings: &[Label]) -> Keeper {
+    pub fn new(
+        runs: &Arc<Runs>,
+        journal: &Arc<Journal>,
+        at: RunKey,
+        source: Source,
+        brings: &[Label],
+    ) -> Keeper {
         let (runs, journal) = (Arc::clone(runs), Arc::clone(journal));
         Keeper { runs, journal, at, source, brings: brings.to_vec(), told: false, records: 0 }
     }
@@ -115,8 +122,36 @@ pub async fn ready(journal: &Journal, agent: &AgentId, brings: &[Label]) -> Resu
     })
 }
 
+/// Lets a run go on, or the agent as a whole, and keeps over a restart that what was stopped before counts no more.
+/// Whether it was frozen.
+pub async fn unfreeze(
+    runs: &Runs,
+    journal: &Journal,
+    agent: &AgentId,
+    run: Option<&Arc<str>>,
+) -> Result<bool, JournalError> {
+    let (changed, calls) = runs.unfreeze(agent, run);
+    let at = RunKey { agent: agent.clone(), run: run.cloned().unwrap_or_else(|| Arc::from("")), trace: None };
+    for digest in calls {
+        let (step, now) = (Step::Approved { digest }, SystemTime::now());
+        runs.step(&at, &step, now);
+        let frame = Frame {
+            kind: Kind::Sent,
+            agent: at.agent.clone(),
+            run: at.run.to_string(),
+            trace: None,
+            labels: 0,
+            at: now,
+            data: step.encode(),
+        };
+        journal.append(Series::Read, &frame).await?;
+    }
+    Ok(changed)
+}
+
 /// The upstream has replied, so the agent must not be invited to make the call again.
 fn unkept(error: &JournalError) -> Box<Stop> {
-    let text = "the upstream has replied, but what was read could not be kept; the call may have had its effect";
+    let text =
+        "the upstream has replied, but what was read could not be kept; the call may have had its effect";
     Stop::new(Stage::Observe, StopKind::Unavailable, "flow-journal", text).operator(error.to_string())
 }

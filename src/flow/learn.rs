@@ -20,8 +20,10 @@ use crate::json::{self, Document, Value};
 
 /// The longest reply that is parsed as JSON; a longer one is learnt as text, without its structure.
 pub const JSON_BYTES_MAX: usize = 1 << 20;
-/// The longest run without white space that is looked at as one.
-const SOLID_BYTES_MAX: usize = 16 << 10;
+/// Text is learnt in blocks of lines, each at least so long,
+const BLOCK_BYTES_MIN: usize = 256;
+/// and at most: so much of a text may not be learnt yet when its bytes are there.
+pub const BLOCK_BYTES_MAX: usize = 4096;
 /// How many records of one reply are told apart; what is beyond belongs to nobody.
 const RECORDS_MAX: usize = 2048;
 /// How many parties, or ids, one record may have.
@@ -57,6 +59,8 @@ pub struct Source {
     pub host: Option<Arc<str>>,
     /// What the catalogue says; [`Reply::default`] where it says nothing.
     pub returns: Arc<Reply>,
+    /// Who everything that the call carried belongs to: what it makes is theirs too.
+    pub parties: Vec<u64>,
     /// What the call itself said: a public reply that only repeats it shows nothing to be public.
     pub echo: Echo,
 }
@@ -76,7 +80,9 @@ impl Echo {
         for text in strings {
             canon.scan(text);
             echo.grams.extend(grams(key, canon.bytes.iter().copied()));
-            canon.tokens(|token| drop(echo.tokens.insert(key.hash(Kind::Token, token))));
+            canon.tokens(|token| {
+                echo.tokens.insert(key.hash(Kind::Token, token));
+            });
         }
         echo
     }
@@ -94,7 +100,7 @@ pub struct Learner {
 impl Learner {
     /// Begins a reply.
     pub fn new(source: Source, form: Form) -> Learner {
-        let text = (form == Form::Text).then(|| Text::begin(&source, Writing::Plain));
+        let text = (form == Form::Text).then(|| Text::begin(0, Writing::Plain));
         Learner { source, form, held: Vec::new(), text }
     }
 
@@ -105,7 +111,7 @@ impl Learner {
         if self.text.is_none() && self.held.len() > JSON_BYTES_MAX {
             // Its records are not told apart, and belong to nobody.
             learnt.unknown = self.source.returns.labels.confidentiality != Confidentiality::Public;
-            self.text = Some(Text::begin(&self.source, Writing::Escaped));
+            self.text = Some(Text::begin(0, Writing::Escaped));
         }
         if let Some(text) = &mut self.text {
             let done = text.take(&self.source, &self.held, &mut learnt);
@@ -115,13 +121,21 @@ impl Learner {
         learnt
     }
 
+    /// How many of the bytes that were fed last are not learnt yet: at most [`BLOCK_BYTES_MAX`] of a text, and all of a
+    /// reply that is parsed at its end. Bytes that are released before they are learnt can leave unseen.
+    pub fn unlearnt_bytes(&self) -> usize {
+        self.held.len()
+    }
+
     /// Ends the reply, and gives the rest. It must be remembered before the reply's end is released.
     pub fn finish(mut self) -> Learnt {
         let mut learnt = self.source.nothing();
         let held = std::mem::take(&mut self.held);
         match &mut self.text {
             Some(text) => {
-                text.solids(&self.source, &String::from_utf8_lossy(&held), &mut learnt);
+                let done = text.take(&self.source, &held, &mut learnt);
+                let rest = held.get(done..).unwrap_or_default();
+                text.block(&self.source, &String::from_utf8_lossy(rest), &mut learnt);
                 text.end(&self.source, &mut learnt);
             }
             None => self.structured(Bytes::from(held), &mut learnt),
@@ -180,9 +194,8 @@ impl Learner {
 
     /// A text that is one record without structure.
     fn free(&self, text: &str, writing: Writing, learnt: &mut Learnt) {
-        let mut free = Text::begin(&self.source, writing);
-        free.number = learnt.fragments.len() as u32;
-        free.solids(&self.source, text, learnt);
+        let mut free = Text::begin(learnt.fragments.len() as u32, writing);
+        free.block(&self.source, text, learnt);
         free.end(&self.source, learnt);
     }
 
@@ -331,7 +344,7 @@ enum Trust {
     None,
     /// Free text.
     Structure,
-    /// Those that the catalogue points to.
+    /// Free text, and what the catalogue points to.
     Pointed,
     /// None.
     All,
@@ -417,8 +430,11 @@ impl<'s> Record<'s> {
         urls(text, &self.canon, |url| learnt.urls.push(url.hash(key)));
         let free = match trust {
             Trust::None => true,
-            Trust::Structure => text.len() > STRUCTURE_BYTES_MAX && text.contains(char::is_whitespace),
-            Trust::Pointed | Trust::All => false,
+            // What the catalogue points to is more than this, never less.
+            Trust::Structure | Trust::Pointed => {
+                text.len() > STRUCTURE_BYTES_MAX && text.contains(char::is_whitespace)
+            }
+            Trust::All => false,
         };
         if free {
             plant(key, text, &self.canon, learnt);
@@ -437,7 +453,7 @@ impl Source {
         Fragment {
             number,
             confidentiality: self.returns.labels.confidentiality,
-            parties: host.collect(),
+            parties: host.chain(self.parties.iter().copied()).collect(),
             grams: Vec::new(),
             tokens: Vec::new(),
             ids: Vec::new(),
@@ -486,82 +502,44 @@ enum Writing {
     Escaped,
 }
 
-/// Text that is learnt in passing, as one record.
+/// Text that is learnt in passing, as one record, block by block.
 struct Text {
     number: u32,
     writing: Writing,
     winnower: Winnower,
-    /// The end of what was looked at, so that a number or a label before it still counts.
-    tail: String,
     canon: Canon,
 }
 
 impl Text {
-    /// How much of what was read is looked at again with what follows.
-    const TAIL_BYTES: usize = 64;
-
-    fn begin(_source: &Source, writing: Writing) -> Text {
-        Text {
-            number: 0,
-            writing,
-            winnower: Winnower::default(),
-            tail: String::new(),
-            canon: Canon::default(),
-        }
+    fn begin(number: u32, writing: Writing) -> Text {
+        Text { number, writing, winnower: Winnower::default(), canon: Canon::default() }
     }
 
-    /// Takes what is complete: up to the last white space. Gives how many bytes that was.
+    /// Takes the blocks that are complete, and gives how many bytes that was.
     fn take(&mut self, source: &Source, held: &[u8], learnt: &mut Learnt) -> usize {
-        let end = held.iter().rposition(u8::is_ascii_whitespace).map_or(0, |at| at + 1);
-        self.solids(source, &String::from_utf8_lossy(held.get(..end).unwrap_or_default()), learnt);
-        let mut done = end;
-        while held.len() - done > SOLID_BYTES_MAX {
-            let mut next = done + SOLID_BYTES_MAX;
-            // Not within a character.
-            while next > done && held.get(next).is_some_and(|byte| byte & 0xc0 == 0x80) {
-                next -= 1;
-            }
-            self.solids(source, &String::from_utf8_lossy(held.get(done..next).unwrap_or_default()), learnt);
-            done = next.max(done + 1);
+        let mut done = 0;
+        while let Some(end) = block(held.get(done..).unwrap_or_default()) {
+            let block = held.get(done..done + end).unwrap_or_default();
+            self.block(source, &String::from_utf8_lossy(block), learnt);
+            done += end;
         }
         done
     }
 
-    fn solids(&mut self, source: &Source, text: &str, learnt: &mut Learnt) {
-        for solid in text.split_inclusive(|each: char| each.is_ascii_whitespace()) {
-            self.solid(source, solid, learnt);
-        }
-    }
-
-    fn solid(&mut self, source: &Source, solid: &str, learnt: &mut Learnt) {
-        let unescaped = match self.writing {
-            Writing::Plain => None,
-            Writing::Escaped => Some(unescape(solid)),
-        };
-        let text = unescaped.as_deref().unwrap_or(solid);
+    fn block(&mut self, source: &Source, text: &str, learnt: &mut Learnt) {
+        let unescaped = (self.writing == Writing::Escaped).then(|| unescape(text));
+        let text = unescaped.as_deref().unwrap_or(text);
         let key = &*source.key;
         let mut fragment = source.fragment(self.number);
         self.canon.scan(text);
         self.winnower.push(key, &self.canon.bytes, &mut fragment.grams);
+        self.canon.tokens(|token| fragment.tokens.push(key.hash(Kind::Token, token)));
         let mut secrets = Vec::new();
+        secret::find(text, &self.canon, Labels::None, |secret| secrets.push(key.hash(Kind::Token, secret)));
         urls(text, &self.canon, |url| learnt.urls.push(url.hash(key)));
         if source.returns.labels.integrity != Integrity::Trusted {
             plant(key, text, &self.canon, learnt);
         }
-        // A number or a secret may begin before this.
-        self.tail.push_str(text);
-        self.canon.scan(&self.tail);
-        let canon = &self.canon;
-        canon.tokens(|token| fragment.tokens.push(key.hash(Kind::Token, token)));
-        secret::find(&self.tail, canon, Labels::named(""), |secret| {
-            secrets.push(key.hash(Kind::Token, secret));
-        });
-        let excess = self.tail.len().saturating_sub(Text::TAIL_BYTES);
-        let cut = (excess..=self.tail.len()).find(|at| {
-            let before = self.tail.get(..*at);
-            before.is_some_and(|before| *at == 0 || before.ends_with(|each: char| each.is_whitespace()))
-        });
-        self.tail.drain(..cut.unwrap_or(self.tail.len()));
         merge(fragment, secrets, learnt);
     }
 
@@ -570,6 +548,26 @@ impl Text {
         std::mem::take(&mut self.winnower).finish(&mut fragment.grams);
         merge(fragment, Vec::new(), learnt);
     }
+}
+
+/// Where the first block of a text ends; `None` while it is not complete. It goes by the text alone, so that how the
+/// text comes in makes no difference: up to a line end after [`BLOCK_BYTES_MIN`], else to the last white space before
+/// [`BLOCK_BYTES_MAX`], else that far.
+fn block(held: &[u8]) -> Option<usize> {
+    let reach = held.get(..BLOCK_BYTES_MAX).unwrap_or(held);
+    let line = reach.iter().skip(BLOCK_BYTES_MIN).position(|byte| *byte == b'\n');
+    if let Some(at) = line {
+        return Some(BLOCK_BYTES_MIN + at + 1);
+    }
+    if held.len() < BLOCK_BYTES_MAX {
+        return None;
+    }
+    if let Some(at) = reach.iter().rposition(u8::is_ascii_whitespace) {
+        return Some(at + 1);
+    }
+    // Not within a character.
+    let inside = |at: &usize| held.get(*at).is_some_and(|byte| byte & 0xc0 == 0x80);
+    Some((BLOCK_BYTES_MAX - 3..=BLOCK_BYTES_MAX - 1).rev().find(|at| !inside(at)).unwrap_or(BLOCK_BYTES_MAX))
 }
 
 /// Adds to the record that is there already.

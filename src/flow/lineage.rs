@@ -99,7 +99,7 @@ pub struct Memory {
     window: Duration,
     bytes_max: usize,
     replies: Vec<Reply>,
-    records: Vec<Record>,
+    records: Vec<Kept>,
     parties: Vec<u64>,
     grams: Index,
     /// 48 bits of a token's hash and the number of the record, sorted.
@@ -128,7 +128,7 @@ struct Reply {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Record {
+struct Kept {
     reply: u32,
     number: u32,
     /// Where its parties begin, and how many there are.
@@ -136,6 +136,14 @@ struct Record {
     /// A digest of all of it, so that what is read again is kept once.
     digest: u32,
     confidentiality: Confidentiality,
+}
+
+/// What one reply adds to the indexes.
+#[derive(Default)]
+struct Entries {
+    grams: Vec<(u32, RecordNumber)>,
+    tokens: Vec<u64>,
+    ids: Vec<u64>,
 }
 
 /// What is told of a record that something was found to come from.
@@ -185,7 +193,7 @@ impl Memory {
     pub fn bytes(&self) -> usize {
         size_of::<Memory>()
             + self.replies.capacity() * size_of::<Reply>()
-            + self.records.capacity() * size_of::<Record>()
+            + self.records.capacity() * size_of::<Kept>()
             + (self.parties.capacity() + self.tokens.capacity() + self.ids.capacity()) * 8
             + self.grams.bytes()
             + (self.known.capacity() + self.planted.capacity() + self.urls.capacity()) * 8
@@ -244,9 +252,13 @@ impl Memory {
             return;
         }
         let reply = self.reply(learnt, now);
+        let mut entries = Entries::default();
         for fragment in &learnt.fragments {
-            self.remember(reply, fragment, learnt, now);
+            self.remember(reply, fragment, learnt, &mut entries, now);
         }
+        self.grams.add(entries.grams);
+        add_exactly(&mut self.tokens, &entries.tokens);
+        add_exactly(&mut self.ids, &entries.ids);
         self.known.add(&learnt.known);
         self.planted.add(&learnt.planted);
         self.words.add(&learnt.words);
@@ -295,13 +307,21 @@ impl Memory {
             return at as u32;
         }
         let (upstream, tool) = (Arc::clone(&learnt.upstream), Arc::clone(&learnt.tool));
+        self.replies.reserve_exact(1 + self.replies.len() / 16);
         self.replies.push(Reply { id: learnt.reply, upstream, tool, at: now });
         self.replies.len() as u32 - 1
     }
 
-    fn remember(&mut self, reply: u32, fragment: &Fragment, learnt: &Learnt, now: SystemTime) {
+    fn remember(
+        &mut self,
+        reply: u32,
+        fragment: &Fragment,
+        learnt: &Learnt,
+        entries: &mut Entries,
+        now: SystemTime,
+    ) {
         let digest = fragment.digest();
-        let part = |record: &Record| {
+        let part = |record: &Kept| {
             let same_record = record.reply == reply && record.number == fragment.number;
             same_record && record.confidentiality == fragment.confidentiality
         };
@@ -312,46 +332,43 @@ impl Memory {
             record.reply = record.reply.max(reply);
             return;
         }
-        let grams = self.new_grams(fragment, now);
-        let tokens = self.new_tokens(fragment, now);
         let at = match self.records.iter().rposition(part) {
             Some(at) => at,
             None if self.records.len() >= RECORDS_MAX => return self.overflow(learnt, now),
             None => {
                 let parties = (self.parties.len() as u32, fragment.parties.len() as u32);
+                self.parties.reserve_exact(fragment.parties.len());
                 self.parties.extend_from_slice(&fragment.parties);
                 let (number, confidentiality) = (fragment.number, fragment.confidentiality);
-                self.records.push(Record { reply, number, parties, digest, confidentiality });
+                self.records.reserve_exact(1 + self.records.len() / 16);
+                self.records.push(Kept { reply, number, parties, digest, confidentiality });
                 self.records.len() - 1
             }
         };
         let Ok(number) = RecordNumber::try_from(at) else { return self.overflow(learnt, now) };
-        self.grams.add(grams.into_iter().map(|gram| (gram, number)).collect());
-        add_packed(&mut self.tokens, tokens.into_iter().map(|token| pack(token, number)));
-        add_packed(&mut self.ids, fragment.ids.iter().map(|id| pack(*id, number)));
+        entries.grams.extend(self.new_grams(fragment, now).map(|gram| (gram, number)));
+        entries.tokens.extend(self.new_tokens(fragment, now).map(|token| pack(token, number)));
+        entries.ids.extend(fragment.ids.iter().map(|id| pack(*id, number)));
     }
 
     /// The grams that are evidence: not those of a public reply that came before. For secrets nothing is subtracted.
-    fn new_grams(&self, fragment: &Fragment, now: SystemTime) -> Vec<u32> {
-        let fresh = |gram: &u32| {
+    fn new_grams(&self, fragment: &Fragment, now: SystemTime) -> impl Iterator<Item = u32> {
+        let internal = fragment.confidentiality == Confidentiality::Internal;
+        fragment.grams.iter().copied().filter(move |gram| {
             let mut public = false;
-            self.grams.find(*gram, |number| public |= self.is_public(number, now));
+            if internal {
+                self.grams.find(*gram, |number| public |= self.is_public(number, now));
+            }
             !public
-        };
-        let all = fragment.grams.iter().copied();
-        match fragment.confidentiality {
-            Confidentiality::Internal => all.filter(fresh).collect(),
-            Confidentiality::Public | Confidentiality::Secret => all.collect(),
-        }
+        })
     }
 
-    fn new_tokens(&self, fragment: &Fragment, now: SystemTime) -> Vec<u64> {
-        let fresh = |token: &u64| !packed(&self.tokens, *token).any(|number| self.is_public(number, now));
-        let all = fragment.tokens.iter().copied();
-        match fragment.confidentiality {
-            Confidentiality::Internal => all.filter(fresh).collect(),
-            Confidentiality::Public | Confidentiality::Secret => all.collect(),
-        }
+    fn new_tokens(&self, fragment: &Fragment, now: SystemTime) -> impl Iterator<Item = u64> {
+        let internal = fragment.confidentiality == Confidentiality::Internal;
+        let tokens = fragment.tokens.iter().copied();
+        tokens.filter(move |token| {
+            !internal || !packed(&self.tokens, *token).any(|number| self.is_public(number, now))
+        })
     }
 
     fn is_public(&self, number: RecordNumber, now: SystemTime) -> bool {
@@ -359,12 +376,12 @@ impl Memory {
     }
 
     /// A record that has not expired.
-    fn live(&self, number: RecordNumber, now: SystemTime) -> Option<&Record> {
+    fn live(&self, number: RecordNumber, now: SystemTime) -> Option<&Kept> {
         let record = self.records.get(usize::from(number))?;
         self.is_live(record, now).then_some(record)
     }
 
-    fn is_live(&self, record: &Record, now: SystemTime) -> bool {
+    fn is_live(&self, record: &Kept, now: SystemTime) -> bool {
         let window = match record.confidentiality {
             Confidentiality::Secret => self.window.max(SECRET_WINDOW),
             Confidentiality::Public | Confidentiality::Internal => self.window,
@@ -386,6 +403,10 @@ impl Memory {
         }
         let dead = self.records.iter().filter(|record| !self.is_live(record, now)).count();
         if dead == 0 || dead * 4 < self.records.len() {
+            // Replies that brought nothing but labels.
+            if self.replies.len() > 2 * self.records.len() + 256 {
+                self.forget_replies();
+            }
             return;
         }
         let mut numbers: Vec<Option<RecordNumber>> = Vec::with_capacity(self.records.len());
@@ -398,7 +419,7 @@ impl Memory {
             numbers.push(RecordNumber::try_from(records.len()).ok());
             let start = parties.len() as u32;
             parties.extend_from_slice(self.parties_of(record));
-            records.push(Record { parties: (start, record.parties.1), ..*record });
+            records.push(Kept { parties: (start, record.parties.1), ..*record });
         }
         let number = |old: RecordNumber| numbers.get(usize::from(old)).copied().flatten();
         self.grams.renumber(number);
@@ -428,7 +449,7 @@ impl Memory {
         }
     }
 
-    fn parties_of(&self, record: &Record) -> &[u64] {
+    fn parties_of(&self, record: &Kept) -> &[u64] {
         let (start, count) = (record.parties.0 as usize, record.parties.1 as usize);
         self.parties.get(start..start + count).unwrap_or_default()
     }
@@ -503,6 +524,11 @@ impl Memory {
         !places.is_empty() && places.iter().all(|place| parties.contains(place))
     }
 
+    /// Who a record belongs to.
+    pub fn parties(&self, number: RecordNumber) -> &[u64] {
+        self.records.get(usize::from(number)).map(|record| self.parties_of(record)).unwrap_or_default()
+    }
+
     /// What is told of a record.
     pub fn origin(&self, number: RecordNumber) -> Option<Origin> {
         let record = self.records.get(usize::from(number))?;
@@ -521,7 +547,7 @@ impl Learnt {
     /// About what remembering it takes.
     fn bytes(&self) -> usize {
         let fragment = |fragment: &Fragment| {
-            size_of::<Record>()
+            size_of::<Kept>()
                 + fragment.grams.len() * 7
                 + (fragment.parties.len() + fragment.tokens.len() + fragment.ids.len()) * 8
         };
@@ -553,12 +579,18 @@ fn packed(sorted: &[u64], hash: u64) -> impl Iterator<Item = RecordNumber> + '_ 
     rest.take_while(move |each| **each & !0xffff == first).map(|each| *each as RecordNumber)
 }
 
-fn add_packed(sorted: &mut Vec<u64>, new: impl Iterator<Item = u64>) {
-    let before = sorted.len();
-    sorted.extend(new);
-    if sorted.len() > before {
-        sorted.sort();
-        sorted.dedup();
+/// Adds to what is sorted, and takes no more room than that needs.
+fn add_exactly<T: Copy + Ord>(sorted: &mut Vec<T>, new: &[T]) {
+    if new.is_empty() {
+        return;
+    }
+    sorted.reserve_exact(new.len());
+    sorted.extend_from_slice(new);
+    // The standard sort finds the sorted run that was there.
+    sorted.sort();
+    sorted.dedup();
+    if sorted.capacity() > sorted.len() + sorted.len() / 8 {
+        sorted.shrink_to_fit();
     }
 }
 
@@ -584,12 +616,7 @@ impl<T> Default for Set<T> {
 
 impl<T: Copy + Ord> Set<T> {
     fn add(&mut self, new: &[T]) {
-        let before = self.young.len();
-        self.young.extend_from_slice(new);
-        if self.young.len() > before {
-            self.young.sort();
-            self.young.dedup();
-        }
+        add_exactly(&mut self.young, new);
     }
 
     fn has(&self, each: T) -> bool {

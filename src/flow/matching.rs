@@ -1,6 +1,6 @@
 //! Which remembered records the content of a call carries.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap as Map, HashSet as Set};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -13,6 +13,10 @@ use super::secret;
 use super::text::{Canon, FlowKey, GRAM_BYTES, Kind, WINDOW_GRAMS, grams};
 use super::view::{self, Looked};
 use crate::call::Confidentiality;
+
+/// What is hashed here was hashed under the gateway's key, or is a number.
+type HashMap<K, V> = Map<K, V, foldhash::fast::RandomState>;
+type HashSet<K> = Set<K, foldhash::fast::RandomState>;
 
 /// Different grams of one record that must be found: one alone can be a common phrase.
 const GRAMS_MIN: usize = 2;
@@ -30,6 +34,8 @@ pub struct Carried {
     pub canary: Option<Arc<str>>,
     /// The records, hashed.
     pub records: Vec<u64>,
+    /// Who all of them belong to.
+    pub parties: Vec<u64>,
     /// Whether something was too large to be looked at.
     pub unreadable: bool,
 }
@@ -43,10 +49,12 @@ pub struct Content<'m> {
     /// Who gets it: what belongs to all of them is no evidence.
     places: &'m [u64],
     /// The destinations themselves, as tokens.
-    own_names: HashSet<u64>,
+    own_names: Vec<u64>,
     canon: Canon,
     found: HashMap<(usize, RecordNumber), Found>,
     canary: HashMap<u32, HashSet<u32>>,
+    /// Room for the records of one gram.
+    hits: Vec<(usize, RecordNumber)>,
     made: u32,
     strays: u32,
     unreadable: bool,
@@ -67,7 +75,7 @@ impl<'m> Content<'m> {
         memories: &'m [(&'m Memory, Confidentiality)],
         canaries: &'m Canaries,
         places: &'m [u64],
-        own_names: HashSet<u64>,
+        own_names: Vec<u64>,
     ) -> Content<'m> {
         Content {
             key,
@@ -77,8 +85,9 @@ impl<'m> Content<'m> {
             places,
             own_names,
             canon: Canon::default(),
-            found: HashMap::new(),
-            canary: HashMap::new(),
+            found: HashMap::default(),
+            canary: HashMap::default(),
+            hits: Vec::new(),
             made: 0,
             strays: 0,
             unreadable: false,
@@ -93,7 +102,7 @@ impl<'m> Content<'m> {
         let mut canon = std::mem::take(&mut self.canon);
         let looked = view::each(text, &mut |view| {
             canon.scan(view);
-            secret::find(view, &canon, secret::Labels::None, |_| self.made += 1);
+            self.made += secret::made(view, &canon);
             self.probe(&canon);
         });
         self.canon = canon;
@@ -135,7 +144,7 @@ impl<'m> Content<'m> {
         if !self.memories.iter().any(|(memory, _)| memory.may_have_gram(gram)) {
             return;
         }
-        let mut hits = Vec::new();
+        let mut hits = std::mem::take(&mut self.hits);
         let mut owned = false;
         for (at, (memory, least)) in self.memories.iter().enumerate() {
             memory.by_gram(gram, self.now, |number| {
@@ -147,10 +156,12 @@ impl<'m> Content<'m> {
         }
         // What stands in a record of theirs too is nothing new to them.
         if !owned {
-            for hit in hits {
-                self.found.entry(hit).or_default().grams.insert(gram);
+            for hit in &hits {
+                self.found.entry(*hit).or_default().grams.insert(gram);
             }
         }
+        hits.clear();
+        self.hits = hits;
     }
 
     fn token(&mut self, token: &[u8]) {
@@ -195,8 +206,9 @@ impl<'m> Content<'m> {
     /// What all of it came to.
     pub fn end(self) -> Carried {
         let mut carried = Carried { unreadable: self.unreadable, ..Carried::default() };
-        let found = self.canary.iter().find_map(|(number, grams)| self.canaries.found(*number, grams));
+        let found = self.canary.iter().find_map(|(number, grams)| self.canaries.found(*number, grams.len()));
         carried.canary = found;
+        let mut parties: Option<Vec<u64>> = None;
         for ((at, number), found) in &self.found {
             let Some((memory, _)) = self.memories.get(*at) else { continue };
             let enough = found.grams.len() >= GRAMS_MIN;
@@ -204,6 +216,11 @@ impl<'m> Content<'m> {
                 continue;
             }
             let Some(origin) = memory.origin(*number) else { continue };
+            let theirs = memory.parties(*number);
+            parties = Some(match parties {
+                None => theirs.to_vec(),
+                Some(common) => common.into_iter().filter(|party| theirs.contains(party)).collect(),
+            });
             let whole = format!("{}/{}", origin.reply, origin.number);
             carried.records.push(self.key.hash(Kind::Whole, whole.as_bytes()));
             let evidence = match origin.confidentiality {
@@ -228,6 +245,7 @@ impl<'m> Content<'m> {
         };
         made(&mut carried.secret, How::Made, self.made);
         made(&mut carried.internal, How::Reference, self.strays);
+        carried.parties = parties.unwrap_or_default();
         carried.records.sort_unstable();
         carried.records.dedup();
         carried

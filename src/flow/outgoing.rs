@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use aws_lc_rs::digest;
 use http::HeaderMap;
 
+use super::Label;
 use super::finding::{Aim, Outgoing, Standing};
 use crate::call::{Class, PolicyAction};
 use crate::classify::Facts;
@@ -19,10 +20,12 @@ const DIGITS_MIN: usize = 5;
 /// From this consequence on arguments are looked at for what outsiders wrote.
 const CONSEQUENTIAL: u8 = 2;
 
-/// Whether anything of a call can be found: it leaves, or it matters what it does. All others cost nothing.
-pub fn concerns(facts: &Facts, upstream: &UpstreamConfig) -> bool {
+/// Whether anything of a call can be found: it leaves, it matters what it does, or what it makes inside is made of what
+/// was read. All others cost nothing.
+pub fn concerns(facts: &Facts, labels: &[Label], upstream: &UpstreamConfig) -> bool {
     let inside = facts.goes.to.is_empty() || facts.destinations_internal;
-    facts.class == Class::External || !upstream.inside || !inside || is_consequential(facts)
+    let makes = facts.class == Class::Write && !labels.is_empty();
+    facts.class == Class::External || !upstream.inside || !inside || makes || is_consequential(facts)
 }
 
 /// What flow control looks at of a call. `host` is the upstream's own, for one that is outside.
@@ -31,7 +34,7 @@ pub fn of<'a>(
     facts: &'a Facts,
     host: Option<&'a str>,
     internal: &'a Internal,
-    standing: impl Fn(SinkKind, &str) -> Standing,
+    mut standing: impl FnMut(SinkKind, &str) -> Standing,
 ) -> Outgoing<'a> {
     let goes = &facts.goes;
     let aims = goes.to.iter().map(|(kind, text)| Aim {
@@ -87,7 +90,9 @@ fn gather<'a>(call: &'a Call, all: &mut Vec<Cow<'a, str>>) -> Vec<Cow<'a, str>> 
         Action::Mcp(_) => {
             if let Some(message) = call.message() {
                 let root = message.document().root();
-                for (name, value) in root.members().filter(|(name, _)| !matches!(&**name, "jsonrpc" | "method")) {
+                for (name, value) in
+                    root.members().filter(|(name, _)| !matches!(&**name, "jsonrpc" | "method"))
+                {
                     leaves(value, &mut |text| all.push(text));
                     all.push(name);
                 }
@@ -187,7 +192,8 @@ fn digest(call: &Call) -> u64 {
         Action::Mcp(_) => {
             let message = call.message();
             part(message.and_then(|message| message.method()).unwrap_or_default().as_bytes());
-            for (name, value) in message.and_then(|message| message.params()).iter().flat_map(Value::members) {
+            for (name, value) in message.and_then(|message| message.params()).iter().flat_map(Value::members)
+            {
                 if name != "_meta" {
                     part(name.as_bytes());
                     part(value.raw());

@@ -176,7 +176,8 @@ pub fn urls<'t>(text: &'t str, canon: &Canon, mut each: impl FnMut(Url<'t>)) {
         }
         let rest = text.get(start..).unwrap_or_default();
         let end = rest.find(|c: char| c.is_whitespace() || "\"'<>()[]{}|`".contains(c)).unwrap_or(rest.len());
-        let Some(url) = rest.get(..end).and_then(Url::parse) else { continue };
+        let written = rest.get(..end).unwrap_or_default().trim_end_matches(['.', ',', ';', ':', '!', '?']);
+        let Some(url) = Url::parse(written) else { continue };
         if has_public_suffix(&url.host) || text.get(..start).is_some_and(|before| before.ends_with("://")) {
             done = start + end;
             each(url);

@@ -42,6 +42,13 @@ impl Runs {
         }
     }
 
+    /// Whether the agent brought all of these places up before.
+    pub(super) fn has_introduced(&self, agent: &AgentId, places: &[u64]) -> bool {
+        let sent = Arc::clone(&lock(&self.past(agent)).sent);
+        let sent = read(&sent);
+        places.iter().all(|place| sent.introduced(*place))
+    }
+
     /// Keeps the end of what was sent to these places, to be joined with what comes next.
     pub fn keep_tail(&self, at: &RunKey, places: &[u64], text: &str, now: SystemTime) {
         let sent = Arc::clone(&lock(&self.past(&at.agent)).sent);

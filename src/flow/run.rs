@@ -306,15 +306,19 @@ impl Runs {
         }
     }
 
-    /// Lets a run go on, or the agent as a whole; what was stopped before counts no more. Whether it was frozen.
-    pub fn unfreeze(&self, agent: &AgentId, run: Option<&Arc<str>>) -> bool {
+    /// Lets a run go on, or the agent as a whole. What was stopped before counts no more: a person has looked. Gives
+    /// whether it was frozen, and those calls.
+    pub fn unfreeze(&self, agent: &AgentId, run: Option<&Arc<str>>) -> (bool, Vec<u64>) {
         let past = self.past(agent);
         let mut past = lock(&past);
-        past.stopped.retain(|one| run.is_some_and(|run| one.run != *run));
-        match run {
-            Some(run) => past.run(run).frozen.take().is_some(),
-            None => past.frozen.take().is_some(),
-        }
+        let meant = |one: &Stopped| run.is_none_or(|run| one.run == *run);
+        let calls = past.stopped.iter().filter(|one| meant(one)).map(|one| one.call).collect();
+        past.stopped.retain(|one| !meant(one));
+        let frozen = match run {
+            Some(run) => past.run(run).frozen.take(),
+            None => past.frozen.take(),
+        };
+        (frozen.is_some(), calls)
     }
 
     /// Every run that is remembered, and each agent that is frozen as a whole.
@@ -386,7 +390,11 @@ impl Runs {
                 users.push((place.agent.clone(), now));
             }
             let fresh = |at: SystemTime| now.duration_since(at).unwrap_or_default() <= self.config.window;
-            users.iter().filter(|(agent, at)| *agent != place.agent && fresh(*at)).map(|(agent, _)| agent.clone()).collect()
+            users
+                .iter()
+                .filter(|(agent, at)| *agent != place.agent && fresh(*at))
+                .map(|(agent, _)| agent.clone())
+                .collect()
         };
         for other in others {
             lock(&self.past(&other)).meets(&place.agent, now);
@@ -576,7 +584,7 @@ mod tests {
         assert_eq!(stop(4, "one").first().and_then(|froze| froze.run.clone()).as_deref(), Some("one"));
         assert_eq!(enter(&runs, &at("a", "one"), now).findings, ["frozen"]);
         assert!(enter(&runs, &at("a", "two"), now).findings.is_empty());
-        assert!(runs.unfreeze(&at("a", "").agent, Some(&Arc::from("one"))));
+        assert_eq!(runs.unfreeze(&at("a", "").agent, Some(&Arc::from("one"))), (true, vec![1, 2, 3, 4]));
         assert!(enter(&runs, &at("a", "one"), now).findings.is_empty());
         for call in 0..9 {
             assert!(stop(call, &format!("run-{call}")).is_empty());

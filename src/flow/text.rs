@@ -7,6 +7,8 @@
 //! kept (winnowing, [Schleimer, Wilkerson, Aiken 2003]): a run of `GRAM_BYTES + WINDOW_GRAMS - 1` bytes that two texts
 //! share always has one of them. Of what leaves every gram is looked up.
 
+use std::sync::LazyLock;
+
 use aws_lc_rs::hmac;
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
@@ -15,7 +17,7 @@ use unicode_security::confusable_detection::skeleton;
 /// The length of a gram, in bytes of canonical text.
 pub const GRAM_BYTES: usize = 16;
 /// Of how many neighbouring grams one is kept.
-pub const WINDOW_GRAMS: usize = 12;
+pub const WINDOW_GRAMS: usize = 16;
 /// The shortest token, in bytes of canonical text.
 const TOKEN_BYTES_MIN: usize = 5;
 /// The shortest token of digits alone.
@@ -120,6 +122,7 @@ struct Rolling {
 }
 
 impl Rolling {
+    #[inline]
     fn push(&mut self, key: &FlowKey, byte: u8) -> Option<u32> {
         let slot = self.last.get_mut(self.count % GRAM_BYTES)?;
         let gone = std::mem::replace(slot, byte);
@@ -205,24 +208,18 @@ const INNER_UPPER: u8 = 32;
 /// Another character that joins: `_ - + #` and the like.
 const JOINED: u8 = 64;
 
-const CLASS: [u8; 256] = classes();
+static CLASS: LazyLock<[u8; 256]> = LazyLock::new(|| std::array::from_fn(|byte| class(byte as u8)));
 
-const fn classes() -> [u8; 256] {
-    let mut table = [0; 256];
-    let mut byte = 0;
-    while byte < 128 {
-        table[byte] = match byte as u8 {
-            b'0'..=b'9' => DIGIT,
-            b'A'..=b'Z' => UPPER,
-            b'a'..=b'z' => LOWER,
-            b'@' => AT,
-            b'.' => DOT,
-            b'_' | b'-' | b'+' | b'!' | b'#' | b'$' | b'%' | b'*' | b'~' => JOINED,
-            _ => 0,
-        };
-        byte += 1;
+fn class(byte: u8) -> u8 {
+    match byte {
+        b'0'..=b'9' => DIGIT,
+        b'A'..=b'Z' => UPPER,
+        b'a'..=b'z' => LOWER,
+        b'@' => AT,
+        b'.' => DOT,
+        b'_' | b'-' | b'+' | b'!' | b'#' | b'$' | b'%' | b'*' | b'~' => JOINED,
+        _ => 0,
     }
-    table
 }
 
 /// A piece of a text: what stands between white space, brackets, quotes and the like.
@@ -264,16 +261,19 @@ impl Canon {
         self.pieces.clear();
         self.words.clear();
         self.bytes.reserve(text.len());
-        let bytes = text.as_bytes();
+        let (bytes, classes) = (text.as_bytes(), &*CLASS);
         let (mut at, mut piece) = (0, Piece::default());
+        // What joins is a mark only once something follows it: a full stop ends a sentence.
+        let mut joins = 0;
         while let Some(byte) = bytes.get(at).copied() {
-            let class = CLASS.get(usize::from(byte)).copied().unwrap_or_default();
+            let class = classes.get(usize::from(byte)).copied().unwrap_or_default();
             if class & (DIGIT | UPPER | LOWER) != 0 {
                 let start = self.bytes.len() as u32 == piece.start;
                 if start {
                     piece.raw_start = at as u32;
                 }
                 piece.marks |= if class == UPPER && !start { UPPER | INNER_UPPER } else { class };
+                piece.marks |= std::mem::take(&mut joins);
                 self.bytes.push(byte.to_ascii_lowercase());
                 at += 1;
                 piece.raw_end = at as u32;
@@ -281,8 +281,9 @@ impl Canon {
                 self.end_word();
                 if class == 0 {
                     self.end_piece(&mut piece);
+                    joins = 0;
                 } else if self.bytes.len() as u32 > piece.start {
-                    piece.marks |= class;
+                    joins |= class;
                 }
                 at += 1;
             } else {

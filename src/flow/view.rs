@@ -90,41 +90,35 @@ fn without_invisible(bytes: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(bytes.iter().copied().filter(u8::is_ascii).collect())
 }
 
-/// Runs that could be base64, base32 or hexadecimal, without line ends that wrap them.
+/// Runs that could be base64, base32 or hexadecimal, with the lines of wrapped ones put together.
 fn runs(bytes: &[u8], mut each: impl FnMut(&[u8])) {
-    let mut run = Vec::new();
-    let mut line = 0;
-    let mut rest = bytes.iter().copied().peekable();
-    loop {
-        let byte = rest.next();
-        match byte {
-            Some(byte) if base64_value(byte).is_some() || byte == b'=' => {
-                run.push(byte);
-                line += 1;
-                continue;
+    let mut run: Vec<u8> = Vec::new();
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let end = rest.iter().position(|byte| !is_of_a_run(*byte)).unwrap_or(rest.len());
+        let (segment, after) = rest.split_at_checked(end).unwrap_or((rest, &[]));
+        let breaks = after.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(after.len());
+        // A line that is long, or goes on a long one, is a part of what the next line goes on.
+        let wrapped = breaks > 0 && (segment.len() >= RUN_CHARS_MIN || !run.is_empty());
+        if wrapped || !run.is_empty() {
+            run.extend_from_slice(segment);
+        }
+        if !wrapped {
+            let whole = if run.is_empty() { segment } else { &run };
+            if whole.len() >= RUN_CHARS_MIN {
+                each(whole);
             }
-            Some(b'\r' | b'\n') if line >= RUN_CHARS_MIN => {
-                if rest
-                    .peek()
-                    .is_some_and(|next| matches!(next, b'\r' | b'\n') || base64_value(*next).is_some())
-                {
-                    line =
-                        if rest.peek().is_some_and(|next| matches!(next, b'\r' | b'\n')) { line } else { 0 };
-                    line = line.max(if run.len() >= 2 * RUN_CHARS_MIN { RUN_CHARS_MIN } else { 0 });
-                    continue;
-                }
-            }
-            _ => {}
+            run.clear();
         }
-        if run.len() >= RUN_CHARS_MIN {
-            each(&run);
-        }
-        run.clear();
-        line = 0;
-        if byte.is_none() {
-            return;
-        }
+        rest = after.get(breaks.max(1)..).unwrap_or_default();
     }
+    if run.len() >= RUN_CHARS_MIN {
+        each(&run);
+    }
+}
+
+fn is_of_a_run(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'-' | b'_' | b'=')
 }
 
 /// Puts characters of so many bits each together; what is no character of the alphabet is left out.

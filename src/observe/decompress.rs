@@ -74,7 +74,10 @@ impl Decompress {
             for word in value.to_str().map_err(|_| Unreadable)?.split(',') {
                 match word.trim().to_ascii_lowercase().as_str() {
                     "" | "identity" => {}
-                    "br" => layers.push(Layer::Brotli(Box::new(DecompressorWriter::new(Sink::default(), BUFFER_BYTES)))),
+                    "br" => layers.push(Layer::Brotli(Box::new(DecompressorWriter::new(
+                        Sink::default(),
+                        BUFFER_BYTES,
+                    )))),
                     "deflate" => layers.push(Layer::Deflate),
                     "gzip" | "x-gzip" => layers.push(Layer::Gzip(MultiGzDecoder::new(Sink::default()))),
                     "zstd" => {
@@ -98,7 +101,7 @@ impl Decompress {
     pub fn feed(&mut self, packed: &[u8]) -> Result<Vec<u8>, Unreadable> {
         self.packed += packed.len();
         let mut bytes = packed.to_vec();
-        let ratio = self.packed.saturating_mul(RATIO_MAX).max(RATIO_FREE_BYTES).min(UNPACKED_BYTES_MAX);
+        let ratio = self.packed.saturating_mul(RATIO_MAX).clamp(RATIO_FREE_BYTES, UNPACKED_BYTES_MAX);
         let room = ratio.saturating_sub(self.unpacked);
         for layer in &mut self.layers {
             bytes = layer.feed(&bytes, room).map_err(|_| Unreadable)?;
@@ -194,7 +197,8 @@ mod tests {
     fn each_encoding_is_read_whatever_its_pieces() {
         let text = b"the invoice of Ana Weber, IBAN DE02120300000000202051".repeat(9);
         // What `brotli` gives for `hello, hello` without compression: no encoder is needed for it.
-        let brotli = [0x0b, 0x05, 0x80, 0x68, 0x65, 0x6c, 0x6c, 0x6f, 0x2c, 0x20, 0x68, 0x65, 0x6c, 0x6c, 0x6f, 0x03];
+        let brotli =
+            [0x0b, 0x05, 0x80, 0x68, 0x65, 0x6c, 0x6c, 0x6f, 0x2c, 0x20, 0x68, 0x65, 0x6c, 0x6c, 0x6f, 0x03];
         for piece in [1, 7, 4096] {
             assert_eq!(unpacked("gzip", &gzip(&text), piece).unwrap(), text);
             assert_eq!(unpacked("deflate", &zlib(&text), piece).unwrap(), text);

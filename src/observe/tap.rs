@@ -9,6 +9,9 @@ use crate::flow::keep::{Keeper, Keeping, join};
 use crate::flow::learn::{Form, Learner};
 use crate::flow::lineage::Learnt;
 
+/// How much of what has passed is looked at again together with what comes next, in bytes.
+const TAIL_BYTES: usize = 256;
+
 /// Learns one reply in passing.
 pub struct Tap {
     keeper: Keeper,
@@ -22,6 +25,8 @@ struct Reading {
     learner: Option<Learner>,
     /// Whether it is learnt at its end.
     whole: bool,
+    /// The last bytes that the learner holds and that have passed.
+    tail: Vec<u8>,
     /// Whether something was not learnt, and that is still to be said.
     blind: bool,
 }
@@ -46,7 +51,13 @@ impl Tap {
         let learner = decompress.is_ok().then(|| self.keeper.learner(form));
         let whole = form != Form::Text && learner.is_some();
         let blind = learner.is_none();
-        self.reading = Some(Reading { decompress: decompress.unwrap_or_default(), learner, whole, blind });
+        self.reading = Some(Reading {
+            decompress: decompress.unwrap_or_default(),
+            learner,
+            whole,
+            tail: Vec::new(),
+            blind,
+        });
     }
 
     /// Whether the reply should be kept back until its end: only then it can be learnt by its structure.
@@ -65,7 +76,7 @@ impl Tap {
     /// Learns bytes that are to pass. They may, once what this gives has ended.
     pub fn feed(&mut self, bytes: &Bytes) -> Option<Keeping> {
         let reading = self.reading.as_mut()?;
-        let learnt = reading.feed(bytes);
+        let learnt = reading.feed(bytes, &self.keeper);
         if std::mem::take(&mut reading.blind) {
             let mut unknown = self.keeper.unknown();
             if let Some(learnt) = learnt {
@@ -110,15 +121,27 @@ pub enum Mcp {
 
 impl Reading {
     /// `None` when there is nothing to learn from, since it cannot be read.
-    fn feed(&mut self, bytes: &Bytes) -> Option<Learnt> {
+    fn feed(&mut self, bytes: &Bytes, keeper: &Keeper) -> Option<Learnt> {
         let learner = self.learner.as_mut()?;
-        let learnt = match &mut self.decompress {
-            None => Some(learner.feed(bytes)),
-            Some(decompress) => decompress.feed(bytes).ok().map(|bytes| learner.feed(&bytes)),
+        let plain = match &mut self.decompress {
+            None => Some(bytes.clone()),
+            Some(decompress) => decompress.feed(bytes).ok().map(Bytes::from),
         };
-        if learnt.is_none() {
+        let Some(plain) = plain else {
             (self.learner, self.blind) = (None, true);
+            return None;
+        };
+        let mut learnt = learner.feed(&plain);
+        // What the learner holds until it has more passes now, so it is learnt as it is beside that.
+        let held = learner.unlearnt_bytes();
+        self.tail.extend_from_slice(&plain);
+        let from = self.tail.len().saturating_sub(held.min(plain.len() + TAIL_BYTES));
+        self.tail.drain(..from);
+        if !self.whole && !self.tail.is_empty() {
+            let mut ahead = keeper.learner(Form::Text);
+            join(&mut learnt, ahead.feed(&self.tail));
+            join(&mut learnt, ahead.finish());
         }
-        learnt
+        Some(learnt)
     }
 }

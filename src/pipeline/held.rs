@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use super::dialogue::{self, Judging};
-use super::leaving;
+use super::leaving::InRun;
 use super::{Gateway, Generation, Going, Passed, own, replied, stopped};
 use crate::accept::{Conn, Gone};
 use crate::answer;
@@ -323,8 +323,7 @@ impl Case {
         }
         let slot = limit::resume(&generation.meters, limit::Subject::of(call.agent().id(), &facts))?;
         let id = call.agent().id().clone();
-        let (place, entry, leaving) =
-            leaving::enter(&gw, &generation, (&call, &facts), scope.as_deref(), now);
+        let (in_run, entry) = InRun::enter(&gw, &generation, (&call, &facts), scope.as_deref(), now);
         record.entered(&entry);
         let judging = Judging::of(&gw, &generation, &self.conn, &call);
         let answer = dialogue::Answer::of(&gw, &self.conn, &call);
@@ -334,7 +333,7 @@ impl Case {
         record.decided(&judged, shade.would_be(), generation.policy.revision());
         record.held(self.hold.id);
         let upstream = Arc::clone(&judged.input.resource.upstream);
-        leaving::judged(&gw, record, (&upstream, &place), &judged, leaving.as_ref(), now).await;
+        in_run.judged(&gw, record, &judged).await;
         let permitted = match judged.verdict {
             Verdict::Allow(permitted) => permitted,
             Verdict::Deny(stop) => return Err(stop),
@@ -354,7 +353,7 @@ impl Case {
             return Err(hold::left());
         }
         let (input, hold) = (judged.input, Some(self.hold.id));
-        let going = Going { permitted, pass, slot, judging, answer, input, shade, place, leaving, now, hold };
+        let going = Going { permitted, pass, slot, judging, answer, input, shade, in_run, hold };
         super::act(&gw, &generation, &self.gone, record, going).await.map(Some)
     }
 

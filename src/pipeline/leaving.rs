@@ -1,18 +1,17 @@
 //! What flow control has to do with a call: examining it before it is decided, learning from its reply, and noting what
 //! became of it.
 
-use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::{Gateway, Generation};
-use crate::call::{Confidentiality, Integrity};
+use crate::call::{AgentId, Confidentiality, Integrity, RecordId, Stop};
 use crate::classify::Facts;
 use crate::classify::catalog::Reply;
 use crate::classify::sink::SinkKind;
-use crate::decide::{Judged, Verdict};
+use crate::decide::{Judged, Permitted, Verdict};
 use crate::decode::Call;
-use crate::flow::endorsed::Wanted;
+use crate::flow::endorsed::{Endorsed, Wanted};
 use crate::flow::finding::Standing;
 use crate::flow::journal::{Frame, Kind, Series};
 use crate::flow::keep::Keeper;
@@ -24,154 +23,180 @@ use crate::record::Record;
 use crate::store::Frozen;
 use crate::task::Scope;
 
-/// Enters a call into its run, examines it, and says where it belongs and what is known of it.
-pub(super) fn enter(
-    gw: &Gateway,
-    generation: &Generation,
-    subject: (&Call, &Facts),
-    scope: Option<&Scope>,
+/// A call in its run, and what was found in it.
+pub(super) struct InRun {
+    /// Where it belongs.
+    key: RunKey,
+    /// What came of examining it; `None` where there was nothing to examine.
+    leaving: Option<Leaving>,
     now: SystemTime,
-) -> (RunKey, Entry, Option<Leaving>) {
-    let place = RunKey::of(subject.0, scope.map(|scope| scope.task.id), &gw.evidence.pseudonyms);
-    if let Some(Scope { task, .. }) = scope {
-        gw.runs.meet_by_task(&task.agents, &task.above, now);
-    }
-    let mut entry = flow::enter(&gw.runs, &place, now);
-    entry.task = scope.map(|scope| scope.told.clone());
-    let leaving = examine(gw, generation, subject, (&place, scope), &mut entry, now);
-    (place, entry, leaving)
 }
 
-/// Examines a call that leaves, or whose consequence makes it matter who wrote its arguments. Nothing is given for any
-/// other, and it costs nothing.
-fn examine(
-    gw: &Gateway,
-    generation: &Generation,
-    (call, facts): (&Call, &Facts),
-    (key, scope): (&RunKey, Option<&Scope>),
-    entry: &mut Entry,
-    now: SystemTime,
-) -> Option<Leaving> {
-    let upstream = generation.catalog.upstream(&call.route().name)?;
-    if flow::is_off() || !outgoing::concerns(facts, upstream.config()) {
-        return None;
+impl InRun {
+    /// Enters a call into its run, and examines it where it leaves, or where its consequence makes it matter who wrote
+    /// its arguments. Examining any other costs nothing.
+    pub(super) fn enter(
+        gw: &Gateway,
+        generation: &Generation,
+        (call, facts): (&Call, &Facts),
+        scope: Option<&Scope>,
+        now: SystemTime,
+    ) -> (InRun, Entry) {
+        let key = RunKey::of(call, scope.map(|scope| scope.task.id), &gw.evidence.pseudonyms);
+        if let Some(Scope { task, .. }) = scope {
+            gw.runs.meet_by_task(&task.agents, &task.above, now);
+        }
+        let mut entry = flow::enter(&gw.runs, &key, now);
+        entry.task = scope.map(|scope| scope.told.clone());
+        let upstream = generation.catalog.upstream(&call.route().name);
+        let upstream =
+            upstream.filter(|upstream| outgoing::concerns(facts, &entry.labels, upstream.config()));
+        let leaving = upstream.filter(|_| !flow::is_off()).map(|upstream| {
+            let host = host(generation, &call.route().name).filter(|_| !upstream.config().inside);
+            let endorsed = gw.endorsed.load();
+            let mut remembered = Remembered::of(&key, facts, scope, &endorsed, now);
+            let standing = |sink, text: &str| remembered.standing(sink, text);
+            let leaving = outgoing::of(call, facts, host.as_deref(), generation.catalog.internal(), standing);
+            entry.endorsements = remembered.used;
+            let readable = if facts.lineage_unknown || facts.opaque { Readable::No } else { Readable::Yes };
+            flow::examine(&gw.runs, &key, &mut entry, (&leaving, readable), now)
+        });
+        (InRun { key, leaving, now }, entry)
     }
-    let host = host(generation, &call.route().name).filter(|_| !upstream.config().inside);
-    let endorsed = gw.endorsed.load();
-    let endorsed = endorsed.has(&key.agent).then_some(&**endorsed);
-    let consequence = facts.consequence.level();
-    let used = RefCell::new(Vec::new());
-    let standing = |sink: SinkKind, text: &str| {
-        if scope.is_none() && endorsed.is_none() {
+
+    /// Notes what was found and, where a finding stopped the call, that it was; that may freeze its run.
+    pub(super) async fn judged(&self, gw: &Gateway, record: &mut Record, judged: &Judged) {
+        let Some(leaving) = self.leaving.as_ref().filter(|leaving| leaving.is_evidence()) else { return };
+        let resource = &judged.input.resource;
+        record.found(&self.key, &leaving.findings);
+        gw.runs.find(
+            &self.key,
+            Found {
+                record: record.id(),
+                at: self.now,
+                upstream: Arc::clone(&resource.upstream),
+                tool: Arc::clone(&resource.name),
+                findings: leaving.findings.clone(),
+            },
+        );
+        // What is frozen is not stopped once more.
+        let frozen = judged.input.findings.iter().any(|finding| finding == flow::FROZEN);
+        if frozen || matches!(judged.verdict, Verdict::Allow(_)) {
+            return;
+        }
+        let Some((step, froze)) = flow::stopped(&gw.runs, &self.key, leaving, self.now) else { return };
+        self.note(gw, &step).await;
+        for froze in froze {
+            record.froze(&self.key, &froze);
+            let run = froze.run.as_deref().unwrap_or_default().to_owned();
+            let agent = self.key.agent.clone();
+            let frozen = Frozen { agent, run, at: self.now, why: froze.why };
+            if let Err(error) = gw.store.freeze(frozen).await {
+                gw.evidence.telemetry.metrics().store_failed();
+                tracing::error!(agent = %self.key.agent, %error, "a run is frozen until the gateway restarts, and no longer");
+            }
+        }
+    }
+
+    /// Labels the run with what a call brings that is about to be sent, notes where it goes, and gives who learns from its
+    /// reply. What must be kept and could not be is refused.
+    pub(super) async fn sends(
+        &self,
+        gw: &Gateway,
+        generation: &Generation,
+        permitted: &Permitted,
+        record: &Record,
+        brings: &[Label],
+    ) -> Result<Option<Tap>, Box<Stop>> {
+        flow::keep::ready(&gw.journal, &self.key.agent, brings).await?;
+        flow::sent(&gw.runs, &self.key, brings, record.id(), self.now);
+        let leaving = self.leaving.as_ref();
+        if let Some(step) = leaving.and_then(|leaving| flow::leaves(&gw.runs, &self.key, leaving, self.now)) {
+            self.note(gw, &step).await;
+        }
+        let (call, facts) = (permitted.call(), permitted.facts());
+        let Some(returns) = returns(facts).filter(|_| !flow::is_off()) else { return Ok(None) };
+        let name = &call.route().name;
+        let outside = generation.catalog.upstream(name).is_none_or(|upstream| !upstream.config().inside);
+        // Only of a reply that is public it matters what the call said itself.
+        let echo = match returns.labels.confidentiality {
+            Confidentiality::Public => {
+                let strings = outgoing::strings(call);
+                Echo::of(gw.runs.key(), strings.iter().map(|text| &**text))
+            }
+            Confidentiality::Internal | Confidentiality::Secret => Echo::default(),
+        };
+        let source = Source {
+            key: Arc::clone(gw.runs.key()),
+            reply: record.id(),
+            upstream: Arc::clone(name),
+            tool: Arc::clone(&facts.resource.name),
+            host: host(generation, name).filter(|_| outside).map(Arc::from),
+            returns,
+            parties: leaving.map(|leaving| leaving.parties.clone()).unwrap_or_default(),
+            echo,
+        };
+        Ok(Some(Tap::new(Keeper::new(&gw.runs, &gw.journal, self.key.clone(), source, brings))))
+    }
+
+    /// Keeps what was done over a restart. A disk that does not take it is said aloud; what was read is refused by then.
+    async fn note(&self, gw: &Gateway, step: &history::Step) {
+        let frame = Frame {
+            kind: Kind::Sent,
+            agent: self.key.agent.clone(),
+            run: self.key.run.to_string(),
+            trace: self.key.trace,
+            labels: 0,
+            at: self.now,
+            data: step.encode(),
+        };
+        if let Err(error) = gw.journal.append(Series::Read, &frame).await {
+            tracing::error!(%error, "what an agent sent is forgotten at the next restart");
+        }
+    }
+}
+
+/// What an approver remembered, and what the task grants, of the destinations of one call.
+struct Remembered<'a> {
+    agent: &'a AgentId,
+    scope: Option<&'a Scope>,
+    /// None where there is nothing for the agent.
+    endorsed: Option<&'a Endorsed>,
+    consequence: u8,
+    now: SystemTime,
+    /// The endorsements that it went by.
+    used: Vec<RecordId>,
+}
+
+impl<'a> Remembered<'a> {
+    fn of(
+        key: &'a RunKey,
+        facts: &Facts,
+        scope: Option<&'a Scope>,
+        endorsed: &'a Endorsed,
+        now: SystemTime,
+    ) -> Remembered<'a> {
+        let agent = &key.agent;
+        let endorsed = endorsed.has(agent).then_some(endorsed);
+        Remembered { agent, scope, endorsed, consequence: facts.consequence.level(), now, used: Vec::new() }
+    }
+
+    fn standing(&mut self, sink: SinkKind, text: &str) -> Standing {
+        if self.scope.is_none() && self.endorsed.is_none() {
             return Standing::Nothing;
         }
         let place = &Place::of(sink, text);
-        if scope.is_some_and(|scope| scope.grants(place)) {
+        if self.scope.is_some_and(|scope| scope.grants(place)) {
             return Standing::Granted;
         }
-        let wanted = Wanted { sink, place, consequence };
-        let found = endorsed.and_then(|endorsed| endorsed.find(&key.agent, &wanted, now));
-        found.map_or(Standing::Nothing, |(id, most)| {
-            used.borrow_mut().push(id);
-            Standing::Endorsed(most)
-        })
-    };
-    let leaving = outgoing::of(call, facts, host.as_deref(), generation.catalog.internal(), standing);
-    entry.endorsements = used.into_inner();
-    entry.endorsements.dedup();
-    let readable = if facts.lineage_unknown || facts.opaque { Readable::No } else { Readable::Yes };
-    Some(flow::examine(&gw.runs, key, entry, (&leaving, readable), now))
-}
-
-/// Notes what was found and, where a finding stopped the call, that it was; that may freeze its run.
-pub(super) async fn judged(
-    gw: &Gateway,
-    record: &mut Record,
-    (call, key): (&Arc<str>, &RunKey),
-    judged: &Judged,
-    leaving: Option<&Leaving>,
-    now: SystemTime,
-) {
-    let Some(leaving) = leaving else { return };
-    if !leaving.findings.is_empty() {
-        record.found(key, &leaving.findings);
-        let tool = Arc::clone(&judged.input.resource.name);
-        let findings = leaving.findings.clone();
-        gw.runs.find(key, Found { record: record.id(), at: now, upstream: Arc::clone(call), tool, findings });
-    }
-    if matches!(judged.verdict, Verdict::Allow(_)) {
-        return;
-    }
-    let Some((step, froze)) = flow::stopped(&gw.runs, key, leaving, now) else { return };
-    note(gw, key, &step, now).await;
-    for froze in froze {
-        record.froze(key, &froze);
-        let run = froze.run.as_deref().unwrap_or_default().to_owned();
-        let frozen = Frozen { agent: key.agent.clone(), run, at: now, why: froze.why };
-        if let Err(error) = gw.store.freeze(frozen).await {
-            gw.evidence.telemetry.metrics().store_failed();
-            tracing::error!(agent = %key.agent, %error, "a run is frozen until the gateway restarts, and no longer");
+        let wanted = Wanted { sink, place, consequence: self.consequence };
+        let found = self.endorsed.and_then(|endorsed| endorsed.find(self.agent, &wanted, self.now));
+        let Some((id, most)) = found else { return Standing::Nothing };
+        if !self.used.contains(&id) {
+            self.used.push(id);
         }
+        Standing::Endorsed(most)
     }
-}
-
-/// Notes that a call leaves.
-pub(super) async fn sent(gw: &Gateway, key: &RunKey, leaving: Option<&Leaving>, now: SystemTime) {
-    if let Some(step) = leaving.and_then(|leaving| flow::leaves(&gw.runs, key, leaving, now)) {
-        note(gw, key, &step, now).await;
-    }
-}
-
-/// Keeps what was done over a restart. A disk that does not take it is said aloud; what was read is refused by then.
-async fn note(gw: &Gateway, key: &RunKey, step: &history::Step, now: SystemTime) {
-    let frame = Frame {
-        kind: Kind::Sent,
-        agent: key.agent.clone(),
-        run: key.run.to_string(),
-        trace: key.trace,
-        labels: 0,
-        at: now,
-        data: step.encode(),
-    };
-    if let Err(error) = gw.journal.append(Series::Read, &frame).await {
-        tracing::error!(%error, "what an agent sent is forgotten at the next restart");
-    }
-}
-
-/// Who learns from the reply to a call; nobody where there is nothing to learn.
-pub(super) fn tap(
-    gw: &Gateway,
-    generation: &Generation,
-    (call, facts): (&Call, &Facts),
-    key: &RunKey,
-    record: &Record,
-    brings: &[Label],
-) -> Option<Tap> {
-    let returns = returns(facts)?;
-    if flow::is_off() {
-        return None;
-    }
-    let name = &call.route().name;
-    let outside = generation.catalog.upstream(name).is_none_or(|upstream| !upstream.config().inside);
-    let key_of = gw.runs.key();
-    // Only of a reply that is public it matters what the call said itself.
-    let echo = match returns.labels.confidentiality {
-        Confidentiality::Public => {
-            let strings = outgoing::strings(call);
-            Echo::of(key_of, strings.iter().map(|text| &**text))
-        }
-        Confidentiality::Internal | Confidentiality::Secret => Echo::default(),
-    };
-    let source = Source {
-        key: Arc::clone(key_of),
-        reply: record.id(),
-        upstream: Arc::clone(name),
-        tool: Arc::clone(&facts.resource.name),
-        host: host(generation, name).filter(|_| outside).map(Arc::from),
-        returns,
-        echo,
-    };
-    Some(Tap::new(Keeper::new(&gw.runs, &gw.journal, key.clone(), source, brings)))
 }
 
 /// What the reply to a call brings; `None` where that is nothing. What is public and trusted is only of use where the

@@ -341,8 +341,7 @@ impl Metrics {
         self.calls.get_or_create(&labels).inc();
         for finding in &hop.decision.findings {
             // Names of sequences are the operator's own, and few.
-            let labels =
-                FindingLabels { finding: finding.clone(), decision: hop.decision.outcome.as_str() };
+            let labels = FindingLabels { finding: finding.clone(), decision: hop.decision.outcome.as_str() };
             self.flow_findings.get_or_create(&labels).inc();
         }
         self.overhead.observe(hop.timing.overhead().as_secs_f64());

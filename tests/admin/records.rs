@@ -118,6 +118,9 @@ async fn the_api_describes_every_route_it_has() {
         ("/v1/holds/{id}/deny", "post"),
         ("/v1/records", "get"),
         ("/v1/records/{id}", "get"),
+        ("/v1/runs", "get"),
+        ("/v1/runs/{id}", "get"),
+        ("/v1/runs/{id}/unfreeze", "post"),
     ];
     let paths = described["paths"].as_object().unwrap();
     assert_eq!(paths.len(), expected.len());
@@ -127,6 +130,11 @@ async fn the_api_describes_every_route_it_has() {
         // It is there, whatever it says to a question without a body.
         let status = match method {
             "get" if path == "/v1/events" => continue,
+            "get" if path == "/v1/runs/{id}" => {
+                let none = admin.get("/v1/runs/none").await;
+                assert!(none.status == 404 && none.json()["detail"].to_string().contains("no run `none`"));
+                continue;
+            }
             "get" => admin.get(&path.replace("{id}", "agent%2Fsupport")).await.status,
             _ => admin.post(&path.replace("{id}", "agent%2Fsupport"), json!({})).await.status,
         };

@@ -29,8 +29,8 @@ async fn a_frozen_run_goes_on_once_a_person_has_looked() {
         format!("/v1/runs/{id}{verb}")
     };
     let shown = oncall.get(&path("")).await.json();
-    assert_eq!(shown["findings"].as_array().unwrap().len(), 4, "{shown:#}");
-    assert_eq!(shown["findings"][0]["tool"], "send_email");
+    let mails = shown["findings"].as_array().unwrap().iter().filter(|found| found["tool"] == "send_email");
+    assert_eq!(mails.count(), 4, "{shown:#}");
 
     // Another team sees nothing of it, and cannot lift it; nor is it lifted without a reason.
     let reason = json!({"reason": "checked with Ana"});

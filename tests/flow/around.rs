@@ -25,7 +25,8 @@ async fn another_trace_connection_or_upstream_cleans_nothing() {
     // What will send was there before what reads.
     call(&agent, "mail", "note", json!({}), &[("traceparent", &two)]).await;
     call(&agent, "drive", "read_drive", json!({}), &[("traceparent", &one)]).await;
-    let held = call(&agent, "mail", "send_email", mail("a@new.test", FIGURES), &[("traceparent", &two)]).await;
+    let held =
+        call(&agent, "mail", "send_email", mail("a@new.test", FIGURES), &[("traceparent", &two)]).await;
     assert_eq!(held.outcome(), "pending");
     let again = world.agent("support");
     let held = call(&again, "mail", "send_email", mail("b@new.test", FIGURES), &[]).await;
@@ -43,7 +44,6 @@ async fn a_secret_is_found_after_the_window_and_at_another_agent() {
     // By whichever way the other one got it: nothing joins the two but the trust domain.
     let laundered = send(&world.agent("other"), "partner@new.test", &format!("as agreed {KEY}")).await;
     assert_eq!((laundered.outcome().as_str(), world.count("send_email")), ("denied", 0));
-    assert_eq!(send(&agent, "partner@new.test", "See you on Tuesday").await.outcome(), "pending", "it probes");
     assert_eq!(send(&world.agent("third"), "partner@new.test", "See you").await.outcome(), "allowed");
 }
 
@@ -57,14 +57,21 @@ async fn two_agents_of_one_trace_are_one_chain() {
     // Whatever trace it sends in.
     let held = send(&sender, "partner@new.test", FIGURES).await;
     assert_eq!((held.outcome().as_str(), world.count("send_email")), ("pending", 0));
-    assert_eq!(send(&world.agent("third"), "partner@new.test", FIGURES).await.outcome(), "allowed", "no chain leads here");
+    assert_eq!(
+        send(&world.agent("third"), "partner@new.test", FIGURES).await.outcome(),
+        "allowed",
+        "no chain leads here"
+    );
 }
 
 #[tokio::test]
 async fn a_destination_does_not_become_known_by_being_written_to_first() {
     let world = World::start().await;
     let agent = world.agent("support");
-    let added = agent.tool("mail", "add_contact", json!({"name": "Colleague", "mail": "collector@evil.test"})).await.unwrap();
+    let added = agent
+        .tool("mail", "add_contact", json!({"name": "Colleague", "mail": "collector@evil.test"}))
+        .await
+        .unwrap();
     assert_eq!(added.outcome(), "allowed");
     world.says("list_contacts", &json!([{"mail": "collector@evil.test"}]));
     agent.tool("mail", "list_contacts", json!({})).await.unwrap();
@@ -88,7 +95,9 @@ async fn a_public_tool_that_echoes_makes_nothing_public() {
 async fn what_was_public_before_is_no_evidence() {
     let world = World::start().await;
     let agent = world.agent("support");
-    world.says("echo", &json!([{"text": FIGURES}]));
+    let record = json!([{"id": "file-77120", "text": FIGURES}]);
+    world.says("echo", &record);
+    world.says("read_drive", &record);
     agent.tool("mail", "echo", json!({"text": "the press release"})).await.unwrap();
     agent.tool("drive", "read_drive", json!({})).await.unwrap();
     assert_eq!(send(&agent, "partner@new.test", FIGURES).await.outcome(), "allowed");
@@ -150,6 +159,7 @@ async fn what_is_hidden_in_meta_ids_headers_and_trace_state_is_looked_at() {
         headers.extend(header);
         let answer = agent.message("mail", message, &headers).await.unwrap();
         assert_eq!(answer.outcome(), "denied", "{header:?}");
+        assert!(world.findings(&answer).contains(&"secret-lineage".to_owned()), "{header:?}");
     }
     assert_eq!(world.count("send_email"), 0);
 }

@@ -54,14 +54,23 @@ async fn an_endorsed_destination_is_known_to_one_agent_until_it_is_taken_back() 
     let id = made.json()["id"].as_str().unwrap().to_owned();
     assert_eq!(made.json()["destination"], "mail:bob@partner.test");
     let sent = send(&agent, "bob@partner.test", FIGURES).await;
-    assert_eq!((sent.outcome().as_str(), world.count("send_email")), ("allowed", 1), "{:#}", world.record(&sent));
+    assert_eq!(
+        (sent.outcome().as_str(), world.count("send_email")),
+        ("allowed", 1),
+        "{:#}",
+        world.record(&sent)
+    );
     assert_eq!(world.record(&sent)["endorsements"], json!([id]), "every use is on record");
     assert_eq!(send(&other, "bob@partner.test", FIGURES).await.outcome(), "pending", "another agent");
     assert_eq!(send(&agent, "eve@partner.test", FIGURES).await.outcome(), "pending", "another destination");
     world.down().await;
     world.up().await;
     let agent = world.agent("support");
-    assert_eq!(send(&agent, "bob@partner.test", FIGURES).await.outcome(), "allowed", "a restart forgets none");
+    assert_eq!(
+        send(&agent, "bob@partner.test", FIGURES).await.outcome(),
+        "allowed",
+        "a restart forgets none"
+    );
     let (code, listed) = say(&world, &["endorsements", "list"]);
     assert_eq!((code, &listed["endorsements"][0]["state"]), (0, &json!("in-force")), "{listed}");
     assert_eq!(say(&world, &["endorsements", "revoke", &id, "--reason", " "]).0, 64);
@@ -112,10 +121,22 @@ async fn whoever_approves_may_have_the_destination_remembered() {
     let path = format!("/v1/holds/{}/approve", hold["id"].as_str().unwrap());
     let say = json!({"digest": hold["digest"], "reason": "our partner", "remember": "30d"});
     let approved = ask(&world, "oda", "POST", &path, Some(say)).await;
-    assert_eq!((approved.status.as_u16(), &approved.json()["state"]), (200, &json!("approved")), "{approved:?}");
+    assert_eq!(
+        (approved.status.as_u16(), &approved.json()["state"]),
+        (200, &json!("approved")),
+        "{approved:?}"
+    );
     assert_eq!(send(&agent, "bob@partner.test", FIGURES).await.outcome(), "allowed", "what was approved");
-    let again = agent.tool("mail", "send_email", mail("bob@partner.test", &format!("Once more: {FIGURES}"))).await.unwrap();
-    assert_eq!((again.outcome().as_str(), world.count("send_email")), ("allowed", 2), "{:#}", world.record(&again));
+    let again = agent
+        .tool("mail", "send_email", mail("bob@partner.test", &format!("Once more: {FIGURES}")))
+        .await
+        .unwrap();
+    assert_eq!(
+        (again.outcome().as_str(), world.count("send_email")),
+        ("allowed", 2),
+        "{:#}",
+        world.record(&again)
+    );
     let listed = ask(&world, "oda", "GET", "/v1/endorsements", None).await.json();
     assert_eq!(listed["endorsements"][0]["hold"], hold["id"]);
     assert_eq!(send(&agent, "eve@partner.test", FIGURES).await.outcome(), "pending");
@@ -159,7 +180,10 @@ async fn other_policies_are_tried_on_what_was_recorded() {
     assert_eq!((&denied["was"], &denied["would_be"]), (&json!("allowed"), &json!("denied")));
     assert_eq!(denied["records"], json!([sent.record()]));
     let freed = changes.iter().find(|change| change["would_be"] == "allowed").unwrap();
-    assert_eq!((&freed["was"], &freed["tool"], &freed["records"]), (&json!("held"), &json!("mail/send_email"), &json!([held.record()])));
+    assert_eq!(
+        (&freed["was"], &freed["tool"], &freed["records"]),
+        (&json!("held"), &json!("mail/send_email"), &json!([held.record()]))
+    );
     assert_eq!(report["more"], json!({"allowed": 0, "held": -1, "denied": 1}));
     assert_eq!(say(&world, &["policy", "replay", "--policies", &dir, "--audit", "/nowhere/at/all"]).0, 2);
     std::fs::write(policies.join("no-mail.cedar"), "forbid (").unwrap();

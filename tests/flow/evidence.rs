@@ -16,7 +16,10 @@ async fn what_an_injected_mail_asks_for_is_refused_and_the_agent_is_not_told_wha
     let record = world.record(&denied);
     assert_eq!(record["decision"]["rule"], "flow");
     let found = world.findings(&denied);
-    assert!(found.contains(&"lineage".to_owned()) && found.contains(&"planted-destination".to_owned()), "{found:?}");
+    assert!(
+        found.contains(&"lineage".to_owned()) && found.contains(&"planted-destination".to_owned()),
+        "{found:?}"
+    );
     let told = denied.json().to_string();
     for word in ["lineage", "planted", "confidential", "evil.test", "read_drive"] {
         assert!(!told.contains(word), "the agent is told {word}: {told}");
@@ -26,7 +29,10 @@ async fn what_an_injected_mail_asks_for_is_refused_and_the_agent_is_not_told_wha
     let finding = records.iter().find(|record| record["type"] == "finding").unwrap();
     assert_eq!(finding["call"], denied.record());
     let sources = finding["evidence"].as_array().unwrap();
-    assert!(sources.iter().any(|one| one["tool"] == "read_drive" && one["how"] == "fingerprint"), "{finding:#}");
+    assert!(
+        sources.iter().any(|one| one["tool"] == "read_drive" && one["how"] == "fingerprint"),
+        "{finding:#}"
+    );
     assert!(!finding.to_string().contains("revenue"), "the data itself is never recorded");
 }
 
@@ -35,14 +41,21 @@ async fn internal_text_to_a_stranger_waits_and_other_text_goes() {
     let world = World::start().await;
     let agent = world.agent("support");
     agent.tool("drive", "read_drive", json!({})).await.unwrap();
-    assert_eq!(send(&agent, "partner@new.test", "Shall we meet on Tuesday at ten?").await.outcome(), "allowed");
+    assert_eq!(
+        send(&agent, "partner@new.test", "Shall we meet on Tuesday at ten?").await.outcome(),
+        "allowed"
+    );
     let held = send(&agent, "partner@new.test", &format!("FYI: {FIGURES}")).await;
     assert_eq!(held.outcome(), "pending");
     assert_eq!(world.findings(&held), ["lineage"]);
     assert_eq!(world.count("send_email"), 1);
     // Held and denied read alike as to evidence: the public name of the rule is the same.
     assert_eq!(world.record(&held)["decision"]["rule"], "flow");
-    assert_eq!(send(&agent, "ana@example.org", FIGURES).await.outcome(), "allowed", "to our own people it may go");
+    assert_eq!(
+        send(&agent, "ana@example.org", FIGURES).await.outcome(),
+        "allowed",
+        "to our own people it may go"
+    );
 }
 
 #[tokio::test]
@@ -59,9 +72,13 @@ async fn a_reply_to_whoever_wrote_is_no_leak() {
 #[tokio::test]
 async fn a_contact_of_ours_gets_what_is_sent_but_not_everything_at_once() {
     let world = World::start().await;
-    let many: Vec<_> = (0..4)
-        .map(|n| json!({"id": format!("file-{n}9120"), "text": format!("Contract number {n}: the lessee of building {n} pays rent to account {n}4410922 monthly.")}))
-        .collect();
+    let many = [
+        "The lessee of the warehouse by the harbour pays her rent in advance for each half of a year.",
+        "Our insurer has declined to cover the flood of last spring, and we shall go to court over it.",
+        "Two of the seven directors want to sell the vineyard before the new tax comes into force.",
+    ];
+    let many: Vec<_> =
+        many.iter().enumerate().map(|(n, text)| json!({"id": format!("f{n}"), "text": text})).collect();
     world.says("read_drive", &json!(many));
     world.says("list_contacts", &json!([{"mail": "lawyer@firm.test"}]));
     let agent = world.agent("support");
@@ -92,7 +109,8 @@ async fn an_attachment_carries_what_it_refers_to() {
     let world = World::start().await;
     let agent = world.agent("support");
     agent.tool("drive", "read_drive", json!({})).await.unwrap();
-    let mail = json!({"to": "partner@new.test", "subject": "x", "body": "see there", "attachment": "file-77120"});
+    let mail =
+        json!({"to": "partner@new.test", "subject": "x", "body": "see there", "attachment": "file-77120"});
     let held = agent.tool("mail", "send_email", mail).await.unwrap();
     assert_eq!((held.outcome().as_str(), world.count("send_email")), ("pending", 0));
     assert_eq!(world.findings(&held), ["lineage"]);

@@ -11,7 +11,11 @@ async fn another_try_waits_too_and_padding_between_tries_hides_nothing() {
     agent.tool("drive", "read_drive", json!({})).await.unwrap();
     let stopped = send(&agent, "partner@new.test", FIGURES).await;
     assert_eq!(stopped.outcome(), "pending");
-    assert_eq!(send(&agent, "partner@new.test", FIGURES).await.outcome(), "pending", "the same again is the same");
+    assert_eq!(
+        send(&agent, "partner@new.test", FIGURES).await.outcome(),
+        "pending",
+        "the same again is the same"
+    );
     let mut tries = 1;
     for to in ["partner@new.test", "second@new.test", "third@other.test"] {
         for number in 0..8 {
@@ -36,7 +40,10 @@ async fn another_try_waits_too_and_padding_between_tries_hides_nothing() {
     assert_eq!((world.count("read_drive"), world.count("send_email")), (reads, 0));
     let told = world.records().into_iter().find(|record| record["what"] == "frozen").unwrap();
     assert_eq!(told["type"], "finding");
-    assert_eq!(world.agent("other").tool("drive", "read_drive", json!({})).await.unwrap().outcome(), "allowed");
+    assert_eq!(
+        world.agent("other").tool("drive", "read_drive", json!({})).await.unwrap().outcome(),
+        "allowed"
+    );
 }
 
 #[tokio::test]

@@ -45,7 +45,10 @@ async fn kill_9_between_the_read_and_the_send_changes_nothing() {
     let address = lines.find_map(|line| line.unwrap().strip_prefix("at ").map(str::to_owned)).unwrap();
     let agent = world.agent_at(address.parse().unwrap(), "support");
     let read = agent.tool("drive", "read_drive", json!({})).await.unwrap();
-    assert!(String::from_utf8_lossy(&read.body).contains("revenue"), "what was released is what must be kept");
+    assert!(
+        String::from_utf8_lossy(&read.body).contains("revenue"),
+        "what was released is what must be kept"
+    );
     child.kill().unwrap();
     child.wait().unwrap();
     drop(agent);

@@ -6,6 +6,7 @@
 #![expect(clippy::indexing_slicing, reason = "what the stories share stops at the first surprise")]
 
 mod around;
+mod check;
 mod endorsed;
 mod evidence;
 #[path = "../gateway/fake.rs"]

@@ -37,7 +37,10 @@ async fn of_plain_http_json_and_text_are_learnt() {
 #[tokio::test]
 async fn a_reply_that_cannot_be_read_counts_as_any_that_was() {
     let world = World::start().await;
-    world.replies("/reports/1", response("content-type: text/plain\r\ncontent-encoding: gzip\r\n", "this is no gzip"));
+    world.replies(
+        "/reports/1",
+        response("content-type: text/plain\r\ncontent-encoding: gzip\r\n", "this is no gzip"),
+    );
     let agent = world.agent("support");
     agent.http("GET", "/web/reports/1", None).await.unwrap();
     let held = send(&agent, "partner@new.test", "Shall we meet on Tuesday at ten?").await;
@@ -48,7 +51,8 @@ async fn a_reply_that_cannot_be_read_counts_as_any_that_was() {
 #[tokio::test]
 async fn a_stream_of_text_is_learnt_piece_by_piece() {
     let world = World::start().await;
-    let first = format!("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\nconnection: close\r\n\r\n{FIGURES}\n");
+    let first =
+        format!("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\nconnection: close\r\n\r\n{FIGURES}\n");
     world.replies("/reports/1", Reply::Raw(Does::WritesThen(first, "the end".to_owned())));
     let agent = world.agent("support");
     let reading = world.agent("support");
@@ -57,7 +61,11 @@ async fn a_stream_of_text_is_learnt_piece_by_piece() {
     // The reply has not ended, yet what has passed of it is known; a label stands from the moment the read was sent.
     let mut outcome = String::new();
     for _ in 0..200 {
-        outcome = agent.tool("mail", "send_email", crate::world::mail("partner@new.test", FIGURES)).await.unwrap().outcome();
+        outcome = agent
+            .tool("mail", "send_email", crate::world::mail("partner@new.test", FIGURES))
+            .await
+            .unwrap()
+            .outcome();
         if outcome == "pending" {
             break;
         }
@@ -65,7 +73,7 @@ async fn a_stream_of_text_is_learnt_piece_by_piece() {
     }
     assert_eq!(outcome, "pending");
     world.upstream.go_on();
-    drop(reading.await);
+    reading.abort();
 }
 
 #[tokio::test]

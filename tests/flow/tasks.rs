@@ -47,7 +47,10 @@ async fn what_a_task_names_is_known_in_its_run_and_nothing_else_is() {
     assert_eq!(crate::world::send(&agent, "reports@bank.test", FIGURES).await.outcome(), "pending");
     assert_eq!(world.count("send_email"), 1);
     let opened = world.records().into_iter().find(|record| record["type"] == "task").unwrap();
-    assert_eq!((&opened["what"], &opened["by"]["id"]), (&json!("open"), &json!("spiffe://jobs.example.org/planner")));
+    assert_eq!(
+        (&opened["what"], &opened["by"]["id"]),
+        (&json!("open"), &json!("spiffe://jobs.example.org/planner"))
+    );
     assert!(!opened.to_string().contains("bank.test"), "{opened}");
 }
 
@@ -56,7 +59,8 @@ async fn a_token_that_does_not_hold_refuses_the_call_and_nothing_is_sent() {
     let mut world = World::start().await;
     let support = world.agent("support");
     let opened = world.opens("planner", task(SUPPORT, &["bob@partner.test"])).await.json();
-    let (id, token) = (opened["id"].as_str().unwrap().to_owned(), opened["token"].as_str().unwrap().to_owned());
+    let (id, token) =
+        (opened["id"].as_str().unwrap().to_owned(), opened["token"].as_str().unwrap().to_owned());
     let refused = async |agent: &Agent, token: &str, reason: &str| {
         let answer = send(agent, token, "ana@example.org", "hello").await;
         assert_eq!(answer.outcome(), "denied", "{reason}: {answer:?}");
@@ -84,7 +88,11 @@ async fn a_token_that_does_not_hold_refuses_the_call_and_nothing_is_sent() {
     assert!(world.upstream.seen().is_empty(), "{:?}", world.arrived());
     world.down().await;
     world.up().await;
-    assert_eq!(send(&world.agent("support"), &token, "ana@example.org", "x").await.outcome(), "denied", "for good");
+    assert_eq!(
+        send(&world.agent("support"), &token, "ana@example.org", "x").await.outcome(),
+        "denied",
+        "for good"
+    );
 }
 
 #[tokio::test]
@@ -136,7 +144,8 @@ async fn only_orchestrators_reach_the_listener_and_only_tasks_are_there() {
     world.people = true;
     world.up().await;
     for stranger in ["support", "oda"] {
-        let answer = world.at(ListenerKind::Tasks, stranger).http("POST", "/v1/tasks", Some(task(SUPPORT, &[]))).await;
+        let answer =
+            world.at(ListenerKind::Tasks, stranger).http("POST", "/v1/tasks", Some(task(SUPPORT, &[]))).await;
         assert!(answer.is_err(), "{stranger}: {answer:?}");
     }
     assert!(world.at(ListenerKind::Admin, "planner").http("GET", "/v1/holds", None).await.is_err());

@@ -15,8 +15,7 @@ use holdpoint::store::sqlite::Sqlite;
 
 use super::*;
 
-const WINDOW: flow::Config =
-    flow::Config { window: Duration::from_secs(1800), profile: Profile::Balanced };
+const WINDOW: flow::Config = flow::Config { window: Duration::from_secs(1800), profile: Profile::Balanced };
 
 fn at(agent: &AgentId) -> RunKey {
     RunKey { agent: agent.clone(), run: Arc::from("run"), trace: None }

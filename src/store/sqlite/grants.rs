@@ -46,7 +46,11 @@ impl Grants for Sqlite {
             let rows = sqlx::query(
                 "SELECT * FROM endorsement ORDER BY revoked_at IS NULL AND until > ? DESC, at DESC, id DESC LIMIT ?",
             );
-            let rows = rows.bind(micros(SystemTime::now())).bind(HOLDS_LISTED_MAX as i64).fetch_all(&self.readers).await;
+            let rows = rows
+                .bind(micros(SystemTime::now()))
+                .bind(HOLDS_LISTED_MAX as i64)
+                .fetch_all(&self.readers)
+                .await;
             let rows = rows.and_then(|rows| rows.iter().map(endorsement).collect());
             rows.map_err(within(&self.path))
         })

@@ -8,9 +8,9 @@ use sqlx::{QueryBuilder, Row as _, SqliteConnection, Transaction};
 use super::{Sqlite, micros, moment, signed, within};
 use crate::call::AgentId;
 use crate::store::{
-    Answer, Changed, DEFINITION_BYTES_MAX, Definition, FROZEN_MAX, Frozen, Labelled, Order, PAGE_RECORDS_MAX, Place,
-    REASON_BYTES_MAX, SIGHTS_BYTES_MAX, SIGHTS_MAX, SUSPENSIONS_MAX, Seen, Sight, Sighted, Snapshot, Store,
-    StoreError, Suspension, Who,
+    Answer, Changed, DEFINITION_BYTES_MAX, Definition, FROZEN_MAX, Frozen, Labelled, Order, PAGE_RECORDS_MAX,
+    Place, REASON_BYTES_MAX, SIGHTS_BYTES_MAX, SIGHTS_MAX, SUSPENSIONS_MAX, Seen, Sight, Sighted, Snapshot,
+    Store, StoreError, Suspension, Who,
 };
 
 /// The longest name or digest that is kept, in bytes.
