@@ -98,6 +98,14 @@ impl InRun {
         }
     }
 
+    /// Notes that people approved the call, so that it is no try that others are held to.
+    pub(super) async fn approved(&self, gw: &Gateway) {
+        let leaving = self.leaving.as_ref();
+        if let Some(step) = leaving.and_then(|leaving| flow::approved(&gw.runs, &self.key, leaving, self.now)) {
+            self.note(gw, &step).await;
+        }
+    }
+
     /// Labels the run with what a call brings that is about to be sent, notes where it goes, and gives who learns from its
     /// reply. What must be kept and could not be is refused.
     pub(super) async fn sends(
