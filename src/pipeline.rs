@@ -269,7 +269,7 @@ async fn act(
     let mut known = permitted.entry().labels.clone();
     record.enter(Stage::Commit);
     let brings = flow::brings(permitted.facts().returns);
-    judging.tap = in_run.sends(gw, generation, &permitted, record, &brings).await?;
+    judging.tap = in_run.sends(gw, generation, &permitted, record.id(), &brings).await?;
     known.extend_from_slice(&brings);
     let steady = Box::new(flow::steady(&gw.runs, &agent, known));
     judging.see(gw, generation, permitted.call(), &input, &shade)?;

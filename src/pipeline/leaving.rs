@@ -113,11 +113,11 @@ impl InRun {
         gw: &Gateway,
         generation: &Generation,
         permitted: &Permitted,
-        record: &Record,
+        record: RecordId,
         brings: &[Label],
     ) -> Result<Option<Tap>, Box<Stop>> {
         flow::keep::ready(&gw.journal, &self.key.agent, brings).await?;
-        flow::sent(&gw.runs, &self.key, brings, record.id(), self.now);
+        flow::sent(&gw.runs, &self.key, brings, record, self.now);
         let leaving = self.leaving.as_ref();
         if let Some(step) = leaving.and_then(|leaving| flow::leaves(&gw.runs, &self.key, leaving, self.now)) {
             self.note(gw, &step).await;
@@ -136,7 +136,7 @@ impl InRun {
         };
         let source = Source {
             key: Arc::clone(gw.runs.key()),
-            reply: record.id(),
+            reply: record,
             upstream: Arc::clone(name),
             tool: Arc::clone(&facts.resource.name),
             host: host(generation, name).filter(|_| outside).map(Arc::from),
