@@ -297,6 +297,14 @@ pub fn stopped(runs: &Runs, key: &RunKey, leaving: &Leaving, now: SystemTime) ->
     Some((step, froze))
 }
 
+/// Notes that people approved a call that findings stopped, and gives what the journal must have: it counts no more.
+pub fn approved(runs: &Runs, key: &RunKey, leaving: &Leaving, now: SystemTime) -> Option<Step> {
+    let Some(Step::Stopped { digest, .. }) = leaving.stopped else { return None };
+    let step = Step::Approved { digest };
+    runs.step(key, &step, now);
+    Some(step)
+}
+
 /// Labels a run with what a call that is about to be sent will bring.
 pub fn sent(runs: &Runs, place: &RunKey, brings: &[Label], record: RecordId, now: SystemTime) {
     if !brings.is_empty() && !bench::off(Control::Flow) {

@@ -169,6 +169,7 @@ struct Going<'a> {
     answer: dialogue::Answer,
     input: Box<PolicyInput>,
     shade: Shade,
+    /// Where it belongs, and what was found in it.
     in_run: InRun,
     /// The hold that it was released from.
     hold: Option<RecordId>,

@@ -876,9 +876,9 @@ fn figures_of_speed_and_memory() {
             let learnt = [learner.feed(bytes), learner.finish()];
             let begun = busy();
             learnt.iter().for_each(|learnt| memory.learn(learnt, now));
-            learning += (busy() - begun);
+            learning += busy() - begun;
         }
-        let spent = (busy() - started);
+        let spent = busy() - started;
         let rate = (bytes.len() * rounds) as f64 / spent.as_secs_f64() / 1e6;
         println!(
             "in, {name}: {} bytes, {rate:.0} MB/s, remembering {:.0} us of {:.0} us, memory {} bytes = {:.1} KiB/100 KB",

@@ -408,7 +408,8 @@ fn question() -> impl Strategy<Value = PolicyInput> {
         call.calls = if differs(12) { 3 } else { 0 };
         call.tiers = if differs(13) { vec!["new".into()] } else { vec![] };
         call.destinations_internal = differs(14);
-        call.task = differs(15).then(|| Task { id: "t".into(), purpose: b(16).into() });
+        call.task =
+            differs(15).then(|| Task { id: "t".into(), purpose: b(16).into(), systems: vec![b(18).into()] });
         call.on_behalf_of = differs(16).then(|| "b".into());
         call.auth.instance = if differs(17) { "02".into() } else { "01".into() };
         call.facts = if differs(18) { [("amount".into(), Lifted::Long(3))].into() } else { BTreeMap::new() };
@@ -463,7 +464,7 @@ proptest! {
         call.now = SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos);
         call.labels = vec![text.clone().into()];
         call.effects = if flags[0] { Effect::ALL.to_vec() } else { vec![] };
-        call.task = flags[1].then(|| Task { id: Arc::clone(&word), purpose: Arc::clone(&word) });
+        call.task = flags[1].then(|| Task { id: Arc::clone(&word), purpose: Arc::clone(&word), systems: vec![Arc::clone(&word)] });
         call.on_behalf_of = flags[2].then(|| Arc::clone(&word));
         call.approval =
             flags[3].then(|| Approval { id: Arc::clone(&word), digest_ok: flags[0], count: 3, roles: vec![Arc::clone(&word)] });

@@ -34,7 +34,7 @@ pub fn of<'a>(
     facts: &'a Facts,
     host: Option<&'a str>,
     internal: &'a Internal,
-    standing: impl Fn(SinkKind, &str) -> Standing,
+    mut standing: impl FnMut(SinkKind, &str) -> Standing,
 ) -> Outgoing<'a> {
     let goes = &facts.goes;
     let aims = goes.to.iter().map(|(kind, text)| Aim {

@@ -358,6 +358,7 @@ impl Case {
         let released = gw.gate.release(&self.hold, self.subject.digest, record.id()).await?;
         let Some(on_end) = released else { return Ok(None) };
         record.releasing(on_end);
+        in_run.approved(&gw).await;
         // Whoever left meanwhile is sent nothing for.
         if self.gone.is_gone() {
             return Err(hold::left());

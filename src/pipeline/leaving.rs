@@ -1,18 +1,17 @@
 //! What flow control has to do with a call: examining it before it is decided, learning from its reply, and noting what
 //! became of it.
 
-use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::{Gateway, Generation};
-use crate::call::{Confidentiality, Integrity, RecordId, Stop};
+use crate::call::{AgentId, Confidentiality, Integrity, RecordId, Stop};
 use crate::classify::Facts;
 use crate::classify::catalog::Reply;
 use crate::classify::sink::SinkKind;
 use crate::decide::{Judged, Permitted, Verdict};
 use crate::decode::Call;
-use crate::flow::endorsed::Wanted;
+use crate::flow::endorsed::{Endorsed, Wanted};
 use crate::flow::finding::Standing;
 use crate::flow::journal::{Frame, Kind, Series};
 use crate::flow::keep::Keeper;
@@ -33,64 +32,35 @@ pub(super) struct InRun {
     now: SystemTime,
 }
 
-/// Examines a call that leaves, or whose consequence makes it matter who wrote its arguments. Nothing is given for any
-/// other, and it costs nothing.
-fn examine(
-    gw: &Gateway,
-    generation: &Generation,
-    (call, facts): (&Call, &Facts),
-    (key, scope): (&RunKey, Option<&Scope>),
-    entry: &mut Entry,
-    now: SystemTime,
-) -> Option<Leaving> {
-    let upstream = generation.catalog.upstream(&call.route().name)?;
-    if flow::is_off() || !outgoing::concerns(facts, &entry.labels, upstream.config()) {
-        return None;
-    }
-    let host = host(generation, &call.route().name).filter(|_| !upstream.config().inside);
-    let endorsed = gw.endorsed.load();
-    let endorsed = endorsed.has(&key.agent).then_some(&**endorsed);
-    let consequence = facts.consequence.level();
-    let used = RefCell::new(Vec::new());
-    let standing = |sink: SinkKind, text: &str| {
-        if scope.is_none() && endorsed.is_none() {
-            return Standing::Nothing;
-        }
-        let place = &Place::of(sink, text);
-        if scope.is_some_and(|scope| scope.grants(place)) {
-            return Standing::Granted;
-        }
-        let wanted = Wanted { sink, place, consequence };
-        let found = endorsed.and_then(|endorsed| endorsed.find(&key.agent, &wanted, now));
-        found.map_or(Standing::Nothing, |(id, most)| {
-            used.borrow_mut().push(id);
-            Standing::Endorsed(most)
-        })
-    };
-    let leaving = outgoing::of(call, facts, host.as_deref(), generation.catalog.internal(), standing);
-    entry.endorsements = used.into_inner();
-    entry.endorsements.dedup();
-    let readable = if facts.lineage_unknown || facts.opaque { Readable::No } else { Readable::Yes };
-    Some(flow::examine(&gw.runs, key, entry, (&leaving, readable), now))
-}
-
 impl InRun {
     /// Enters a call into its run, and examines it where it leaves, or where its consequence makes it matter who wrote
     /// its arguments. Examining any other costs nothing.
     pub(super) fn enter(
         gw: &Gateway,
         generation: &Generation,
-        subject: (&Call, &Facts),
+        (call, facts): (&Call, &Facts),
         scope: Option<&Scope>,
         now: SystemTime,
     ) -> (InRun, Entry) {
-        let key = RunKey::of(subject.0, scope.map(|scope| scope.task.id), &gw.evidence.pseudonyms);
+        let key = RunKey::of(call, scope.map(|scope| scope.task.id), &gw.evidence.pseudonyms);
         if let Some(Scope { task, .. }) = scope {
             gw.runs.meet_by_task(&task.agents, &task.above, now);
         }
         let mut entry = flow::enter(&gw.runs, &key, now);
         entry.task = scope.map(|scope| scope.told.clone());
-        let leaving = examine(gw, generation, subject, (&key, scope), &mut entry, now);
+        let upstream = generation.catalog.upstream(&call.route().name);
+        let upstream =
+            upstream.filter(|upstream| outgoing::concerns(facts, &entry.labels, upstream.config()));
+        let leaving = upstream.filter(|_| !flow::is_off()).map(|upstream| {
+            let host = host(generation, &call.route().name).filter(|_| !upstream.config().inside);
+            let endorsed = gw.endorsed.load();
+            let mut remembered = Remembered::of(&key, facts, scope, &endorsed, now);
+            let standing = |sink, text: &str| remembered.standing(sink, text);
+            let leaving = outgoing::of(call, facts, host.as_deref(), generation.catalog.internal(), standing);
+            entry.endorsements = remembered.used;
+            let readable = if facts.lineage_unknown || facts.opaque { Readable::No } else { Readable::Yes };
+            flow::examine(&gw.runs, &key, &mut entry, (&leaving, readable), now)
+        });
         (InRun { key, leaving, now }, entry)
     }
 
@@ -125,6 +95,15 @@ impl InRun {
                 gw.evidence.telemetry.metrics().store_failed();
                 tracing::error!(agent = %self.key.agent, %error, "a run is frozen until the gateway restarts, and no longer");
             }
+        }
+    }
+
+    /// Notes that people approved the call, so that it is no try that others are held to.
+    pub(super) async fn approved(&self, gw: &Gateway) {
+        let leaving = self.leaving.as_ref();
+        if let Some(step) = leaving.and_then(|leaving| flow::approved(&gw.runs, &self.key, leaving, self.now))
+        {
+            self.note(gw, &step).await;
         }
     }
 
@@ -183,6 +162,49 @@ impl InRun {
         if let Err(error) = gw.journal.append(Series::Read, &frame).await {
             tracing::error!(%error, "what an agent sent is forgotten at the next restart");
         }
+    }
+}
+
+/// What an approver remembered, and what the task grants, of the destinations of one call.
+struct Remembered<'a> {
+    agent: &'a AgentId,
+    scope: Option<&'a Scope>,
+    /// None where there is nothing for the agent.
+    endorsed: Option<&'a Endorsed>,
+    consequence: u8,
+    now: SystemTime,
+    /// The endorsements that it went by.
+    used: Vec<RecordId>,
+}
+
+impl<'a> Remembered<'a> {
+    fn of(
+        key: &'a RunKey,
+        facts: &Facts,
+        scope: Option<&'a Scope>,
+        endorsed: &'a Endorsed,
+        now: SystemTime,
+    ) -> Remembered<'a> {
+        let agent = &key.agent;
+        let endorsed = endorsed.has(agent).then_some(endorsed);
+        Remembered { agent, scope, endorsed, consequence: facts.consequence.level(), now, used: Vec::new() }
+    }
+
+    fn standing(&mut self, sink: SinkKind, text: &str) -> Standing {
+        if self.scope.is_none() && self.endorsed.is_none() {
+            return Standing::Nothing;
+        }
+        let place = &Place::of(sink, text);
+        if self.scope.is_some_and(|scope| scope.grants(place)) {
+            return Standing::Granted;
+        }
+        let wanted = Wanted { sink, place, consequence: self.consequence };
+        let found = self.endorsed.and_then(|endorsed| endorsed.find(self.agent, &wanted, self.now));
+        let Some((id, most)) = found else { return Standing::Nothing };
+        if !self.used.contains(&id) {
+            self.used.push(id);
+        }
+        Standing::Endorsed(most)
     }
 }
 
