@@ -137,6 +137,8 @@ pub struct Leaving {
     pub findings: Vec<Finding>,
     /// Who everything that it carries belongs to: what it makes is theirs too.
     pub parties: Vec<u64>,
+    /// A digest of the whole call.
+    digest: u64,
     /// What is noted when it is sent; `None` when nothing is.
     sent: Option<Step>,
     /// What is noted when a finding stops it; `None` when none could.
@@ -226,6 +228,7 @@ pub fn examine(
     entry.findings.dedup();
     entry.tiers = Some(examined.tiers.iter().map(|tier| Word::Borrowed(tier.as_str())).collect());
     Leaving {
+        digest: outgoing.digest,
         sent: examined.sent(),
         stopped: stops.then(|| examined.stopped(outgoing)),
         places: examined.places.iter().map(|(place, _)| *place).collect(),
@@ -298,11 +301,10 @@ pub fn stopped(runs: &Runs, key: &RunKey, leaving: &Leaving, now: SystemTime) ->
 }
 
 /// Notes that people approved a call that findings stopped, and gives what the journal must have: it counts no more.
-pub fn approved(runs: &Runs, key: &RunKey, leaving: &Leaving, now: SystemTime) -> Option<Step> {
-    let Some(Step::Stopped { digest, .. }) = leaving.stopped else { return None };
-    let step = Step::Approved { digest };
+pub fn approved(runs: &Runs, key: &RunKey, leaving: &Leaving, now: SystemTime) -> Step {
+    let step = Step::Approved { digest: leaving.digest };
     runs.step(key, &step, now);
-    Some(step)
+    step
 }
 
 /// Labels a run with what a call that is about to be sent will bring.

@@ -100,10 +100,8 @@ impl InRun {
 
     /// Notes that people approved the call, so that it is no try that others are held to.
     pub(super) async fn approved(&self, gw: &Gateway) {
-        let leaving = self.leaving.as_ref();
-        if let Some(step) = leaving.and_then(|leaving| flow::approved(&gw.runs, &self.key, leaving, self.now))
-        {
-            self.note(gw, &step).await;
+        if let Some(leaving) = &self.leaving {
+            self.note(gw, &flow::approved(&gw.runs, &self.key, leaving, self.now)).await;
         }
     }
 

@@ -7,7 +7,7 @@ use holdpoint::config::ListenerKind;
 use holdpoint::demo::agent::Answer;
 use serde_json::{Value, json};
 
-use crate::world::{FIGURES, KEY, World, mail, send};
+use crate::world::{FIGURES, KEY, World, send};
 
 async fn world() -> World {
     let mut world = World::prepared("{}").await;
@@ -126,19 +126,11 @@ async fn whoever_approves_may_have_the_destination_remembered() {
         (200, &json!("approved")),
         "{approved:?}"
     );
-    assert_eq!(send(&agent, "bob@partner.test", FIGURES).await.outcome(), "allowed", "what was approved");
-    let again = agent
-        .tool("mail", "send_email", mail("bob@partner.test", &format!("Once more: {FIGURES}")))
-        .await
-        .unwrap();
-    assert_eq!(
-        (again.outcome().as_str(), world.count("send_email")),
-        ("allowed", 2),
-        "{:#}",
-        world.record(&again)
-    );
+    let sent = send(&agent, "bob@partner.test", FIGURES).await;
+    assert_eq!((sent.outcome().as_str(), world.count("send_email")), ("allowed", 1), "what was approved");
     let listed = ask(&world, "oda", "GET", "/v1/endorsements", None).await.json();
     assert_eq!(listed["endorsements"][0]["hold"], hold["id"]);
+    assert_eq!(world.record(&sent)["endorsements"], json!([listed["endorsements"][0]["id"]]));
     assert_eq!(send(&agent, "eve@partner.test", FIGURES).await.outcome(), "pending");
 }
 
