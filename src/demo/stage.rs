@@ -62,12 +62,17 @@ impl Scene {
         Agent::new(address, &file(".pem"), &file("-key.pem"), &pki.join("example.org.pem"))
     }
 
-    /// A way to the console for a browser, as the demo's person.
-    pub async fn door(&self) -> Result<Door, Failure> {
+    /// The demo's person, on the admin listener.
+    pub fn person(&self) -> Result<Agent, Failure> {
         let address = self.gateway.address(ListenerKind::Admin).ok_or("the gateway has no admin listener")?;
         let pki = self.dir.join("pki");
         let (cert, key) = (pki.join(format!("{PERSON}.pem")), pki.join(format!("{PERSON}-key.pem")));
-        Door::open(Agent::new(address, &cert, &key, &pki.join("example.org.pem"))?).await
+        Agent::new(address, &cert, &key, &pki.join("example.org.pem"))
+    }
+
+    /// A way to the console for a browser, as the demo's person.
+    pub async fn door(&self) -> Result<Door, Failure> {
+        Door::open(self.person()?).await
     }
 
     /// Where the audit is.
@@ -110,6 +115,7 @@ limits:
   - {{per: agent, rate: 50/s, burst: 100}}
   - {{per: [agent, tool], class: read, rate: 3/1m}}
 flow: {{window: 30m}}
+holds: {{wait: 0s}}
 audit: {{dir: state/audit}}
 keys: {{dir: state/keys}}
 telemetry: {{otlp: {{endpoint: "{}"}}}}

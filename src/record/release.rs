@@ -1,12 +1,23 @@
-//! The record of a held call: what is noted again when it is judged again, and how its execution ended.
+//! How calls that were sent end, and the record of a held one: what is noted again when it is judged again.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use super::{Ending, Record, State};
+use super::{Record, State};
 use crate::call::{RecordId, Stop};
 use crate::decode::Call;
+
+/// How a call that was sent ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The agent left before the end, and the upstream was left too.
+    ClientGone,
+    /// The reply came to its end.
+    Complete,
+    /// The upstream broke off within its reply.
+    UpstreamBroke,
+}
 
 /// How the execution of a held call ended, as far as is known. Each has what an operator reads.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -85,7 +85,6 @@ async fn what_an_agent_claims_about_itself_ends_at_the_gateway() {
         "baggage: user=admin-canary",
         "forwarded: for=admin-canary",
         "holdpoint-record: admin-canary",
-        "holdpoint-task: admin-canary",
         "x-agent-id: admin-canary",
         "x-forwarded-client-cert: By=admin-canary",
         "x-forwarded-for: 10.0.0.1",
@@ -98,6 +97,10 @@ async fn what_an_agent_claims_about_itself_ends_at_the_gateway() {
         "te: trailers, admin-canary",
         "x-harmless: stays",
     ];
+    // A task is no claim but a token, and one that is none of ours is refused.
+    let forged = "GET /odd/v1/invoices/1 HTTP/1.1\r\nhost: localhost\r\nholdpoint-task: admin-canary\r\n\r\n";
+    assert_eq!(raw.ask(forged).await.0, 403);
+    world.nothing_upstream();
     let request =
         format!("GET /odd/v1/invoices/1 HTTP/1.1\r\nhost: localhost\r\n{}\r\n\r\n", claims.join("\r\n"));
     let (status, text) = raw.ask(&request).await;

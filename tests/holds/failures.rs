@@ -30,6 +30,9 @@ async fn a_gate_that_no_shipped_path_reached() {
 #[tokio::test]
 async fn a_call_released_on_a_superseded_decision() {
     let world = World::start().await;
+    let forbid = "@id(\"no-secrets\") @public(\"no-secrets\") forbid (principal, action in Holdpoint::Action::\"invoke\", resource) when { context.class == \"external\" && context.run.labels.contains(\"secret\") };";
+    std::fs::write(world.dir.join("policies/no-secrets.cedar"), forbid).unwrap();
+    world.reload().await;
     let agent = world.agent("support");
     let call = async || agent.tool("mail", "send_email", json!({"to": "bob@example.com"})).await.unwrap();
     call().await;
