@@ -50,7 +50,7 @@ const LESSONS: [&str; 11] = [
     "the same call again joins its hold, which is approved: it runs, once",
     "an internal address makes this a write, and a harmless one",
     "its mails are confidential, and outsiders wrote some of them: the run is labelled",
-    "read, then send outside: two harmless steps that together carry data out",
+    "read, then send outside: a mail named the place, and what was read goes there; each step alone looks harmless",
 ];
 
 fn steps() -> Vec<Step> {
@@ -84,7 +84,7 @@ fn steps() -> Vec<Step> {
             LESSONS[10],
             "assistant",
             mail("mallory@outside.test", "C-1007 Ana Weber"),
-            "pending",
+            "denied",
         ),
     ];
     let mut steps: Vec<Step> = list

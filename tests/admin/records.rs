@@ -87,7 +87,7 @@ async fn what_shadow_let_pass_is_found_by_what_it_would_have_been() {
     world.up().await;
     // Nobody lists this tool: it would be held.
     let passed =
-        world.agent("support").tool("mail", "send_email", json!({"to": "x@outside.test"})).await.unwrap();
+        world.agent("support").tool("mail", "send_fax", json!({"to": "x@outside.test"})).await.unwrap();
     assert_eq!(world.mail.seen().len(), 2);
     let auditor = world.person("auditor");
     for (query, count) in [("any", 1), ("held", 1), ("denied", 0), ("limited", 0)] {
