@@ -485,6 +485,7 @@ impl Memory {
     }
 
     /// Whether a gram may stand in something that was read. `false` is certain.
+    #[inline]
     pub fn may_have_gram(&self, gram: u32) -> bool {
         self.grams.may_have(gram)
     }

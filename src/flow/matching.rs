@@ -10,7 +10,7 @@ use super::index::RecordNumber;
 use super::learn::reference;
 use super::lineage::Memory;
 use super::secret;
-use super::text::{Canon, FlowKey, GRAM_BYTES, Kind, WINDOW_GRAMS, grams};
+use super::text::{Canon, FlowKey, GRAM_BYTES, Kind, WINDOW_GRAMS, grams_three_ways, rot13};
 use super::view::{self, Looked};
 use crate::call::Confidentiality;
 
@@ -53,7 +53,8 @@ pub struct Content<'m> {
     canon: Canon,
     found: HashMap<(usize, RecordNumber), Found>,
     canary: HashMap<u32, HashSet<u32>>,
-    /// Room for the records of one gram.
+    /// Room for the grams of one view that pass a filter, and for the records of one gram.
+    likely: Vec<u32>,
     hits: Vec<(usize, RecordNumber)>,
     made: u32,
     strays: u32,
@@ -87,6 +88,7 @@ impl<'m> Content<'m> {
             canon: Canon::default(),
             found: HashMap::default(),
             canary: HashMap::default(),
+            likely: Vec::new(),
             hits: Vec::new(),
             made: 0,
             strays: 0,
@@ -110,21 +112,25 @@ impl<'m> Content<'m> {
     }
 
     fn probe(&mut self, canon: &Canon) {
-        let key = self.key;
-        let turned = |byte: u8| match byte {
-            b'a'..=b'm' => byte + 13,
-            b'n'..=b'z' => byte - 13,
-            _ => byte,
+        let mut likely = std::mem::take(&mut self.likely);
+        let (memories, canaries) = (self.memories, self.canaries);
+        let may_have = |gram| {
+            memories.iter().any(|(memory, _)| memory.may_have_gram(gram)) || canaries.of_gram(gram).is_some()
         };
-        for gram in grams(key, canon.bytes.iter().copied()) {
-            self.gram(gram);
-        }
-        for gram in grams(key, canon.bytes.iter().rev().copied()) {
-            self.gram(gram);
-        }
-        for gram in grams(key, canon.bytes.iter().copied().map(turned)) {
-            self.gram(gram);
-        }
+        grams_three_ways(self.key, &canon.bytes, |[plain, reversed, turned]| {
+            // Nearly all are none, and are done with here.
+            if may_have(plain) {
+                likely.push(plain);
+            }
+            if may_have(reversed) {
+                likely.push(reversed);
+            }
+            if may_have(turned) {
+                likely.push(turned);
+            }
+        });
+        likely.drain(..).for_each(|gram| self.gram(gram));
+        self.likely = likely;
         let mut other = Vec::new();
         canon.tokens(|token| {
             self.token(token);
@@ -132,7 +138,7 @@ impl<'m> Content<'m> {
             other.extend(token.iter().rev());
             self.token(&other);
             other.clear();
-            other.extend(token.iter().copied().map(turned));
+            other.extend(token.iter().copied().map(rot13));
             self.token(&other);
         });
     }
@@ -140,9 +146,6 @@ impl<'m> Content<'m> {
     fn gram(&mut self, gram: u32) {
         if let Some(number) = self.canaries.of_gram(gram) {
             self.canary.entry(number).or_default().insert(gram);
-        }
-        if !self.memories.iter().any(|(memory, _)| memory.may_have_gram(gram)) {
-            return;
         }
         let mut hits = std::mem::take(&mut self.hits);
         let mut owned = false;
