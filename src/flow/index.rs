@@ -17,6 +17,30 @@ pub struct Index {
     count: usize,
 }
 
+/// Says of most hashes that are not in an index that they are not.
+#[derive(Clone, Copy, Debug)]
+pub struct Filter<'i>(&'i [u64]);
+
+impl Filter<'_> {
+    /// Whether nothing is in the index.
+    pub fn is_empty(self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether a hash may be there. `false` is certain.
+    #[inline]
+    pub fn may_have(self, hash: u32) -> bool {
+        let bits = filter_bits(hash);
+        self.0.get(filter_word(hash, self.0.len())).is_some_and(|word| word & bits == bits)
+    }
+}
+
+/// The word of a filter for a hash, by its first bits.
+#[inline]
+fn filter_word(hash: u32, words: usize) -> usize {
+    (u64::from(hash) * words as u64 >> 32) as usize
+}
+
 #[derive(Clone, Debug, Default)]
 struct Run {
     hashes: Vec<u32>,
@@ -88,14 +112,12 @@ impl Index {
     /// Whether a hash may be here. `false` is certain.
     #[inline]
     pub fn may_have(&self, hash: u32) -> bool {
-        let bits = filter_bits(hash);
-        self.filter.get(self.filter_word(hash)).is_some_and(|word| word & bits == bits)
+        self.filter().may_have(hash)
     }
 
-    /// The word of the filter for a hash, by its first bits.
-    #[inline]
-    fn filter_word(&self, hash: u32) -> usize {
-        (u64::from(hash) * self.filter.len() as u64 >> 32) as usize
+    /// What says quickly that a hash is not here.
+    pub fn filter(&self) -> Filter<'_> {
+        Filter(&self.filter)
     }
 
     fn refilter(&mut self) {
@@ -114,9 +136,9 @@ impl Index {
 
     fn mark(&mut self, run: usize) {
         let Index { runs, filter, .. } = self;
-        let words = filter.len() as u64;
+        let words = filter.len();
         for hash in runs.get(run).map(|run| run.hashes.as_slice()).unwrap_or_default() {
-            if let Some(word) = filter.get_mut((u64::from(*hash) * words >> 32) as usize) {
+            if let Some(word) = filter.get_mut(filter_word(*hash, words)) {
                 *word |= filter_bits(*hash);
             }
         }

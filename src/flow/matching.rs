@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use super::canary::Canaries;
 use super::finding::{Evidence, How};
-use super::index::RecordNumber;
+use super::index::{Filter, RecordNumber};
 use super::learn::reference;
 use super::lineage::Memory;
 use super::secret;
@@ -45,6 +45,7 @@ pub struct Content<'m> {
     key: &'m FlowKey,
     now: SystemTime,
     memories: &'m [(&'m Memory, Confidentiality)],
+    filters: Vec<Filter<'m>>,
     canaries: &'m Canaries,
     /// Who gets it: what belongs to all of them is no evidence.
     places: &'m [u64],
@@ -82,6 +83,7 @@ impl<'m> Content<'m> {
             key,
             now,
             memories,
+            filters: memories.iter().map(|(memory, _)| memory.filter()).filter(|f| !f.is_empty()).collect(),
             canaries,
             places,
             own_names,
@@ -113,22 +115,15 @@ impl<'m> Content<'m> {
 
     fn probe(&mut self, canon: &Canon) {
         let mut likely = std::mem::take(&mut self.likely);
-        let (memories, canaries) = (self.memories, self.canaries);
-        let may_have = |gram| {
-            memories.iter().any(|(memory, _)| memory.may_have_gram(gram)) || canaries.of_gram(gram).is_some()
-        };
-        grams_three_ways(self.key, &canon.bytes, |[plain, reversed, turned]| {
-            // Nearly all are none, and are done with here.
-            if may_have(plain) {
-                likely.push(plain);
+        let (key, canaries) = (self.key, self.canaries);
+        match &*self.filters {
+            [filter] if canaries.is_empty() => {
+                keep_likely(key, canon, &mut likely, |gram| filter.may_have(gram));
             }
-            if may_have(reversed) {
-                likely.push(reversed);
-            }
-            if may_have(turned) {
-                likely.push(turned);
-            }
-        });
+            filters => keep_likely(key, canon, &mut likely, |gram| {
+                filters.iter().any(|filter| filter.may_have(gram)) || canaries.of_gram(gram).is_some()
+            }),
+        }
         likely.drain(..).for_each(|gram| self.gram(gram));
         self.likely = likely;
         let mut other = Vec::new();
@@ -253,4 +248,16 @@ impl<'m> Content<'m> {
         carried.records.dedup();
         carried
     }
+}
+
+/// Keeps the grams of a text, read in three ways, that may be of something. Nearly all are of nothing, and are done
+/// with here.
+#[inline]
+fn keep_likely(key: &FlowKey, canon: &Canon, likely: &mut Vec<u32>, may_have: impl Fn(u32) -> bool) {
+    grams_three_ways(key, &canon.bytes, |three| {
+        let [plain, reversed, turned] = three;
+        if may_have(plain) | may_have(reversed) | may_have(turned) {
+            likely.extend(three);
+        }
+    });
 }

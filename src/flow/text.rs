@@ -33,7 +33,7 @@ const MIXED_CASE_BYTES_MIN: usize = 20;
 /// keeps them from being read backwards is that neither the key nor a hash is ever told to anybody.
 #[derive(Clone)]
 pub struct FlowKey {
-    grams: [u64; 3],
+    grams: [u64; 2],
     mix: [u64; 2],
 }
 
@@ -45,7 +45,7 @@ impl FlowKey {
             let block = hmac::sign(&secret, &counter.to_le_bytes());
             block.as_ref().first_chunk().map(|word| u64::from_le_bytes(*word)).unwrap_or_default()
         };
-        FlowKey { grams: [word(0), word(1), word(2) | 1], mix: [word(3) | 1, word(4) | 1] }
+        FlowKey { grams: [word(0), word(1)], mix: [word(2), word(3)] }
     }
 
     /// The hash of a short text. Texts of different kinds never meet.
@@ -79,9 +79,8 @@ impl FlowKey {
     /// The hash of one gram, its first byte the lowest.
     #[inline]
     fn gram(&self, gram: u128) -> u32 {
-        let [one, two, three] = self.grams;
-        let folded = fold(gram as u64 ^ one, (gram >> 64) as u64 ^ two);
-        (folded.wrapping_mul(three) >> 32) as u32
+        let [one, two] = self.grams;
+        (fold(gram as u64 ^ one, (gram >> 64) as u64 ^ two) >> 16) as u32
     }
 }
 
@@ -197,7 +196,8 @@ impl Default for Winnower {
 impl Winnower {
     /// Takes the next bytes of canonical text, and adds what is selected.
     pub fn push(&mut self, key: &FlowKey, canonical: &[u8], selected: &mut Vec<u32>) {
-        // What changes with every byte stays in registers.
+        // About two of a window are selected; what changes with every byte stays in registers.
+        selected.reserve(canonical.len() * 2 / WINDOW_GRAMS + 1);
         let mut now = self.clone();
         for byte in canonical {
             if let Some(gram) = now.rolling.push(key, *byte) {
@@ -302,7 +302,10 @@ impl Canon {
         self.bytes.clear();
         self.pieces.clear();
         self.words.clear();
+        const WORD_BYTES: usize = 6;
         self.bytes.reserve(text.len());
+        self.pieces.reserve(text.len() / WORD_BYTES);
+        self.words.reserve(text.len() / WORD_BYTES);
         let (bytes, classes) = (text.as_bytes(), &*CLASS);
         let class_of = |byte: u8| classes.get(usize::from(byte)).copied().unwrap_or_default();
         let (mut at, mut piece) = (0, Piece::default());
