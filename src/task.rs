@@ -210,7 +210,6 @@ fn refused(reason: &'static str, operator: String) -> Box<Stop> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 mod tests {
     use std::time::Duration;
 

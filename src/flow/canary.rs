@@ -12,7 +12,8 @@ const GRAMS_MIN: usize = 2;
 #[derive(Clone, Debug, Default)]
 pub struct Canaries {
     names: Vec<Arc<str>>,
-    grams: HashMap<u32, u32>,
+    /// What is hashed here was hashed under the gateway's key.
+    grams: HashMap<u32, u32, foldhash::fast::RandomState>,
 }
 
 impl Canaries {

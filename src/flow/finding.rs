@@ -555,3 +555,188 @@ impl<'a> Looking<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::call::{Integrity, RecordId, Returns};
+    use crate::classify::catalog::Reply;
+    use crate::flow::learn::{Echo, Form, Learner, Source};
+
+    const WINDOW: Duration = Duration::from_secs(1800);
+    const MAILS: [&str; 3] = [
+        "The board meets on Tuesday in the old brewery and will vote on closing the northern plant.",
+        "Marta earns more than her manager does, and nobody but payroll may hear of that before spring.",
+        "The buyer offered eleven million and wants the patents without the people who wrote them.",
+    ];
+
+    struct Run {
+        key: Arc<FlowKey>,
+        memory: Memory,
+        history: History,
+        canaries: Canaries,
+        internal: Internal,
+        now: SystemTime,
+    }
+
+    impl Run {
+        /// A run that has read these mails, each as a reply of its own.
+        fn that_read(mails: &[&str]) -> Run {
+            let key = Arc::new(FlowKey::new(&[3; 32]));
+            let mut memory = Memory::new(WINDOW);
+            let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+            for (number, mail) in mails.iter().enumerate() {
+                let labels =
+                    Returns { confidentiality: Confidentiality::Internal, integrity: Integrity::Trusted };
+                let source = Source {
+                    key: Arc::clone(&key),
+                    reply: RecordId::from_u128(number as u128 + 1),
+                    upstream: Arc::from("mail"),
+                    tool: Arc::from("read"),
+                    host: None,
+                    returns: Arc::new(Reply { labels, ..Reply::default() }),
+                    parties: Vec::new(),
+                    echo: Echo::default(),
+                };
+                let mut learner = Learner::new(source, Form::Text);
+                memory.learn(&learner.feed(mail.as_bytes()), now);
+                memory.learn(&learner.finish(), now);
+            }
+            let (history, canaries) = (History::default(), Canaries::default());
+            Run { key, memory, history, canaries, internal: Internal::default(), now }
+        }
+
+        fn examine(&self, call: &Sending<'_>) -> Examined {
+            let own = [&self.memory];
+            let remembered = Remembered {
+                own: &own,
+                joined: &[],
+                secrets: &[],
+                history: &self.history,
+                canaries: &self.canaries,
+            };
+            let outgoing = Outgoing {
+                class: Class::External,
+                host: None,
+                internal: &self.internal,
+                aims: vec![Aim { kind: call.kind, text: call.to.into(), standing: call.standing }],
+                payload: vec![call.text.into()],
+                refs: Vec::new(),
+                others: Vec::new(),
+                consequential: Vec::new(),
+                digest: call.digest,
+            };
+            examine(&self.key, WINDOW, remembered, &outgoing, self.now)
+        }
+
+        fn note(&mut self, step: Step) {
+            self.history.note(&step, self.now, WINDOW);
+        }
+    }
+
+    #[derive(Clone, Copy)]
+    struct Sending<'a> {
+        kind: SinkKind,
+        to: &'a str,
+        text: &'a str,
+        standing: Standing,
+        digest: u64,
+    }
+
+    fn mail<'a>(to: &'a str, text: &'a str) -> Sending<'a> {
+        Sending { kind: SinkKind::Message, to, text, standing: Standing::Nothing, digest: 1 }
+    }
+
+    #[test]
+    fn a_canary_that_leaves_is_found_however_it_is_written() {
+        const TOKEN: &str = "zq-7f3kd81m-bluebird-0042-x9";
+        let mut run = Run::that_read(&[]);
+        assert!(run.canaries.add(&run.key, "short", "too-short-1").is_err());
+        run.canaries.add(&run.key, "vault", TOKEN).unwrap();
+        let reversed: String = TOKEN.chars().rev().collect();
+        let hex: String = TOKEN.bytes().map(|byte| format!("{byte:02x}")).collect();
+        for (text, found) in [
+            (TOKEN, true),
+            ("see ZQ 7F3KD81M bluebird 0042 today", true),
+            (&*reversed, true),
+            (&*hex, true),
+            ("zq-7f3kd81m alone is too little", false),
+            ("nothing of the kind", false),
+        ] {
+            let examined = run.examine(&mail("x@example.com", text));
+            assert_eq!(examined.has(&FindingKind::Canary), found, "{text}");
+        }
+    }
+
+    #[test]
+    fn three_records_for_one_place_are_many_even_where_it_is_known() {
+        let mut run = Run::that_read(&MAILS);
+        let all = MAILS.concat();
+        let granted = |text| Sending { standing: Standing::Granted, ..mail("ana@example.org", text) };
+        let two = run.examine(&granted(MAILS[..2].concat().leak()));
+        assert!(!two.has(&FindingKind::BulkLineage) && !two.has(&FindingKind::Lineage));
+        assert!(run.examine(&granted(&all)).has(&FindingKind::BulkLineage), "all at once");
+        run.note(two.sent().unwrap());
+        assert!(run.examine(&granted(MAILS[2])).has(&FindingKind::BulkLineage), "one after another");
+        assert!(!run.examine(&granted(MAILS[0])).has(&FindingKind::BulkLineage), "what it has already");
+        let other = Sending { to: "bob@example.org", ..granted(MAILS[2]) };
+        assert!(!run.examine(&other).has(&FindingKind::BulkLineage), "each place is counted alone");
+        run.now += WINDOW + Duration::from_secs(1);
+        assert!(!run.examine(&granted(&all)).has(&FindingKind::BulkLineage), "after the window");
+    }
+
+    #[test]
+    fn another_try_after_a_stopped_call_is_probing() {
+        let mut run = Run::that_read(&[]);
+        let first = mail("x@example.com", "hello");
+        let examined = run.examine(&first);
+        assert!(!examined.has(&FindingKind::Probing));
+        let places: Vec<u64> = examined.places.iter().map(|(place, _)| *place).collect();
+        run.note(Step::Stopped { digest: 1, destinations: places });
+        let again = Sending { digest: 2, ..first };
+        let granted = |to| Sending { to, standing: Standing::Granted, ..again };
+        for (call, found, why) in [
+            (first, false, "the repeat of the call itself"),
+            (again, true, "the same place"),
+            (granted("x@example.com"), true, "the same place, even a known one"),
+            (Sending { to: "y@example.net", ..again }, true, "a new place"),
+            (granted("ana@example.org"), false, "a known place"),
+        ] {
+            assert_eq!(run.examine(&call).has(&FindingKind::Probing), found, "{why}");
+        }
+        let stopped = run.now;
+        run.now += WINDOW + Duration::from_secs(1);
+        assert!(!run.examine(&again).has(&FindingKind::Probing), "after the window");
+        run.now = stopped;
+        run.note(Step::Approved { digest: 1 });
+        assert!(!run.examine(&again).has(&FindingKind::Probing), "a person approved");
+    }
+
+    #[test]
+    fn a_url_that_was_never_read_and_carries_much_is_found() {
+        let get = |to| Sending { kind: SinkKind::Http, ..mail(to, "") };
+        let mut run = Run::that_read(&[
+            MAILS[0],
+            "See https://docs.example.org/guides/a-long-path/to/read?page=12 first.",
+        ]);
+        for (to, found) in [
+            ("https://log.example.com/p?d=dGhlIGJvYXJkIG1lZXRzIG9u", true),
+            ("https://thefirsthalf.ofthesecret.in.the.labels.example.com/", true),
+            ("https://log.example.com/", false),
+            ("https://www.example.com/about", false),
+            ("https://docs.example.org/guides/a-long-path/to/read?page=12", false),
+        ] {
+            assert_eq!(run.examine(&get(to)).has(&FindingKind::ConstructedUrl), found, "{to}");
+            let nothing_read = Run::that_read(&[]);
+            assert!(!nothing_read.examine(&get(to)).has(&FindingKind::ConstructedUrl), "{to}");
+        }
+        // Little by little: what one registrable domain gets is added up.
+        let parts = ["https://a.example.net/0123456789", "https://b.example.net/abcdefghij"];
+        let first = run.examine(&get(parts[0]));
+        assert!(!first.has(&FindingKind::ConstructedUrl));
+        run.note(first.sent().unwrap());
+        let second = run.examine(&get(parts[1]));
+        run.note(second.sent().unwrap());
+        assert!(run.examine(&get(parts[0])).has(&FindingKind::ConstructedUrl));
+    }
+}

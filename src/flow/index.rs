@@ -5,21 +5,46 @@ pub type RecordNumber = u16;
 
 /// About so many entries are looked through once the place of a hash is known.
 const BUCKET: usize = 16;
-/// Bits of the filter for each entry: about one in five hashes that are not here passes it.
-const FILTER_BITS: usize = 4;
+/// Bits of the filter for each entry, at least: of the hashes that are not here about one in thirty passes it.
+const FILTER_BITS: usize = 10;
 
 /// Grams and the records that they stand in. Sorted runs are merged as they grow, so that there are few of them.
 #[derive(Clone, Debug, Default)]
 pub struct Index {
     runs: Vec<Run>,
-    /// A bit for each hash, by its low bits. Its length is a power of two.
+    /// Two bits for each hash, both in one word.
     filter: Vec<u64>,
     count: usize,
+}
+
+/// Says of most hashes that are not in an index that they are not.
+#[derive(Clone, Copy, Debug)]
+pub struct Filter<'i>(&'i [u64]);
+
+impl Filter<'_> {
+    /// Whether nothing is in the index.
+    pub fn is_empty(self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether a hash may be there. `false` is certain.
+    #[inline]
+    pub fn may_have(self, hash: u32) -> bool {
+        let bits = filter_bits(hash);
+        self.0.get(filter_word(hash, self.0.len())).is_some_and(|word| word & bits == bits)
+    }
+}
+
+/// The word of a filter for a hash, by its first bits.
+#[inline]
+fn filter_word(hash: u32, words: usize) -> usize {
+    ((u64::from(hash) * words as u64) >> 32) as usize
 }
 
 #[derive(Clone, Debug, Default)]
 struct Run {
     hashes: Vec<u32>,
+    /// The record of each; one alone where all stand in the same.
     records: Vec<RecordNumber>,
     /// Where the hashes with the same first bits begin.
     starts: Vec<u32>,
@@ -67,8 +92,8 @@ impl Index {
     pub fn renumber(&mut self, number: impl Fn(RecordNumber) -> Option<RecordNumber>) {
         let mut entries = Vec::with_capacity(self.count);
         for run in &self.runs {
-            let all = run.hashes.iter().zip(&run.records);
-            entries.extend(all.filter_map(|(hash, record)| number(*record).map(|record| (*hash, record))));
+            let kept = run.entries().filter_map(|(hash, record)| Some((hash, number(record)?)));
+            entries.extend(kept);
         }
         *self = Index::default();
         self.add(entries);
@@ -87,14 +112,19 @@ impl Index {
     /// Whether a hash may be here. `false` is certain.
     #[inline]
     pub fn may_have(&self, hash: u32) -> bool {
-        let bit = hash as usize & (self.filter.len() * 64).wrapping_sub(1);
-        self.filter.get(bit / 64).is_some_and(|word| word >> (bit % 64) & 1 == 1)
+        self.filter().may_have(hash)
+    }
+
+    /// What says quickly that a hash is not here.
+    pub fn filter(&self) -> Filter<'_> {
+        Filter(&self.filter)
     }
 
     fn refilter(&mut self) {
-        let words = (self.count * FILTER_BITS).div_ceil(64).next_power_of_two();
-        if words != self.filter.len() {
-            self.filter = vec![0; words];
+        let words = (self.count * FILTER_BITS).div_ceil(64);
+        if words > self.filter.len() {
+            // Room to grow, so that it is not made anew for every reply.
+            self.filter = vec![0; words + words / 8];
             for at in 0..self.runs.len() {
                 self.mark(at);
             }
@@ -105,30 +135,45 @@ impl Index {
     }
 
     fn mark(&mut self, run: usize) {
-        let mask = (self.filter.len() * 64).wrapping_sub(1);
-        for hash in self.runs.get(run).map(|run| run.hashes.as_slice()).unwrap_or_default() {
-            let bit = *hash as usize & mask;
-            if let Some(word) = self.filter.get_mut(bit / 64) {
-                *word |= 1 << (bit % 64);
+        let Index { runs, filter, .. } = self;
+        let words = filter.len();
+        for hash in runs.get(run).map(|run| run.hashes.as_slice()).unwrap_or_default() {
+            if let Some(word) = filter.get_mut(filter_word(*hash, words)) {
+                *word |= filter_bits(*hash);
             }
         }
     }
 }
 
+/// Two bits of a word, by the last bits of a hash.
+#[inline]
+fn filter_bits(hash: u32) -> u64 {
+    1 << (hash & 63) | 1 << (hash >> 6 & 63)
+}
+
 impl Run {
     fn of(sorted: Vec<(u32, RecordNumber)>) -> Run {
-        let (mut hashes, mut records) = (Vec::with_capacity(sorted.len()), Vec::with_capacity(sorted.len()));
-        for (hash, record) in sorted {
-            hashes.push(hash);
-            records.push(record);
-        }
+        let hashes: Vec<u32> = sorted.iter().map(|(hash, _)| *hash).collect();
+        let first = sorted.first().map(|(_, record)| *record);
+        let same = sorted.iter().all(|(_, record)| Some(*record) == first);
+        let records = match first {
+            Some(first) if same => vec![first],
+            _ => sorted.iter().map(|(_, record)| *record).collect(),
+        };
         Run { starts: starts(&hashes), hashes, records }
+    }
+
+    fn entries(&self) -> impl Iterator<Item = (u32, RecordNumber)> {
+        self.hashes.iter().enumerate().map(|(at, hash)| (*hash, self.record(at)))
+    }
+
+    fn record(&self, at: usize) -> RecordNumber {
+        self.records.get(at).or(self.records.first()).copied().unwrap_or_default()
     }
 
     fn merge(one: &Run, two: &Run) -> Run {
         let mut merged = Vec::with_capacity(one.hashes.len() + two.hashes.len());
-        let mut a = one.hashes.iter().copied().zip(one.records.iter().copied()).peekable();
-        let mut b = two.hashes.iter().copied().zip(two.records.iter().copied()).peekable();
+        let (mut a, mut b) = (one.entries().peekable(), two.entries().peekable());
         loop {
             let next = match (a.peek(), b.peek()) {
                 (Some(left), Some(right)) if left <= right => a.next(),
@@ -150,8 +195,7 @@ impl Run {
         let same = hashes.get(..end.saturating_sub(start)).unwrap_or_default();
         let first = same.partition_point(|each| *each < hash);
         let same = same.iter().skip(first).take_while(|each| **each == hash).count();
-        let records = self.records.get(start + first..start + first + same);
-        records.unwrap_or_default().iter().copied().for_each(found);
+        (start + first..start + first + same).map(|at| self.record(at)).for_each(found);
     }
 }
 

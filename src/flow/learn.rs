@@ -100,7 +100,7 @@ pub struct Learner {
 impl Learner {
     /// Begins a reply.
     pub fn new(source: Source, form: Form) -> Learner {
-        let text = (form == Form::Text).then(|| Text::begin(0, Writing::Plain));
+        let text = (form == Form::Text).then(|| Text::begin(&source, 0, Writing::Plain));
         Learner { source, form, held: Vec::new(), text }
     }
 
@@ -111,10 +111,11 @@ impl Learner {
         if self.text.is_none() && self.held.len() > JSON_BYTES_MAX {
             // Its records are not told apart, and belong to nobody.
             learnt.unknown = self.source.returns.labels.confidentiality != Confidentiality::Public;
-            self.text = Some(Text::begin(0, Writing::Escaped));
+            self.text = Some(Text::begin(&self.source, 0, Writing::Escaped));
         }
         if let Some(text) = &mut self.text {
             let done = text.take(&self.source, &self.held, &mut learnt);
+            text.give(&self.source, &mut learnt);
             self.held.drain(..done);
         }
         self.source.tidy(&mut learnt);
@@ -194,7 +195,7 @@ impl Learner {
 
     /// A text that is one record without structure.
     fn free(&self, text: &str, writing: Writing, learnt: &mut Learnt) {
-        let mut free = Text::begin(learnt.fragments.len() as u32, writing);
+        let mut free = Text::begin(&self.source, learnt.fragments.len() as u32, writing);
         free.block(&self.source, text, learnt);
         free.end(&self.source, learnt);
     }
@@ -327,6 +328,7 @@ impl Source {
         });
         once(&mut learnt.known);
         once(&mut learnt.planted);
+        first_times(&mut learnt.words);
         once(&mut learnt.words);
         once(&mut learnt.urls);
     }
@@ -335,6 +337,16 @@ impl Source {
 fn once<T: Ord>(items: &mut Vec<T>) {
     items.sort_unstable();
     items.dedup();
+}
+
+/// Leaves out most of what was there before: words repeat, and few are quicker to sort than many.
+fn first_times(words: &mut Vec<u32>) {
+    let mut seen = vec![0; words.len().next_power_of_two()];
+    let mask = seen.len() - 1;
+    words.retain(|word| {
+        let Some(slot) = seen.get_mut(*word as usize & mask) else { return true };
+        std::mem::replace(slot, *word) != *word || *word == 0
+    });
 }
 
 /// Which texts of a record are outsiders'.
@@ -478,9 +490,8 @@ fn push_fragment(fragment: Fragment, secrets: Vec<u64>, learnt: &mut Learnt) {
 
 /// Free text of outsiders: its places, its tokens and its words.
 fn plant(key: &FlowKey, text: &str, canon: &Canon, learnt: &mut Learnt) {
-    const WORD_BYTES_MIN: usize = 3;
-    let words = canon.words().filter(|word| word.len() >= WORD_BYTES_MIN);
-    learnt.words.extend(words.map(|word| key.hash(Kind::Word, word) as u32));
+    const WORD_BYTES_MIN: u32 = 3;
+    learnt.words.extend(canon.word_hashes(key, WORD_BYTES_MIN));
     canon.tokens(|token| learnt.planted.push(key.hash(Kind::Name, token)));
     for piece in &canon.pieces {
         if piece.has_dotted_letters() || piece.has_at() {
@@ -504,15 +515,18 @@ enum Writing {
 
 /// Text that is learnt in passing, as one record, block by block.
 struct Text {
-    number: u32,
     writing: Writing,
+    /// What is learnt and not given yet.
+    fragment: Fragment,
+    secrets: Vec<u64>,
     winnower: Winnower,
     canon: Canon,
 }
 
 impl Text {
-    fn begin(number: u32, writing: Writing) -> Text {
-        Text { number, writing, winnower: Winnower::default(), canon: Canon::default() }
+    fn begin(source: &Source, number: u32, writing: Writing) -> Text {
+        let (winnower, canon) = (Winnower::default(), Canon::default());
+        Text { writing, fragment: source.fragment(number), secrets: Vec::new(), winnower, canon }
     }
 
     /// Takes the blocks that are complete, and gives how many bytes that was.
@@ -530,23 +544,27 @@ impl Text {
         let unescaped = (self.writing == Writing::Escaped).then(|| unescape(text));
         let text = unescaped.as_deref().unwrap_or(text);
         let key = &*source.key;
-        let mut fragment = source.fragment(self.number);
-        self.canon.scan(text);
-        self.winnower.push(key, &self.canon.bytes, &mut fragment.grams);
-        self.canon.tokens(|token| fragment.tokens.push(key.hash(Kind::Token, token)));
-        let mut secrets = Vec::new();
-        secret::find(text, &self.canon, Labels::None, |secret| secrets.push(key.hash(Kind::Token, secret)));
-        urls(text, &self.canon, |url| learnt.urls.push(url.hash(key)));
+        let Text { fragment, secrets, winnower, canon, .. } = self;
+        canon.scan(text);
+        winnower.push(key, &canon.bytes, &mut fragment.grams);
+        canon.tokens(|token| fragment.tokens.push(key.hash(Kind::Token, token)));
+        secret::find(text, canon, Labels::None, |secret| secrets.push(key.hash(Kind::Token, secret)));
+        urls(text, canon, |url| learnt.urls.push(url.hash(key)));
         if source.returns.labels.integrity != Integrity::Trusted {
-            plant(key, text, &self.canon, learnt);
+            plant(key, text, canon, learnt);
         }
-        merge(fragment, secrets, learnt);
     }
 
     fn end(&mut self, source: &Source, learnt: &mut Learnt) {
-        let mut fragment = source.fragment(self.number);
-        std::mem::take(&mut self.winnower).finish(&mut fragment.grams);
-        merge(fragment, Vec::new(), learnt);
+        std::mem::take(&mut self.winnower).finish(&mut self.fragment.grams);
+        self.give(source, learnt);
+    }
+
+    /// Gives what was learnt since the last time.
+    fn give(&mut self, source: &Source, learnt: &mut Learnt) {
+        let next = source.fragment(self.fragment.number);
+        let fragment = std::mem::replace(&mut self.fragment, next);
+        push_fragment(fragment, std::mem::take(&mut self.secrets), learnt);
     }
 }
 
@@ -568,26 +586,6 @@ fn block(held: &[u8]) -> Option<usize> {
     // Not within a character.
     let inside = |at: &usize| held.get(*at).is_some_and(|byte| byte & 0xc0 == 0x80);
     Some((BLOCK_BYTES_MAX - 3..=BLOCK_BYTES_MAX - 1).rev().find(|at| !inside(at)).unwrap_or(BLOCK_BYTES_MAX))
-}
-
-/// Adds to the record that is there already.
-fn merge(fragment: Fragment, secrets: Vec<u64>, learnt: &mut Learnt) {
-    let same = |other: &&mut Fragment, confidentiality| {
-        other.number == fragment.number && other.confidentiality == confidentiality
-    };
-    if !secrets.is_empty() {
-        match learnt.fragments.iter_mut().find(|other| same(other, Confidentiality::Secret)) {
-            Some(other) => other.tokens.extend(secrets),
-            None => return push_fragment(fragment, secrets, learnt),
-        }
-    }
-    match learnt.fragments.iter_mut().find(|other| same(other, fragment.confidentiality)) {
-        Some(other) => {
-            other.grams.extend(fragment.grams);
-            other.tokens.extend(fragment.tokens);
-        }
-        None => learnt.fragments.push(fragment),
-    }
 }
 
 /// The escapes of JSON in a text that is not parsed: what they stand for, and white space for the rest.

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::index::{Index, RecordNumber};
+use super::index::{Filter, Index, RecordNumber};
 use crate::call::{Confidentiality, Integrity, RecordId};
 
 /// How long a `secret` is remembered at least.
@@ -484,9 +484,9 @@ impl Memory {
             .any(|record| self.parties_of(record).contains(&exact) && self.is_live(record, now))
     }
 
-    /// Whether a gram may stand in something that was read. `false` is certain.
-    pub fn may_have_gram(&self, gram: u32) -> bool {
-        self.grams.may_have(gram)
+    /// What says quickly that a gram stands in nothing that was read.
+    pub fn filter(&self) -> Filter<'_> {
+        self.grams.filter()
     }
 
     /// The records that a gram stands in, without public and expired ones.

@@ -6,11 +6,11 @@ use std::time::SystemTime;
 
 use super::canary::Canaries;
 use super::finding::{Evidence, How};
-use super::index::RecordNumber;
+use super::index::{Filter, RecordNumber};
 use super::learn::reference;
 use super::lineage::Memory;
 use super::secret;
-use super::text::{Canon, FlowKey, GRAM_BYTES, Kind, WINDOW_GRAMS, grams};
+use super::text::{Canon, FlowKey, GRAM_BYTES, Kind, WINDOW_GRAMS, grams_three_ways, rot13};
 use super::view::{self, Looked};
 use crate::call::Confidentiality;
 
@@ -45,6 +45,7 @@ pub struct Content<'m> {
     key: &'m FlowKey,
     now: SystemTime,
     memories: &'m [(&'m Memory, Confidentiality)],
+    filters: Vec<Filter<'m>>,
     canaries: &'m Canaries,
     /// Who gets it: what belongs to all of them is no evidence.
     places: &'m [u64],
@@ -53,7 +54,8 @@ pub struct Content<'m> {
     canon: Canon,
     found: HashMap<(usize, RecordNumber), Found>,
     canary: HashMap<u32, HashSet<u32>>,
-    /// Room for the records of one gram.
+    /// Room for the grams of one view that pass a filter, and for the records of one gram.
+    likely: Vec<u32>,
     hits: Vec<(usize, RecordNumber)>,
     made: u32,
     strays: u32,
@@ -81,12 +83,14 @@ impl<'m> Content<'m> {
             key,
             now,
             memories,
+            filters: memories.iter().map(|(memory, _)| memory.filter()).filter(|f| !f.is_empty()).collect(),
             canaries,
             places,
             own_names,
             canon: Canon::default(),
             found: HashMap::default(),
             canary: HashMap::default(),
+            likely: Vec::new(),
             hits: Vec::new(),
             made: 0,
             strays: 0,
@@ -110,21 +114,18 @@ impl<'m> Content<'m> {
     }
 
     fn probe(&mut self, canon: &Canon) {
-        let key = self.key;
-        let turned = |byte: u8| match byte {
-            b'a'..=b'm' => byte + 13,
-            b'n'..=b'z' => byte - 13,
-            _ => byte,
-        };
-        for gram in grams(key, canon.bytes.iter().copied()) {
-            self.gram(gram);
+        let mut likely = std::mem::take(&mut self.likely);
+        let (key, canaries) = (self.key, self.canaries);
+        match &*self.filters {
+            [filter] if canaries.is_empty() => {
+                keep_likely(key, canon, &mut likely, |gram| filter.may_have(gram));
+            }
+            filters => keep_likely(key, canon, &mut likely, |gram| {
+                filters.iter().any(|filter| filter.may_have(gram)) || canaries.of_gram(gram).is_some()
+            }),
         }
-        for gram in grams(key, canon.bytes.iter().rev().copied()) {
-            self.gram(gram);
-        }
-        for gram in grams(key, canon.bytes.iter().copied().map(turned)) {
-            self.gram(gram);
-        }
+        likely.drain(..).for_each(|gram| self.gram(gram));
+        self.likely = likely;
         let mut other = Vec::new();
         canon.tokens(|token| {
             self.token(token);
@@ -132,7 +133,7 @@ impl<'m> Content<'m> {
             other.extend(token.iter().rev());
             self.token(&other);
             other.clear();
-            other.extend(token.iter().copied().map(turned));
+            other.extend(token.iter().copied().map(rot13));
             self.token(&other);
         });
     }
@@ -140,9 +141,6 @@ impl<'m> Content<'m> {
     fn gram(&mut self, gram: u32) {
         if let Some(number) = self.canaries.of_gram(gram) {
             self.canary.entry(number).or_default().insert(gram);
-        }
-        if !self.memories.iter().any(|(memory, _)| memory.may_have_gram(gram)) {
-            return;
         }
         let mut hits = std::mem::take(&mut self.hits);
         let mut owned = false;
@@ -250,4 +248,16 @@ impl<'m> Content<'m> {
         carried.records.dedup();
         carried
     }
+}
+
+/// Keeps the grams of a text, read in three ways, that may be of something. Nearly all are of nothing, and are done
+/// with here.
+#[inline]
+fn keep_likely(key: &FlowKey, canon: &Canon, likely: &mut Vec<u32>, may_have: impl Fn(u32) -> bool) {
+    grams_three_ways(key, &canon.bytes, |three| {
+        let [plain, reversed, turned] = three;
+        if may_have(plain) | may_have(reversed) | may_have(turned) {
+            likely.extend(three);
+        }
+    });
 }

@@ -86,49 +86,56 @@ fn is_made_up(piece: &Piece) -> bool {
     piece.is_made_up() && !piece.has_at()
 }
 
+#[inline]
 fn is_label(canonical: &[u8]) -> bool {
-    const LABELS: [&[u8]; 16] = [
-        b"password",
-        b"passwd",
-        b"pwd",
-        b"passphrase",
-        b"passcode",
-        b"secret",
-        b"token",
-        b"apikey",
-        b"accesskey",
-        b"privatekey",
-        b"credential",
-        b"credentials",
-        b"code",
-        b"pin",
-        b"otp",
-        b"passwords",
-    ];
-    LABELS.contains(&canonical)
+    // Most words are done with at their first letter.
+    matches!(canonical.first(), Some(b'a' | b'c' | b'o' | b'p' | b's' | b't')) && is_any_label(canonical)
+}
+
+fn is_any_label(canonical: &[u8]) -> bool {
+    matches!(
+        canonical,
+        b"password"
+            | b"passwd"
+            | b"pwd"
+            | b"passphrase"
+            | b"passcode"
+            | b"secret"
+            | b"token"
+            | b"apikey"
+            | b"accesskey"
+            | b"privatekey"
+            | b"credential"
+            | b"credentials"
+            | b"code"
+            | b"pin"
+            | b"otp"
+            | b"passwords"
+    )
 }
 
 /// Codes that everybody may know: `zip code`, `error code`.
 fn is_public_code(before: &[u8], label: &[u8]) -> bool {
-    const PUBLIC: [&[u8]; 16] = [
-        b"zip",
-        b"postal",
-        b"post",
-        b"country",
-        b"area",
-        b"error",
-        b"status",
-        b"exit",
-        b"source",
-        b"promo",
-        b"discount",
-        b"voucher",
-        b"dress",
-        b"qr",
-        b"bar",
-        b"color",
-    ];
-    label == b"code" && PUBLIC.contains(&before)
+    label == b"code"
+        && matches!(
+            before,
+            b"zip"
+                | b"postal"
+                | b"post"
+                | b"country"
+                | b"area"
+                | b"error"
+                | b"status"
+                | b"exit"
+                | b"source"
+                | b"promo"
+                | b"discount"
+                | b"voucher"
+                | b"dress"
+                | b"qr"
+                | b"bar"
+                | b"color"
+        )
 }
 
 /// How the keys of a kind are made.

@@ -28,12 +28,12 @@ const TOKEN_BYTES_MAX: usize = 128;
 const MIXED_CASE_BYTES_MIN: usize = 20;
 
 /// The key under which everything that was read is hashed. Two gateways, and two keys, have no hash in common.
+///
+/// The hashes are keyed multiplications, which are quick and spread well. They are no message authentication: what
+/// keeps them from being read backwards is that neither the key nor a hash is ever told to anybody.
 #[derive(Clone)]
 pub struct FlowKey {
-    /// What each canonical byte adds to the hash of a gram.
-    entering: Box<[u64; 256]>,
-    /// The same for the byte that leaves a gram: turned by [`GRAM_BYTES`].
-    leaving: Box<[u64; 256]>,
+    grams: [u64; 2],
     mix: [u64; 2],
 }
 
@@ -41,43 +41,50 @@ impl FlowKey {
     /// A key from 32 secret bytes.
     pub fn new(bytes: &[u8; 32]) -> FlowKey {
         let secret = hmac::Key::new(hmac::HMAC_SHA256, bytes);
-        let mut words = (0_u64..).map(|counter| {
+        let word = |counter: u64| {
             let block = hmac::sign(&secret, &counter.to_le_bytes());
             block.as_ref().first_chunk().map(|word| u64::from_le_bytes(*word)).unwrap_or_default()
-        });
-        let mut next = || words.next().unwrap_or_default();
-        let entering = Box::new(std::array::from_fn(|_| next()));
-        let leaving = Box::new(entering.map(|word: u64| word.rotate_left(GRAM_BYTES as u32)));
-        FlowKey { entering, leaving, mix: [next() | 1, next() | 1] }
+        };
+        FlowKey { grams: [word(0), word(1)], mix: [word(2), word(3)] }
     }
 
     /// The hash of a short text. Texts of different kinds never meet.
     pub fn hash(&self, kind: Kind, bytes: &[u8]) -> u64 {
-        let [one, two] = self.mix;
-        let mut hash = one ^ (kind as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ bytes.len() as u64;
-        let (words, rest) = bytes.as_chunks::<8>();
-        for word in words {
-            hash = fold(hash ^ u64::from_le_bytes(*word), two);
+        let mut hash = self.begin(kind, bytes.len());
+        let (blocks, rest) = bytes.as_chunks::<16>();
+        for block in blocks {
+            hash = self.fold_in(hash, u128::from_le_bytes(*block));
         }
-        let mut last = [0_u8; 8];
-        last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
-        fold(fold(hash ^ u64::from_le_bytes(last), two), one)
+        let rest = rest.iter().rev().fold(0, |number, byte| number << 8 | u128::from(*byte));
+        fold(self.fold_in(hash, rest), self.mix[0])
     }
 
-    fn enters(&self, byte: u8) -> u64 {
-        self.entering.get(usize::from(byte)).copied().unwrap_or_default()
+    /// The same for a text of less than 16 bytes, with whatever stands after it there.
+    #[inline]
+    fn hash_within(&self, kind: Kind, text: &[u8; 16], len: usize) -> u64 {
+        let rest = u128::from_le_bytes(*text) & ((1 << (len * 8)) - 1);
+        fold(self.fold_in(self.begin(kind, len), rest), self.mix[0])
     }
 
-    fn leaves(&self, byte: u8) -> u64 {
-        self.leaving.get(usize::from(byte)).copied().unwrap_or_default()
+    #[inline]
+    fn begin(&self, kind: Kind, len: usize) -> u64 {
+        self.mix[0] ^ (kind as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ len as u64
     }
 
-    fn gram(&self, rolled: u64) -> u32 {
-        let [one, two] = self.mix;
-        fold(rolled ^ one, two) as u32
+    #[inline]
+    fn fold_in(&self, hash: u64, block: u128) -> u64 {
+        fold(hash ^ block as u64, self.mix[1] ^ (block >> 64) as u64)
+    }
+
+    /// The hash of one gram, its first byte the lowest.
+    #[inline]
+    fn gram(&self, gram: u128) -> u32 {
+        let [one, two] = self.grams;
+        (fold(gram as u64 ^ one, (gram >> 64) as u64 ^ two) >> 16) as u32
     }
 }
 
+#[inline]
 fn fold(a: u64, b: u64) -> u64 {
     let product = u128::from(a) * u128::from(b);
     (product as u64) ^ ((product >> 64) as u64)
@@ -113,87 +120,121 @@ pub fn grams<'k>(
     canonical.into_iter().filter_map(move |byte| rolling.push(key, byte))
 }
 
-/// The hash of the last [`GRAM_BYTES`] bytes, kept up byte by byte (a cyclic polynomial).
+/// Calls back with the hash of every gram of a canonical text, and with those of the same gram reversed and turned by
+/// rot13: one pass for the three ways in which letters hide without an encoding.
+#[inline]
+pub fn grams_three_ways(key: &FlowKey, canonical: &[u8], mut each: impl FnMut([u32; 3])) {
+    let (mut plain, mut turned) = (Rolling::default(), Rolling::default());
+    for byte in canonical {
+        plain.shift(*byte);
+        turned.shift(rot13(*byte));
+        if plain.count >= GRAM_BYTES {
+            each([key.gram(plain.last), key.gram(plain.last.swap_bytes()), key.gram(turned.last)]);
+        }
+    }
+}
+
+/// A canonical byte turned by thirteen letters; digits stay.
+#[inline]
+pub fn rot13(byte: u8) -> u8 {
+    match byte {
+        b'a'..=b'm' => byte + 13,
+        b'n'..=b'z' => byte - 13,
+        _ => byte,
+    }
+}
+
+/// The last [`GRAM_BYTES`] bytes, the newest highest.
 #[derive(Clone, Default)]
 struct Rolling {
-    hash: u64,
-    last: [u8; GRAM_BYTES],
+    last: u128,
     count: usize,
 }
 
 impl Rolling {
     #[inline]
-    fn push(&mut self, key: &FlowKey, byte: u8) -> Option<u32> {
-        let slot = self.last.get_mut(self.count % GRAM_BYTES)?;
-        let gone = std::mem::replace(slot, byte);
-        self.hash = self.hash.rotate_left(1) ^ key.enters(byte);
+    fn shift(&mut self, byte: u8) {
+        self.last = self.last >> 8 | u128::from(byte) << 120;
         self.count += 1;
-        if self.count > GRAM_BYTES {
-            self.hash ^= key.leaves(gone);
-        }
-        (self.count >= GRAM_BYTES).then(|| key.gram(self.hash))
+    }
+
+    #[inline]
+    fn push(&mut self, key: &FlowKey, byte: u8) -> Option<u32> {
+        self.shift(byte);
+        (self.count >= GRAM_BYTES).then(|| key.gram(self.last))
     }
 }
 
+const _: () = assert!(GRAM_BYTES == size_of::<u128>());
+
 /// Keeps of a text that comes in pieces the grams that winnowing selects. How it was cut makes no difference.
+///
+/// Grams are taken in blocks as long as a window, so that each window is the end of one block and the beginning of the
+/// next, and its smallest gram is the smaller of two that are known.
 #[derive(Clone)]
 pub struct Winnower {
     rolling: Rolling,
-    window: [u32; WINDOW_GRAMS],
     /// How many grams there were.
     count: usize,
-    /// The smallest gram in the window and its number, counted from one; zero for none yet.
-    least: (u32, usize),
+    /// This block, and its smallest so far.
+    block: [u32; WINDOW_GRAMS],
+    least: u32,
+    /// The smallest of the last block from each place to its end.
+    before: [u32; WINDOW_GRAMS],
+    /// What was selected last.
+    selected: Option<u32>,
 }
 
 impl Default for Winnower {
     fn default() -> Winnower {
-        Winnower { rolling: Rolling::default(), window: [u32::MAX; WINDOW_GRAMS], count: 0, least: (0, 0) }
+        let none = [u32::MAX; WINDOW_GRAMS];
+        let rolling = Rolling::default();
+        Winnower { rolling, count: 0, block: none, least: u32::MAX, before: none, selected: None }
     }
 }
 
 impl Winnower {
     /// Takes the next bytes of canonical text, and adds what is selected.
     pub fn push(&mut self, key: &FlowKey, canonical: &[u8], selected: &mut Vec<u32>) {
+        // About two of a window are selected; what changes with every byte stays in registers.
+        selected.reserve(canonical.len() * 2 / WINDOW_GRAMS + 1);
+        let mut now = self.clone();
         for byte in canonical {
-            if let Some(gram) = self.rolling.push(key, *byte) {
-                self.gram(gram, selected);
+            if let Some(gram) = now.rolling.push(key, *byte) {
+                now.gram(gram, selected);
             }
         }
+        *self = now;
     }
 
     /// Ends the text: a text too short for one window has its smallest gram selected.
     pub fn finish(self, selected: &mut Vec<u32>) {
         if self.count > 0 && self.count < WINDOW_GRAMS {
-            selected.extend(self.window.iter().copied().min());
+            selected.push(self.least);
         }
     }
 
+    #[inline]
     fn gram(&mut self, gram: u32, selected: &mut Vec<u32>) {
-        if let Some(slot) = self.window.get_mut(self.count % WINDOW_GRAMS) {
+        let place = self.count % WINDOW_GRAMS;
+        if let Some(slot) = self.block.get_mut(place) {
             *slot = gram;
         }
         self.count += 1;
-        if self.count < WINDOW_GRAMS {
-            return;
+        self.least = self.least.min(gram);
+        let least = self.least.min(self.before.get(place + 1).copied().unwrap_or(u32::MAX));
+        if self.count >= WINDOW_GRAMS && self.selected != Some(least) {
+            self.selected = Some(least);
+            selected.push(least);
         }
-        let (least, at) = self.least;
-        if at > 0 && at + WINDOW_GRAMS > self.count && gram > least {
-            return;
-        }
-        // The newest is the smallest, or the smallest has left the window: look again, from the newest.
-        let mut found = (gram, self.count);
-        if at == 0 || at + WINDOW_GRAMS <= self.count {
-            for back in 1..WINDOW_GRAMS {
-                let number = self.count - back;
-                let gram = self.window.get((number - 1) % WINDOW_GRAMS).copied().unwrap_or(u32::MAX);
-                if gram < found.0 {
-                    found = (gram, number);
-                }
+        if place + 1 == WINDOW_GRAMS {
+            let mut least = u32::MAX;
+            for (before, gram) in self.before.iter_mut().zip(&self.block).rev() {
+                least = least.min(*gram);
+                *before = least;
             }
+            self.least = u32::MAX;
         }
-        self.least = found;
-        selected.push(found.0);
     }
 }
 
@@ -213,7 +254,8 @@ static CLASS: LazyLock<[u8; 256]> = LazyLock::new(|| std::array::from_fn(|byte| 
 fn class(byte: u8) -> u8 {
     match byte {
         b'0'..=b'9' => DIGIT,
-        b'A'..=b'Z' => UPPER,
+        // The first of a piece is none within it: that is taken off again.
+        b'A'..=b'Z' => UPPER | INNER_UPPER,
         b'a'..=b'z' => LOWER,
         b'@' => AT,
         b'.' => DOT,
@@ -260,23 +302,34 @@ impl Canon {
         self.bytes.clear();
         self.pieces.clear();
         self.words.clear();
+        const WORD_BYTES: usize = 6;
         self.bytes.reserve(text.len());
+        self.pieces.reserve(text.len() / WORD_BYTES);
+        self.words.reserve(text.len() / WORD_BYTES);
         let (bytes, classes) = (text.as_bytes(), &*CLASS);
+        let class_of = |byte: u8| classes.get(usize::from(byte)).copied().unwrap_or_default();
         let (mut at, mut piece) = (0, Piece::default());
         // What joins is a mark only once something follows it: a full stop ends a sentence.
         let mut joins = 0;
         while let Some(byte) = bytes.get(at).copied() {
-            let class = classes.get(usize::from(byte)).copied().unwrap_or_default();
+            let class = class_of(byte);
             if class & (DIGIT | UPPER | LOWER) != 0 {
-                let start = self.bytes.len() as u32 == piece.start;
-                if start {
-                    piece.raw_start = at as u32;
-                }
-                piece.marks |= if class == UPPER && !start { UPPER | INNER_UPPER } else { class };
-                piece.marks |= std::mem::take(&mut joins);
-                self.bytes.push(byte.to_ascii_lowercase());
+                let first = self.bytes.len() as u32 == piece.start;
+                let mut marks = if first { class & !INNER_UPPER } else { class };
+                let start = at;
                 at += 1;
+                while let Some(class) = bytes.get(at).map(|byte| class_of(*byte))
+                    && class & (DIGIT | UPPER | LOWER) != 0
+                {
+                    marks |= class;
+                    at += 1;
+                }
+                if first {
+                    piece.raw_start = start as u32;
+                }
                 piece.raw_end = at as u32;
+                piece.marks |= marks | std::mem::take(&mut joins);
+                self.bytes.extend_from_slice(bytes.get(start..at).unwrap_or_default());
             } else if byte < 0x80 {
                 self.end_word();
                 if class == 0 {
@@ -294,6 +347,7 @@ impl Canon {
         }
         self.end_word();
         self.end_piece(&mut piece);
+        self.bytes.make_ascii_lowercase();
     }
 
     /// A character beyond ASCII: decomposed, without marks, and what looks like ASCII as that.
@@ -351,10 +405,27 @@ impl Canon {
             .map(|(start, end)| self.bytes.get(start as usize..*end as usize).unwrap_or_default())
     }
 
+    /// The hash of every word of at least so many bytes, as of [`Kind::Word`].
+    pub fn word_hashes<'c>(&'c self, key: &'c FlowKey, bytes_min: u32) -> impl Iterator<Item = u32> + 'c {
+        let starts = std::iter::once(0).chain(self.words.iter().copied());
+        let long = starts.zip(&self.words).filter(move |(start, end)| **end - start >= bytes_min);
+        long.map(|(start, end)| {
+            let (len, rest) = ((end - start) as usize, self.bytes.get(start as usize..).unwrap_or_default());
+            let hash = match rest.first_chunk() {
+                Some(text) if len < 16 => key.hash_within(Kind::Word, text, len),
+                _ => key.hash(Kind::Word, rest.get(..len).unwrap_or_default()),
+            };
+            hash as u32
+        })
+    }
+
     /// Every rare token: pieces that are tokens by themselves, and groups of short ones that are one number together.
     pub fn tokens(&self, mut token: impl FnMut(&[u8])) {
         let mut group = (0, 0, 0_u8, 0);
         let flush = |group: &mut (u32, u32, u8, u32), token: &mut dyn FnMut(&[u8])| {
+            if group.3 == 0 {
+                return;
+            }
             let (start, end, marks, count) = std::mem::take(group);
             let bytes = self.bytes.get(start as usize..end as usize).unwrap_or_default();
             if count > 1 && marks & DIGIT != 0 && is_rare(bytes, marks) {
@@ -362,6 +433,11 @@ impl Canon {
             }
         };
         for piece in &self.pieces {
+            // Nearly all are words, which are neither.
+            if piece.marks == LOWER && piece.end - piece.start > 1 {
+                flush(&mut group, &mut token);
+                continue;
+            }
             let bytes = self.piece(piece);
             if piece.is_token(bytes) {
                 token(bytes);
