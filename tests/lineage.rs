@@ -518,7 +518,7 @@ fn base64(bytes: &[u8]) -> String {
             text.push(char::from(DIGITS[(number >> (18 - 6 * at) & 63) as usize]));
         }
     }
-    while text.len() % 4 != 0 {
+    while !text.len().is_multiple_of(4) {
         text.push('=');
     }
     text
