@@ -38,7 +38,7 @@ impl Filter<'_> {
 /// The word of a filter for a hash, by its first bits.
 #[inline]
 fn filter_word(hash: u32, words: usize) -> usize {
-    (u64::from(hash) * words as u64 >> 32) as usize
+    ((u64::from(hash) * words as u64) >> 32) as usize
 }
 
 #[derive(Clone, Debug, Default)]
