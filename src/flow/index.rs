@@ -239,7 +239,7 @@ mod tests {
             for hash in (0..5000_u32).map(|hash| hash.wrapping_mul(spread)) {
                 let collect = |index: &Index| {
                     let mut found = std::collections::BTreeSet::new();
-                    index.find(hash, |record| drop(found.insert(record)));
+                    index.find(hash, |record| found.extend([record]));
                     found
                 };
                 let expected: std::collections::BTreeSet<u16> =
