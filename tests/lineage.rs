@@ -889,8 +889,12 @@ fn figures_of_speed_and_memory() {
             ("1 KiB that was not read", prose(1024, 999_999)),
             ("1 KiB that was read", text[5000..6024].to_owned()),
             ("1 KiB of base64", base64(prose(768, 31).as_bytes())),
+            ("1 KiB that stays", prose(1024, 999_999)),
         ] {
-            let outgoing = leaving(&payload, "x@example.com", &internal);
+            let mut outgoing = leaving(&payload, "x@example.com", &internal);
+            if name.ends_with("stays") {
+                (outgoing.class, outgoing.aims) = (Class::Read, Vec::new());
+            }
             let mut least = Duration::MAX;
             for _ in 0..300 {
                 let begun = Instant::now();

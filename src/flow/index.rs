@@ -5,14 +5,14 @@ pub type RecordNumber = u16;
 
 /// About so many entries are looked through once the place of a hash is known.
 const BUCKET: usize = 16;
-/// Bits of the filter for each entry, at least: of the hashes that are not here about one in thirty passes it.
+/// Bits of the filter for each entry, at least: of the hashes that are not here one or two in a hundred pass it.
 const FILTER_BITS: usize = 10;
 
 /// Grams and the records that they stand in. Sorted runs are merged as they grow, so that there are few of them.
 #[derive(Clone, Debug, Default)]
 pub struct Index {
     runs: Vec<Run>,
-    /// Two bits for each hash, both in one word.
+    /// Three bits for each hash, all in one word.
     filter: Vec<u64>,
     count: usize,
 }
@@ -145,10 +145,10 @@ impl Index {
     }
 }
 
-/// Two bits of a word, by the last bits of a hash.
+/// Three bits of a word, by the last bits of a hash.
 #[inline]
 fn filter_bits(hash: u32) -> u64 {
-    1 << (hash & 63) | 1 << (hash >> 6 & 63)
+    1 << (hash & 63) | 1 << (hash >> 6 & 63) | 1 << (hash >> 12 & 63)
 }
 
 impl Run {
@@ -239,9 +239,7 @@ mod tests {
             for hash in (0..5000_u32).map(|hash| hash.wrapping_mul(spread)) {
                 let collect = |index: &Index| {
                     let mut found = std::collections::BTreeSet::new();
-                    index.find(hash, |record| {
-                        found.insert(record);
-                    });
+                    index.find(hash, |record| found.extend([record]));
                     found
                 };
                 let expected: std::collections::BTreeSet<u16> =

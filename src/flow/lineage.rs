@@ -529,6 +529,11 @@ impl Memory {
         self.records.get(usize::from(number)).map(|record| self.parties_of(record)).unwrap_or_default()
     }
 
+    /// How confidential a record is.
+    pub fn confidentiality(&self, number: RecordNumber) -> Option<Confidentiality> {
+        self.records.get(usize::from(number)).map(|record| record.confidentiality)
+    }
+
     /// What is told of a record.
     pub fn origin(&self, number: RecordNumber) -> Option<Origin> {
         let record = self.records.get(usize::from(number))?;

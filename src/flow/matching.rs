@@ -147,7 +147,7 @@ impl<'m> Content<'m> {
         for (at, (memory, least)) in self.memories.iter().enumerate() {
             memory.by_gram(gram, self.now, |number| {
                 owned |= memory.belongs_to(number, self.places);
-                if memory.origin(number).is_some_and(|origin| origin.confidentiality >= *least) {
+                if memory.confidentiality(number).is_some_and(|level| level >= *least) {
                     hits.push((at, number));
                 }
             });
@@ -193,7 +193,7 @@ impl<'m> Content<'m> {
                 if memory.belongs_to(number, self.places) {
                     return Vec::new();
                 }
-                if memory.origin(number).is_some_and(|origin| origin.confidentiality >= *least) {
+                if memory.confidentiality(number).is_some_and(|level| level >= *least) {
                     hits.push((at, number));
                 }
             }
@@ -257,7 +257,7 @@ fn keep_likely(key: &FlowKey, canon: &Canon, likely: &mut Vec<u32>, may_have: im
     grams_three_ways(key, &canon.bytes, |three| {
         let [plain, reversed, turned] = three;
         if may_have(plain) | may_have(reversed) | may_have(turned) {
-            likely.extend(three);
+            likely.extend(three.into_iter().filter(|gram| may_have(*gram)));
         }
     });
 }

@@ -95,6 +95,11 @@ fn runs(bytes: &[u8], mut each: impl FnMut(&[u8])) {
     let mut run: Vec<u8> = Vec::new();
     let mut rest = bytes;
     while !rest.is_empty() {
+        if run.is_empty() {
+            // Nearly everything is words: none of them is looked at but for its end.
+            let Some(start) = first_long(rest) else { break };
+            rest = rest.get(start..).unwrap_or_default();
+        }
         let end = rest.iter().position(|byte| !is_of_a_run(*byte)).unwrap_or(rest.len());
         let (segment, after) = rest.split_at_checked(end).unwrap_or((rest, &[]));
         let breaks = after.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(after.len());
@@ -114,6 +119,18 @@ fn runs(bytes: &[u8], mut each: impl FnMut(&[u8])) {
     }
     if run.len() >= RUN_CHARS_MIN {
         each(&run);
+    }
+}
+
+/// Where the first run of at least [`RUN_CHARS_MIN`] begins: what breaks the end of a stretch breaks all of it.
+fn first_long(bytes: &[u8]) -> Option<usize> {
+    let mut start = 0;
+    loop {
+        let stretch = bytes.get(start..start + RUN_CHARS_MIN)?;
+        match stretch.iter().rposition(|byte| !is_of_a_run(*byte)) {
+            Some(at) => start += at + 1,
+            None => return Some(start),
+        }
     }
 }
 
@@ -189,5 +206,27 @@ fn inflate(bytes: &[u8], inflated: &mut usize, plain: impl FnOnce(&[u8])) {
     *inflated += out.len();
     if read.is_ok() || !out.is_empty() {
         plain(&out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_are_found_wherever_they_stand_and_wrapped_lines_are_one() {
+        let long = "abcdefghijkl";
+        for (text, found) in [
+            (long.to_owned(), vec![long.to_owned()]),
+            ("abcdefghijk".to_owned(), vec![]),
+            (format!("see {long}, and {long}m."), vec![long.to_owned(), format!("{long}m")]),
+            (format!("a b c\n{long}\nmnop\nqr end"), vec![format!("{long}mnopqr")]),
+            (format!("abcdefghijk\n{long}"), vec![long.to_owned()]),
+            (format!("{long}\r\n{long}\n"), vec![format!("{long}{long}")]),
+        ] {
+            let mut all = Vec::new();
+            runs(text.as_bytes(), |run| all.push(String::from_utf8(run.to_vec()).unwrap()));
+            assert_eq!(all, found, "{text:?}");
+        }
     }
 }
