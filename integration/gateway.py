@@ -181,6 +181,8 @@ class Gateway:
             ],
             "people": "people.yaml",
             "store": {"sqlite": "state/holdpoint.db"},
+            # Nobody waits: what is held is answered at once, and repeated.
+            "holds": {"wait": "0s"},
         }
 
     def upstream(self, upstream: Upstream) -> Json:

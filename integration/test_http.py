@@ -136,12 +136,13 @@ def test_an_unlisted_operation_is_held(gateway: Gateway, recorder: Upstream) -> 
 def test_what_was_read_decides_what_may_leave(
     run_gateway: Callable[..., Gateway], nginx: Upstream, recorder: Upstream
 ) -> None:
-    """The same call to the outside passes before a customer was read, and is held after it, whatever was read where."""
+    """The same call to the outside passes before a customer was read, and is held when it carries what was read there."""
     agents = [SUPPORT, CLEAN]
     gateway = run_gateway(nginx, recorder, agents=agents)
 
     def send(agent: Agent) -> Answer:
-        return ask(gateway.plan(agent, recorder, []), "POST", "/v1/letters", json={"to": "eve@elsewhere.test"})
+        letter = {"to": "eve@elsewhere.test", "text": "Zoë has 9007199254740993 with us"}
+        return ask(gateway.plan(agent, recorder, []), "POST", "/v1/letters", json=letter)
 
     assert [send(agent).status for agent in agents] == [201, 201]
     assert ask(gateway.plan(SUPPORT, nginx, []), "GET", "/v1/customers/7").status == 200

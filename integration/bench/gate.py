@@ -42,7 +42,7 @@ EXPORT_QUIET_SECONDS = 1.5  # spans are sent a second after the first of them
 FLAGS = ("abm", "aes", "avx", "avx2", "bmi1", "bmi2", "cx16", "f16c", "fma", "movbe", "pclmulqdq", "sse4_2", "ssse3")
 
 TLS = ("TLS (rustls)", "cryptography (aws-lc)")
-PIPELINE = "holdpoint::pipeline::run::{{closure}}"
+PIPELINE = "holdpoint::pipeline::serve::{{closure}}"
 DECIDE = "holdpoint::decide::call"
 CLOCK_POLICY = """@id("clock") @public("clock")
 forbid (principal, action in Holdpoint::Action::"invoke", resource == Holdpoint::Tool::"tools-small/clock")
