@@ -11,6 +11,9 @@ use crate::flow::lineage::Learnt;
 
 /// How much of what has passed is looked at again together with what comes next, in bytes.
 const TAIL_BYTES: usize = 256;
+/// How much of a reply is learnt as text, in bytes. A run's memory is full before that, so more of it would only cost
+/// time: beyond, what was read counts as not known.
+const TEXT_BYTES_MAX: usize = 1 << 20;
 
 /// Learns one reply in passing.
 pub struct Tap {
@@ -27,6 +30,8 @@ struct Reading {
     whole: bool,
     /// The last bytes that the learner holds and that have passed.
     tail: Vec<u8>,
+    /// How many bytes were learnt as text.
+    bytes: usize,
     /// Whether something was not learnt, and that is still to be said.
     blind: bool,
 }
@@ -56,6 +61,7 @@ impl Tap {
             learner,
             whole,
             tail: Vec::new(),
+            bytes: 0,
             blind,
         });
     }
@@ -131,6 +137,11 @@ impl Reading {
             (self.learner, self.blind) = (None, true);
             return None;
         };
+        self.bytes += plain.len();
+        if !self.whole && self.bytes > TEXT_BYTES_MAX {
+            (self.learner, self.tail, self.blind) = (None, Vec::new(), true);
+            return None;
+        }
         let mut learnt = learner.feed(&plain);
         // What the learner holds until it has more passes now, so it is learnt as it is beside that.
         let held = learner.unlearnt_bytes();

@@ -49,6 +49,18 @@ async fn a_reply_that_cannot_be_read_counts_as_any_that_was() {
 }
 
 #[tokio::test]
+async fn a_text_that_is_longer_than_what_is_learnt_counts_as_any_that_was() {
+    let world = World::start().await;
+    let long = "and so on, line by line; ".repeat(60_000);
+    world.replies("/reports/1", response("content-type: text/plain\r\n", &long));
+    let agent = world.agent("support");
+    let read = agent.http("GET", "/web/reports/1", None).await.unwrap();
+    assert_eq!(read.body.len(), long.len(), "all of it passes");
+    let held = send(&agent, "partner@new.test", "Shall we meet on Tuesday at ten?").await;
+    assert_eq!((held.outcome().as_str(), world.count("send_email")), ("pending", 0));
+}
+
+#[tokio::test]
 async fn a_stream_of_text_is_learnt_piece_by_piece() {
     let world = World::start().await;
     let first =
