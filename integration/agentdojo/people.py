@@ -34,7 +34,9 @@ class Approver:
         made = self.arena.configuration()
         made["trust"]["domains"][PEOPLE] = {"bundle": "pki/people.pem", "roles": ["people"]}
         made["listeners"].append({"name": "admin", "kind": "admin", "address": f"127.0.0.1:{self.port}"})
-        return {"trust": made["trust"], "listeners": made["listeners"], "people": "people.yaml"}
+        # Nobody waits on a stream: what is held is answered at once.
+        given = {"people": "people.yaml", "holds": {"wait": "0s"}}
+        return {"trust": made["trust"], "listeners": made["listeners"], **given}
 
     async def approve(self, answer: Answer) -> None:
         """Approves exactly what is held, and has its destination remembered."""
