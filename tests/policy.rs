@@ -126,7 +126,7 @@ fn what_cannot_be_a_policy_is_refused() {
     refused("@id(\"t\") permit (principal == ?principal, action, resource);", "is a template");
     refused(
         "@id(\"s\") @mode(\"off\") forbid (principal, action, resource);",
-        "@mode(\"off\") must be @mode(\"shadow\")",
+        "@mode(\"off\") must be @mode(\"shadow\") or, with its last day",
     );
     refused("@id(\"h\") @hold(\"approval\") permit (principal, action, resource);", "belongs on a forbid");
     refused(
@@ -202,7 +202,7 @@ fn a_forbid_in_shadow_says_what_would_be_and_a_permit_in_shadow_permits_nothing(
     let permit = "@id(\"p\") permit (principal, action, resource);";
     let shadow = "@id(\"s\") @mode(\"shadow\") @public(\"later\") forbid (principal, action, resource);";
     let policy = load(&format!("{permit}\n{shadow}")).unwrap();
-    assert_eq!(policy.in_shadow(), [Arc::from("s")]);
+    assert_eq!(policy.in_shadow(), [(Arc::from("s"), None)]);
     let mut call = input(Class::Write);
     let decision = policy.evaluate(&call);
     assert_eq!(decision.outcome, Outcome::Allow);
@@ -213,6 +213,38 @@ fn a_forbid_in_shadow_says_what_would_be_and_a_permit_in_shadow_permits_nothing(
     assert_eq!((&decision.outcome, &decision.shadow), (&Outcome::Deny, &None));
     let policy = load("@id(\"p\") @mode(\"shadow\") permit (principal, action, resource);").unwrap();
     assert_eq!(policy.evaluate(&input(Class::Read)).outcome, Outcome::Deny);
+}
+
+#[test]
+fn a_policy_in_shadow_is_enforced_from_the_end_of_its_last_day_on() {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    let today = time::OffsetDateTime::now_utc().date();
+    let last = today + time::Duration::days(3);
+    let text = |day: time::Date| {
+        format!(
+            "@id(\"p\") permit (principal, action, resource);
+             @id(\"s\") @mode(\"shadow until {day}\") forbid (principal, action, resource);
+             @id(\"t\") @mode(\"shadow\") @public(\"no-end\") forbid (principal, action, resource) when {{ context.class == \"write\" }};"
+        )
+    };
+    let policy = load(&text(last)).unwrap();
+    let end: SystemTime = last.next_day().unwrap().midnight().assume_utc().into();
+    assert_eq!(policy.in_shadow(), [(Arc::from("s"), Some(end)), (Arc::from("t"), None)]);
+    let mut call = input(Class::Read);
+    for (now, outcome) in [(end - DAY, Outcome::Allow), (end, Outcome::Deny), (end + DAY, Outcome::Deny)] {
+        call.now = now;
+        for _ in 0..2 {
+            let decision = policy.evaluate(&call);
+            assert_eq!((&decision.outcome, *decision == policy.evaluate_whole(&call)), (&outcome, true));
+            assert_eq!(decision.shadow.is_some(), outcome == Outcome::Allow, "{decision:?}");
+        }
+    }
+    refused(&text(today + time::Duration::days(31)), "must end at most 30 days ahead");
+    refused(&text(last).replace("until 20", "until 20x"), "with its last day");
+    // A day that is past is no mistake: it is enforced.
+    let past = load(&text(today - time::Duration::days(1))).unwrap();
+    call.now = SystemTime::now();
+    assert_eq!(past.evaluate(&call).outcome, Outcome::Deny);
 }
 
 #[test]

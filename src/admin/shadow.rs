@@ -28,8 +28,21 @@ const PAGES_MAX: usize = 20;
 pub struct InShadow {
     /// Upstreams whose calls pass, by name.
     pub upstreams: Vec<Shadowed>,
-    /// Policies that forbid and stop nothing (`@mode("shadow")`), by id. They have no end date.
-    pub policies: Vec<String>,
+    /// Policies that forbid and stop nothing (`@mode("shadow")`), by id.
+    pub policies: Vec<ShadowPolicy>,
+}
+
+/// A policy in shadow. It stops calls of consequence 4 all the same.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct ShadowPolicy {
+    /// Its id.
+    pub policy: String,
+    /// When it ends, as for upstreams; none where nobody said so.
+    pub until: Option<String>,
+    /// The last day of it, in UTC.
+    pub last_day: Option<String>,
+    /// Days after today (UTC) until the last day.
+    pub days_left: Option<i64>,
 }
 
 /// An upstream in shadow. Calls of consequence 4 are stopped all the same.
@@ -55,20 +68,22 @@ impl InShadow {
         let upstreams = generation.catalog.upstreams().filter_map(|upstream| {
             let config = upstream.config();
             let shadow = config.shadow.as_ref().filter(|shadow| now < shadow.until)?;
-            let last_day = (OffsetDateTime::from(shadow.until) - Duration::DAY).date();
+            let (last_day, days_left) = last_day(shadow.until, now);
             Some(Shadowed {
                 upstream: config.name.to_string(),
                 groups: shadow.groups.iter().map(|group| group.to_string()).collect(),
                 until: moment(shadow.until),
-                last_day: last_day.to_string(),
-                days_left: (last_day - OffsetDateTime::from(now).date()).whole_days(),
+                last_day,
+                days_left,
             })
         });
-        let policies = generation.policy.in_shadow();
-        InShadow {
-            upstreams: upstreams.collect(),
-            policies: policies.iter().map(|id| id.to_string()).collect(),
-        }
+        let policies = generation.policy.in_shadow().into_iter();
+        let policies =
+            policies.filter(|(_, until)| until.is_none_or(|until| now < until)).map(|(id, until)| {
+                let (last_day, days_left) = until.map(|until| last_day(until, now)).unzip();
+                ShadowPolicy { policy: id.to_string(), until: until.map(moment), last_day, days_left }
+            });
+        InShadow { upstreams: upstreams.collect(), policies: policies.collect() }
     }
 
     /// As far as it is about an agent of these groups.
@@ -83,6 +98,12 @@ impl InShadow {
     pub(super) fn is_empty(&self) -> bool {
         self.upstreams.is_empty() && self.policies.is_empty()
     }
+}
+
+/// The last day before a moment, and how many days after today that is.
+fn last_day(until: SystemTime, now: SystemTime) -> (String, i64) {
+    let last = (OffsetDateTime::from(until) - Duration::DAY).date();
+    (last.to_string(), (last - OffsetDateTime::from(now).date()).whole_days())
 }
 
 /// What is in shadow, and what that let pass of late.

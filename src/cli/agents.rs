@@ -7,7 +7,7 @@ use time::macros::format_description;
 use time::{Date, Duration, OffsetDateTime};
 
 use super::USAGE;
-use super::client::{Failure, Gateway, Reply};
+use super::client::{Failure, Gateway, items, said, segment, word};
 use super::policy::{Said, table};
 use crate::admin::literal;
 
@@ -77,42 +77,6 @@ pub(super) fn agents(gateway: &Gateway, command: &Command) -> Said {
 /// The path of an agent's resource, with the id as one segment.
 fn path(id: &str, verb: &str) -> String {
     format!("/v1/agents/{}{verb}", segment(id))
-}
-
-/// A text as one segment of a path, or one value of a query.
-pub(super) fn segment(text: &str) -> String {
-    let encode = |byte: u8| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
-        _ => format!("%{byte:02X}"),
-    };
-    text.bytes().map(encode).collect()
-}
-
-/// What a reply says, or why it says nothing.
-pub(super) fn said(reply: Reply, text: impl FnOnce(&Value) -> String) -> Said {
-    if reply.status == 200 {
-        return Said { code: 0, text: text(&reply.body), json: reply.body };
-    }
-    let detail = reply.body.get("detail").and_then(Value::as_str).unwrap_or("refused");
-    let code = match reply.status {
-        400 => USAGE,
-        500.. => 2,
-        _ => 1,
-    };
-    Said { code, text: format!("{}\n", literal::plain(detail)), json: reply.body }
-}
-
-/// A member as text that moves no cursor.
-pub(super) fn word(value: &Value, pointer: &str) -> String {
-    match value.pointer(pointer) {
-        Some(Value::String(text)) if !text.is_empty() => literal::plain(text),
-        Some(Value::Number(number)) => number.to_string(),
-        _ => "-".to_owned(),
-    }
-}
-
-pub(super) fn items<'a>(value: &'a Value, name: &str) -> &'a [Value] {
-    value.get(name).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
 }
 
 fn list(body: &Value) -> String {

@@ -16,7 +16,10 @@ use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::USAGE;
+use super::policy::Said;
 use crate::accept::tls::provider;
+use crate::admin::literal;
 use crate::identify::svid::read_roots;
 
 /// How long an answer may take.
@@ -156,4 +159,44 @@ impl Gateway {
 
 fn bad(path: &Path, error: &dyn std::fmt::Display) -> Failure {
     Failure::Usage(format!("{}: {error}", path.display()))
+}
+
+/// A text as one segment of a path, or one value of a query.
+pub(super) fn segment(text: &str) -> String {
+    let encode = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    };
+    text.bytes().map(encode).collect()
+}
+
+/// What a reply says, or why it says nothing.
+pub(super) fn said(reply: Reply, text: impl FnOnce(&Value) -> String) -> Said {
+    if reply.status == 200 {
+        return Said { code: 0, text: text(&reply.body), json: reply.body };
+    }
+    let detail = reply.body.get("detail").and_then(Value::as_str).unwrap_or("refused");
+    let code = match reply.status {
+        400 => USAGE,
+        500.. => 2,
+        _ => 1,
+    };
+    Said { code, text: format!("{}\n", literal::plain(detail)), json: reply.body }
+}
+
+/// A member as text that moves no cursor.
+pub(super) fn word(value: &Value, pointer: &str) -> String {
+    match value.pointer(pointer) {
+        Some(Value::String(text)) if !text.is_empty() => literal::plain(text),
+        Some(Value::Number(number)) => number.to_string(),
+        Some(Value::Array(words)) if !words.is_empty() => {
+            let words: Vec<String> = words.iter().filter_map(Value::as_str).map(literal::plain).collect();
+            words.join(", ")
+        }
+        _ => "-".to_owned(),
+    }
+}
+
+pub(super) fn items<'a>(value: &'a Value, name: &str) -> &'a [Value] {
+    value.get(name).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
 }

@@ -5,8 +5,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::USAGE;
-use super::agents::{items, said, segment, word};
-use super::client::{Failure, Gateway};
+use super::client::{Failure, Gateway, items, said, segment, word};
 use super::policy::{Said, table};
 
 #[derive(Debug, Subcommand)]

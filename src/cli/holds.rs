@@ -8,7 +8,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::USAGE;
-use super::client::{Failure, Gateway, Reply};
+use super::client::{Failure, Gateway, items, said, segment, word};
 use super::policy::{Said, table};
 use crate::admin::literal;
 
@@ -60,7 +60,7 @@ pub(super) enum Command {
 pub(super) fn holds(gateway: &Gateway, command: &Command) -> Said {
     let done = match command {
         Command::List { state } => gateway
-            .ask(Method::GET, &format!("/v1/holds?state={}", encoded(state)), None)
+            .ask(Method::GET, &format!("/v1/holds?state={}", segment(state)), None)
             .map(|reply| said(reply, list)),
         Command::Show { id } => gateway.ask(Method::GET, &path(id, ""), None).map(|reply| said(reply, show)),
         Command::Approve { id, digest, reason, remember } => {
@@ -139,46 +139,7 @@ fn deny(gateway: &Gateway, id: &str, reason: &str, digest: Option<&str>) -> Resu
 
 /// The path of a hold's resource, with the id as one segment.
 fn path(id: &str, verb: &str) -> String {
-    format!("/v1/holds/{}{verb}", encoded(id))
-}
-
-fn encoded(text: &str) -> String {
-    let encode = |byte: u8| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
-        _ => format!("%{byte:02X}"),
-    };
-    text.bytes().map(encode).collect()
-}
-
-/// What a reply says, or why it says nothing.
-fn said(reply: Reply, text: impl FnOnce(&Value) -> String) -> Said {
-    if reply.status == 200 {
-        return Said { code: 0, text: text(&reply.body), json: reply.body };
-    }
-    let detail = reply.body.get("detail").and_then(Value::as_str).unwrap_or("refused");
-    let code = match reply.status {
-        400 => USAGE,
-        500.. => 2,
-        _ => 1,
-    };
-    Said { code, text: format!("{}\n", literal::plain(detail)), json: reply.body }
-}
-
-/// A member as text that moves no cursor.
-fn word(value: &Value, pointer: &str) -> String {
-    match value.pointer(pointer) {
-        Some(Value::String(text)) if !text.is_empty() => literal::plain(text),
-        Some(Value::Number(number)) => number.to_string(),
-        Some(Value::Array(words)) if !words.is_empty() => {
-            let words: Vec<String> = words.iter().filter_map(Value::as_str).map(literal::plain).collect();
-            words.join(", ")
-        }
-        _ => "-".to_owned(),
-    }
-}
-
-fn items<'a>(value: &'a Value, name: &str) -> &'a [Value] {
-    value.get(name).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+    format!("/v1/holds/{}{verb}", segment(id))
 }
 
 fn list(body: &Value) -> String {

@@ -64,6 +64,14 @@ pub(super) fn in_shadow(loaded: &Loaded) -> Vec<String> {
         })
     });
     let mut said: Vec<String> = upstreams.collect();
-    said.extend(loaded.policy.in_shadow().iter().map(|id| format!("policy `{id}` is in shadow")));
+    said.extend(loaded.policy.in_shadow().iter().map(|(id, until)| match until {
+        None => format!(
+            "policy `{id}` is in shadow and no end was said: @mode(\"shadow until DATE\") says one, at most 30 days ahead"
+        ),
+        Some(until) => {
+            let last = (OffsetDateTime::from(*until) - Duration::DAY).date();
+            format!("policy `{id}` is in shadow to the end of {last} (UTC)")
+        }
+    }));
     said
 }

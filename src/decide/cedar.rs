@@ -10,6 +10,7 @@ pub(super) mod view;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use cedar_policy::{Authorizer, Decision as Answered, PolicyId, PolicySet, Request, Schema};
 
@@ -89,6 +90,8 @@ pub struct Policy {
     enforced: PolicySet,
     /// Whether any is in shadow.
     shadow: bool,
+    /// When the first of those ends that have an end.
+    first_end: Option<SystemTime>,
     /// What is asked about people alone, with its schema.
     people: (Schema, PolicySet),
     rules: HashMap<PolicyId, RuleInfo>,
@@ -128,6 +131,8 @@ enum Extent {
 enum Reach {
     All,
     Enforced,
+    /// Those that are enforced, and those whose shadow has ended.
+    Now,
 }
 
 impl Policy {
@@ -138,7 +143,8 @@ impl Policy {
         Ok(Policy {
             schema: loaded.schema,
             enforced: loaded.enforced,
-            shadow: loaded.rules.values().any(|rule| rule.mode == Mode::Shadow),
+            shadow: loaded.rules.values().any(|rule| rule.mode != Mode::Enforce),
+            first_end: loaded.rules.values().filter_map(|rule| rule.ends()).min(),
             all: loaded.set,
             people: loaded.people,
             rules: loaded.rules,
@@ -166,12 +172,18 @@ impl Policy {
         self.rules.len()
     }
 
-    /// The policies in shadow, sorted by id.
-    pub fn in_shadow(&self) -> Vec<Arc<str>> {
-        let shadow = self.rules.values().filter(|rule| rule.mode == Mode::Shadow);
-        let mut ids: Vec<Arc<str>> = shadow.map(|rule| Arc::clone(&rule.id)).collect();
-        ids.sort();
-        ids
+    /// The policies with `@mode("shadow")`, sorted by id, and when the shadow of each ends or has ended; `None` where no
+    /// end was said.
+    pub fn in_shadow(&self) -> Vec<(Arc<str>, Option<SystemTime>)> {
+        let shadow = self.rules.values().filter(|rule| rule.mode != Mode::Enforce);
+        let mut all: Vec<_> = shadow.map(|rule| (Arc::clone(&rule.id), rule.ends())).collect();
+        all.sort();
+        all
+    }
+
+    /// Whether a shadow has ended that stood when these policies were loaded.
+    fn is_past(&self, now: SystemTime) -> bool {
+        self.first_end.is_some_and(|end| now >= end)
     }
 
     /// Whether there are none.
@@ -192,7 +204,8 @@ impl Policy {
             let none = Answer { allowed: true, rules: Vec::new(), errors: Vec::new() };
             return Arc::new(allowed(&none));
         }
-        if self.conforms(input).is_err() || view::utc(input.now).is_err() {
+        // What is remembered may have been decided while a shadow stood that has ended since.
+        if self.is_past(input.now) || self.conforms(input).is_err() || view::utc(input.now).is_err() {
             return Arc::new(self.evaluate_fresh(input));
         }
         let resource = self.views.resource(&self.names, &input.resource);
@@ -216,11 +229,20 @@ impl Policy {
         if !self.shadow || all.outcome == Outcome::Allow || input.is_enforced() {
             return all;
         }
-        let enforced = self.judge(input, extent, Reach::Enforced);
+        let reach = if self.is_past(input.now) { Reach::Now } else { Reach::Enforced };
+        let enforced = self.judge(input, extent, reach);
         if enforced.outcome.as_str() == all.outcome.as_str() {
             return all;
         }
         Decision { shadow: Some(Box::new(all)), ..enforced }
+    }
+
+    /// The policies without those whose shadow stands at this moment. Made anew for each call, until policies are loaded
+    /// again: they were loaded before a shadow ended.
+    fn enforced_at(&self, now: SystemTime) -> PolicySet {
+        let enforced = |rule: &RuleInfo| !rule.is_in_shadow(now);
+        let policies = self.all.policies().filter(|policy| self.rules.get(policy.id()).is_none_or(enforced));
+        PolicySet::from_policies(policies.cloned()).unwrap_or_else(|_| self.all.clone())
     }
 
     fn judge(&self, input: &PolicyInput, extent: Extent, reach: Reach) -> Decision {
@@ -277,7 +299,12 @@ impl Policy {
         let request = Request::new(view.principal.clone(), action, view.resource.uid.clone(), context, None)
             .map_err(|error| error.to_string())?;
         let slice = view.resource.slice(&self.names, &self.all, &self.rules, input.action);
+        let now;
         let policies = match (extent, reach) {
+            (_, Reach::Now) => {
+                now = self.enforced_at(input.now);
+                &now
+            }
             (Extent::Slice, Reach::All) => &slice.policies,
             (Extent::Slice, Reach::Enforced) => slice.enforced.as_ref().unwrap_or(&slice.policies),
             (Extent::Whole, Reach::All) => &self.all,

@@ -82,7 +82,11 @@ pub(super) fn list(shadow: &InShadow) -> Markup {
             }
             @for policy in &shadow.policies {
                 li {
-                    "Policy " span class="mono" { (text(policy)) } " stops nothing, and has no end date."
+                    "Policy " span class="mono" { (text(&policy.policy)) } " stops nothing but calls of consequence 4, "
+                    @match (&policy.until, &policy.last_day, policy.days_left) {
+                        (Some(until), Some(last_day), Some(left)) => { (to_the_end_of(until, last_day, left)) "." }
+                        _ => { "and no end was said." }
+                    }
                 }
             }
         }
@@ -111,9 +115,13 @@ fn whom(one: &Shadowed) -> Markup {
 
 /// Until when, and how long that is.
 pub(super) fn until(one: &Shadowed) -> Markup {
+    to_the_end_of(&one.until, &one.last_day, one.days_left)
+}
+
+fn to_the_end_of(until: &str, last_day: &str, days_left: i64) -> Markup {
     html! {
-        "to the end of " time datetime=(one.last_day) title=(one.until) { (one.last_day) } " UTC ("
-        @match one.days_left { 0 => "today is the last day", 1 => "1 day left", days => { (days) " days left" } }
+        "to the end of " time datetime=(last_day) title=(until) { (last_day) } " UTC ("
+        @match days_left { 0 => "today is the last day", 1 => "1 day left", days => { (days) " days left" } }
         ")"
     }
 }

@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use cedar_policy::ffi::DetailedError;
 use cedar_policy::{
     ActionConstraint, Effect, EntityUid, Policy as Rule, PolicyId, PolicySet, PrincipalConstraint, Schema,
     ValidationMode, Validator,
 };
+
+use time::{Date, OffsetDateTime};
 
 use super::looks::Looks;
 use super::person;
@@ -31,9 +33,12 @@ const QUORUM_MAX: u32 = 16;
 pub(super) enum Mode {
     /// It is stopped.
     Enforce,
-    /// It passes, and what would have been is shown, but for calls of consequence 4.
-    Shadow,
+    /// It passes, and what would have been is shown, but for calls of consequence 4; until this moment, if one is said.
+    Shadow(Option<SystemTime>),
 }
+
+/// How far ahead the last day of a policy's shadow may be.
+const AHEAD_MAX: time::Duration = time::Duration::days(30);
 
 /// What the gateway knows of one policy beside what Cedar evaluates.
 #[derive(Clone, Debug)]
@@ -44,6 +49,24 @@ pub(super) struct RuleInfo {
     pub(super) terms: Option<HoldTerms>,
     pub(super) mode: Mode,
     pub(super) looks: Looks,
+}
+
+impl RuleInfo {
+    /// When its shadow ends, where that is said.
+    pub(super) fn ends(&self) -> Option<SystemTime> {
+        match self.mode {
+            Mode::Enforce => None,
+            Mode::Shadow(until) => until,
+        }
+    }
+
+    /// Whether it is in shadow at this moment.
+    pub(super) fn is_in_shadow(&self, now: SystemTime) -> bool {
+        match self.mode {
+            Mode::Enforce => false,
+            Mode::Shadow(until) => until.is_none_or(|until| now < until),
+        }
+    }
 }
 
 /// A checked set of policies.
@@ -209,9 +232,9 @@ fn admit(
     }
     mistakes.extend(problems.into_iter().map(|problem| Mistake::new(file, &*id, problem)));
     let public = Arc::from(rule.annotation("public").unwrap_or("policy"));
-    let mode = if rule.annotation("mode").is_some() { Mode::Shadow } else { Mode::Enforce };
+    let mode = rule.annotation("mode").and_then(|words| mode(words).ok()).unwrap_or(Mode::Enforce);
     let looks = Looks::of(&rule);
-    if mode == Mode::Shadow && rule.effect() == Effect::Permit {
+    if mode != Mode::Enforce && rule.effect() == Effect::Permit {
         // A permit in shadow never permits, so there is nothing to ask it.
         return;
     }
@@ -228,6 +251,25 @@ fn admit(
         }
         Err(error) => mistakes.push(Mistake::new(file, &*id, error.to_string())),
     }
+}
+
+/// What the words of `@mode` say: `shadow`, or `shadow until 2026-12-20`, which is the last day of it in UTC. A day that
+/// is past is no mistake: the policy is enforced.
+fn mode(words: &str) -> Result<Mode, String> {
+    if words == "shadow" {
+        return Ok(Mode::Shadow(None));
+    }
+    let last = words.strip_prefix("shadow until ").and_then(units::date);
+    let expected = "must be @mode(\"shadow\") or, with its last day, @mode(\"shadow until 2026-12-20\")";
+    let last = last.ok_or_else(|| format!("@mode(\"{words}\") {expected}"))?;
+    if last > OffsetDateTime::now_utc().date().saturating_add(AHEAD_MAX) {
+        return Err(format!("@mode(\"{words}\") must end at most 30 days ahead"));
+    }
+    let end = last.next_day().unwrap_or(Date::MAX).midnight().assume_utc();
+    if end <= OffsetDateTime::now_utc() {
+        return Ok(Mode::Enforce);
+    }
+    Ok(Mode::Shadow(Some(end.into())))
 }
 
 /// Checks the annotations of a policy; the terms of its hold, when it is one.
@@ -247,8 +289,8 @@ fn annotations(rule: &Rule, problems: &mut Vec<String>) -> Option<HoldTerms> {
     {
         problems.push(format!("@public(\"{public}\") must be lower-case letters, digits and `-`"));
     }
-    if let Some(mode) = rule.annotation("mode").filter(|mode| *mode != "shadow") {
-        problems.push(format!("@mode(\"{mode}\") must be @mode(\"shadow\")"));
+    if let Some(Err(problem)) = rule.annotation("mode").map(mode) {
+        problems.push(problem);
     }
     match rule.annotation("hold") {
         None => {

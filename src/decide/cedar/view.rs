@@ -131,7 +131,7 @@ impl ResourceView {
                 None => Looks::of(policy),
             });
             let looks = looks.fold(Looks::default(), Looks::and);
-            let shadow = |id: &PolicyId| rules.get(id).is_some_and(|rule| rule.mode == Mode::Shadow);
+            let shadow = |id: &PolicyId| rules.get(id).is_some_and(|rule| rule.mode != Mode::Enforce);
             let enforced = policies.policies().any(|policy| shadow(policy.id())).then(|| {
                 let rest = policies.policies().filter(|policy| !shadow(policy.id())).cloned();
                 PolicySet::from_policies(rest).unwrap_or_else(|_| policies.clone())
