@@ -28,7 +28,7 @@ def test_figures_as_accepted_pass() -> None:
     assert gate.verdict(accepted(), MACHINE, little)[0] == 0
 
 
-@pytest.mark.parametrize(("by", "word"), [(1.05, "more"), (0.95, "less")])
+@pytest.mark.parametrize(("by", "word"), [(1.4, "more"), (0.7, "less")])
 def test_a_tampered_figure_fails_either_way(by: float, word: str) -> None:
     tampered = accepted()
     tampered["figures"]["tools_read.decide"]["instructions"] = round(1_600 / by)
@@ -36,6 +36,12 @@ def test_a_tampered_figure_fails_either_way(by: float, word: str) -> None:
     assert status == 1
     assert "tools_read.decide" in told and word in told and "--accept" in told, told
     assert "tools_read.call" not in told, told
+
+
+def test_a_small_part_moves_by_one_in_a_thousand_of_its_call() -> None:
+    assert gate.verdict(accepted(), MACHINE, {**FIGURES, "tools_read.decide": 1_600 + 290.0})[0] == 0
+    assert gate.verdict(accepted(), MACHINE, {**FIGURES, "tools_read.decide": 1_600 + 310.0})[0] == 1
+    assert gate.verdict(accepted(), MACHINE, {**FIGURES, "tools_read.call": 300_000 * 1.031})[0] == 1
 
 
 def test_a_figure_that_is_new_or_gone_fails() -> None:
