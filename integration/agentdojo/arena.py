@@ -39,7 +39,8 @@ KEY_USAGES = (
     "digital_signature content_commitment key_encipherment data_encipherment key_agreement key_cert_sign crl_sign "
     "encipher_only decipher_only"
 ).split()
-PERSON, ORCHESTRATOR = "ana", "planner"
+# The person is not whom the agents belong to: nobody decides about their own.
+PERSON, ORCHESTRATOR = "oda", "planner"
 
 
 @dataclass

@@ -265,9 +265,7 @@ class Benchmark:
         self.report.explain(again)
         self.report.figure(f"{name} honest tasks untouched", f"{untouched} of {count}")
         self.report.figure(f"{name} holds per 100 honest calls", f"{100 * held / calls:.1f}")
-        # What is remembered does not reach its target yet: the short form prints how far it is, the full form insists.
-        if self.mode == FULL:
-            self.report.must(untouched >= at_least * count, f"{name}: honest tasks untouched")
+        self.report.must(untouched >= at_least * count, f"{name}: honest tasks untouched")
 
     def again(self, touched: list[Session], *, grants: bool) -> list[Result]:
         """Touched tasks, each by an agent that has done the others and of whom nothing is left but endorsements."""
@@ -288,7 +286,7 @@ class Benchmark:
         for agent, session in zip(agents, touched, strict=True):
             for other in touched:
                 if other.suite == session.suite and other.name != session.name:
-                    await stage.play(other, [agent])
+                    self.report.explain([result for result in [await stage.play(other, [agent])] if result.fault])
         await asyncio.sleep(2 * SHORT_WINDOW_SECONDS)
         alone = Stage(stage.arena, stage.upstreams, stage.headers)
         return [await alone.play(session, [agent]) for agent, session in zip(agents, touched, strict=True)]

@@ -29,7 +29,7 @@ class Approver:
     def configure(self) -> Json:
         """The listener, and the person in the registry of people."""
         holdpoint("pki", "issue", "--person", PERSON, "--dir", str(self.arena.pki))
-        who = {"id": f"spiffe://{PEOPLE}/{PERSON}", "email": "ana@example.org", "roles": ["approver", "oncall"], "teams": ["care"]}
+        who = {"id": f"spiffe://{PEOPLE}/{PERSON}", "email": f"{PERSON}@example.org", "roles": ["approver", "oncall"], "teams": ["care"]}
         self.arena.write("people.yaml", [who])
         made = self.arena.configuration()
         made["trust"]["domains"][PEOPLE] = {"bundle": "pki/people.pem", "roles": ["people"]}
@@ -48,7 +48,8 @@ class Approver:
                 digest = (await shown.json())["hold"]["digest"]
             said = {"digest": digest, "reason": REASON, "remember": REMEMBERED}
             async with http.post(f"/v1/holds/{hold}/approve", json=said) as decided:
-                decided.raise_for_status()
+                if decided.status != 200:
+                    raise aiohttp.ClientError(f"the approver was refused: {await decided.text()}")
 
 
 @dataclass
