@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod catalog;
+pub mod chains;
 mod holds;
 mod listeners;
 mod listing;

@@ -34,6 +34,7 @@ use crate::call::{AgentId, Confidentiality, Integrity, Profile, RecordId, Return
 use crate::decode::Call;
 use crate::secret::PseudonymKey;
 
+use chain::{Chain, Then};
 pub use finding::{Evidence, Finding};
 use finding::{FindingKind, How, Outgoing};
 use history::Step;
@@ -204,13 +205,13 @@ pub fn enter(runs: &Runs, place: &RunKey, now: SystemTime) -> Entry {
     Entry { run, labels, findings, profile, tiers: None, calls, task: None, endorsements: Vec::new() }
 }
 
-/// Examines a call by what is remembered, and notes in its entry what was found. A body that is not `readable` may carry
-/// anything that was read.
+/// Examines a call by what is remembered, and notes in its entry what was found, with the sequences that it completes. A
+/// body that is not `readable` may carry anything that was read.
 pub fn examine(
     runs: &Runs,
     key: &RunKey,
     entry: &mut Entry,
-    (outgoing, readable): (&Outgoing<'_>, Readable),
+    (outgoing, readable, completes): (&Outgoing<'_>, Readable, &[&Chain]),
     now: SystemTime,
 ) -> Leaving {
     let mut examined = runs.examine(key, outgoing, now);
@@ -223,6 +224,13 @@ pub fn examine(
         FindingKind::Trifecta | FindingKind::PlantedArgument => entry.profile == Profile::Strict,
         _ => true,
     });
+    let stops = stops || completes.iter().any(|chain| chain.then != Then::Note);
+    examined.findings.extend(
+        completes
+            .iter()
+            .map(|chain| Finding { kind: FindingKind::Chain(Arc::clone(&chain.name)), evidence: Vec::new() }),
+    );
+    entry.findings.extend(completes.iter().filter_map(|chain| chain.then.word()));
     entry.findings.extend(examined.findings.iter().map(|finding| finding.kind.word()));
     entry.findings.sort();
     entry.findings.dedup();

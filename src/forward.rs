@@ -79,6 +79,8 @@ pub struct Expects {
     pub drains: bool,
     /// Whether it may stay silent without end, before its head and after.
     pub standing: bool,
+    /// Whether the response may come on another stream of the agent's: MCP before 2026-07-28 lets streams be resumed.
+    pub resumes: bool,
 }
 
 /// What the upstream is told of this hop.
@@ -194,6 +196,7 @@ fn expects(committed: &Committed) -> Expects {
         mcp: call.envelope().is_some(),
         drains: leave(committed) == Leave::Stays,
         standing: call.is_standing(),
+        resumes: call.envelope().is_some_and(|envelope| envelope.era == Era::Legacy),
     }
 }
 

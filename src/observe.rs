@@ -308,12 +308,19 @@ impl Passing {
     }
 
     fn close(&mut self, ending: Ending, told: Option<ReplyKind>) {
+        let awaits = matches!(&self.lesson, Some(Lesson::Events(relay)) if relay.awaits_response());
+        let resumable = awaits && told.is_none() && self.expects.resumes;
         let facts = self.facts(told);
         self.slot = None;
         if ending == Ending::Complete {
             self.lent.give_back();
         }
         self.keeping.extend(self.tap.as_mut().and_then(Tap::finish));
+        // A response that did not come may come on another stream, when the agent resumes this one there: what it says is
+        // not learnt then, so it counts as anything that was read.
+        if resumable {
+            self.keeping.extend(self.tap.as_mut().and_then(Tap::unread));
+        }
         let keeping = std::mem::take(&mut self.keeping);
         self.state = match self.record.take() {
             Some(record) => State::Closing(Box::pin(ended(keeping, record, ending, facts)), ending),

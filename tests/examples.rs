@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use holdpoint::config::{self, catalog, people, raw, registry};
+use holdpoint::config::{self, catalog, chains, people, raw, registry};
 use holdpoint::pki;
 use holdpoint::yaml::{self, Mistake};
 use serde_json::Value;
@@ -218,6 +218,7 @@ fn the_schemas_are_those_of_the_types() {
     same("docs/schema/holdpoint.schema.json", &config::schema());
     same("docs/schema/catalog.schema.json", &of::<catalog::FileRaw>());
     same("docs/schema/agents.schema.json", &of::<registry::RawFile>());
+    same("docs/schema/chains.schema.json", &of::<chains::RawFile>());
     same("docs/schema/people.schema.json", &of::<Vec<people::RawPerson>>());
 }
 

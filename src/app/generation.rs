@@ -62,6 +62,7 @@ fn after(
         },
         policy: Arc::new(loaded.policy),
         holds: settings.holds,
+        chains: loaded.chains,
         broker: Broker::new(loaded.credentials),
         definitions: Arc::new(definitions.then(loaded.listings)),
         upstreams: upstreams.then(loaded.upstreams),

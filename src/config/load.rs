@@ -15,6 +15,7 @@ use crate::credential::StaticFile;
 use crate::decide::Policy;
 use crate::decode::{self, Route};
 use crate::definitions::Listing;
+use crate::flow::chain::Chain;
 use crate::identify::directory::Directory;
 use crate::identify::people::People;
 use crate::identify::svid::{DomainSource, Role, Trust};
@@ -59,6 +60,8 @@ pub struct Loaded {
     pub catalogs: Vec<CatalogFile>,
     /// How MCP upstreams are listed.
     pub listings: Vec<(Arc<str>, Listing)>,
+    /// Operators' sequences.
+    pub chains: Vec<Chain>,
 }
 
 /// The plain settings.
@@ -190,6 +193,7 @@ impl Reader {
         let sources = parts.sources.iter().map(upstream::Source::borrow).collect();
         let catalog = catalog::catalog(internal, sources, &mut self.mistakes);
         let policy = self.policy(&raw, &catalog);
+        let chains = self.chains(&raw);
         upstream::check_credentials(self, &catalog, &parts);
         let routes = parts.routes(&catalog);
         Some(Loaded {
@@ -207,6 +211,7 @@ impl Reader {
             credentials: parts.credentials,
             catalogs: parts.catalogs,
             listings: parts.listings,
+            chains,
         })
     }
 
@@ -219,7 +224,6 @@ impl Reader {
             ("tasks", &raw.tasks),
             ("connect", &raw.connect),
             ("egress", &raw.egress),
-            ("flow.chains", &raw.flow.chains),
         ];
         for (path, section) in sections {
             self.not_yet(path, section.is_some());

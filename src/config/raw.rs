@@ -342,8 +342,8 @@ pub struct Flow {
     pub window: Option<String>,
     /// How strictly findings are taken: `balanced` by default, or `strict`.
     pub profile: Option<String>,
-    /// Not supported yet.
-    pub chains: Option<Value>,
+    /// A file of sequences: steps that are harmless one by one.
+    pub chains: Option<String>,
 }
 
 /// The audit.

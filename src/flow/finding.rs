@@ -26,8 +26,8 @@ const BULK_RECORDS: usize = 3;
 pub enum FindingKind {
     /// Three or more confidential records leave to one destination, even a known one.
     BulkLineage,
-    /// A planted token leaves.
-    Canary,
+    /// A planted token leaves; its name, which operators are told.
+    Canary(Arc<str>),
     /// An operator's sequence matched; its name.
     Chain(Arc<str>),
     /// A URL that was never read carries more than it needs.
@@ -51,7 +51,7 @@ impl FindingKind {
     pub fn word(&self) -> Cow<'static, str> {
         Cow::Borrowed(match self {
             FindingKind::BulkLineage => "bulk-lineage",
-            FindingKind::Canary => "canary",
+            FindingKind::Canary(_) => "canary",
             FindingKind::Chain(name) => return Cow::Owned(format!("chain:{name}")),
             FindingKind::ConstructedUrl => "constructed-url",
             FindingKind::Lineage => "lineage",
@@ -525,8 +525,7 @@ impl<'a> Looking<'a> {
         let endorsed = endorsed.min().unwrap_or(Confidentiality::Secret);
         let mut push = |kind: FindingKind, evidence: Vec<Evidence>| found.push(Finding { kind, evidence });
         if let Some(name) = carried.canary {
-            drop(name);
-            push(FindingKind::Canary, Vec::new());
+            push(FindingKind::Canary(name), Vec::new());
         }
         // An endorsement is for secrets only where it names them.
         let named = Standing::Endorsed(Confidentiality::Secret);
@@ -664,7 +663,7 @@ mod tests {
             ("nothing of the kind", false),
         ] {
             let examined = run.examine(&mail("x@example.com", text));
-            assert_eq!(examined.has(&FindingKind::Canary), found, "{text}");
+            assert_eq!(examined.has(&FindingKind::Canary(Arc::from("vault"))), found, "{text}");
         }
     }
 

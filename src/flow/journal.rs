@@ -60,6 +60,8 @@ pub enum Kind {
     Learnt,
     /// What was sent, or stopped: the history of destinations.
     Sent,
+    /// A step of an operator's sequence that was taken.
+    Passed,
     /// Nothing: it was tried whether the disk can be written to.
     Probe,
 }
@@ -408,6 +410,7 @@ fn encode(frame: &Frame) -> Result<Vec<u8>, JournalError> {
         Kind::Learnt => 1,
         Kind::Sent => 2,
         Kind::Probe => 3,
+        Kind::Passed => 4,
     });
     bytes.push(frame.labels);
     let micros = frame.at.duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
@@ -446,6 +449,7 @@ fn decode(body: &[u8]) -> Option<Frame> {
             1 => Kind::Learnt,
             2 => Kind::Sent,
             3 => Kind::Probe,
+            4 => Kind::Passed,
             _ => return None,
         },
         agent: AgentId::from_normalised(agent),

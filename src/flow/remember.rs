@@ -1,9 +1,10 @@
 //! What runs remember of what they read and sent, and examining what leaves by all of it.
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::canary::Canaries;
+use super::chain::{Advanced, Chain, Passing, Per, Progress, Progresses};
 use super::finding::{Examined, Outgoing, Remembered, examine};
 use super::history::Step;
 use super::journal::{Frame, Kind, Readable};
@@ -98,6 +99,51 @@ impl Runs {
         examine(&self.key, window, remembered, outgoing, now)
     }
 
+    /// The sequences of which this call would be the last step. Nothing changes by asking.
+    pub fn completes<'a>(
+        &self,
+        chains: &'a [Chain],
+        at: &RunKey,
+        call: &Passing<'_>,
+        now: SystemTime,
+    ) -> Vec<&'a Chain> {
+        let would = |chain: &&Chain| {
+            self.progress(chain.per, at, |all| match all.of(chain.id) {
+                Some(progress) => chain.would_complete(progress, call, now),
+                None => chain.would_complete(&Progress::default(), call, now),
+            })
+        };
+        chains.iter().filter(would).collect()
+    }
+
+    /// Takes note of a call that is sent, and gives what the journal must have, each with the time of its sequence.
+    pub fn passes(
+        &self,
+        chains: &[Chain],
+        at: &RunKey,
+        call: &Passing<'_>,
+        now: SystemTime,
+    ) -> Vec<(Advanced, Duration)> {
+        let advance = |chain: &Chain| {
+            let taken = self.progress(chain.per, at, |all| chain.advance(all.get(chain.id)?, call, now));
+            taken.map(|advanced| (advanced, chain.within))
+        };
+        chains.iter().filter_map(advance).collect()
+    }
+
+    /// Takes steps that the journal has.
+    fn passed(&self, at: &RunKey, advanced: &Advanced) {
+        self.progress(advanced.per, at, |all| all.restore(advanced));
+    }
+
+    fn progress<T>(&self, per: Per, at: &RunKey, with: impl FnOnce(&mut Progresses) -> T) -> T {
+        match per {
+            Per::Agent => with(&mut lock(&self.past(&at.agent)).chains),
+            Per::Run => with(&mut lock(&self.past(&at.agent)).run(&at.run).chains),
+            Per::TrustDomain => with(&mut self.chains.entry(at.agent.trust_domain().to_owned()).or_default()),
+        }
+    }
+
     /// The tokens that must never leave, from now on.
     pub fn plant(&self, canaries: Canaries) {
         self.canaries.store(Arc::new(canaries));
@@ -175,6 +221,10 @@ pub fn restore(runs: &Runs, frame: Frame, readable: Readable) {
         Kind::Sent => match Step::decode(&frame.data).filter(|_| readable == Readable::Wholly) {
             Some(step) => drop(runs.step(&key, &step, at)),
             None => tracing::warn!(agent = %key.agent, "what a run has sent cannot be read"),
+        },
+        Kind::Passed => match Advanced::decode(&frame.data) {
+            Some(advanced) => runs.passed(&key, &advanced),
+            None => tracing::warn!(agent = %key.agent, "how far a sequence got cannot be read"),
         },
         Kind::Probe => {}
     }

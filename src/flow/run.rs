@@ -9,6 +9,7 @@ use dashmap::DashMap;
 use foldhash::fast::RandomState;
 
 use super::canary::Canaries;
+use super::chain::Progresses;
 use super::finding::Finding;
 use super::history::History;
 use super::lineage::{Memory, SECRET_WINDOW};
@@ -52,6 +53,8 @@ pub struct Runs {
     pub(super) key: Arc<FlowKey>,
     /// Tokens that must never leave.
     pub(super) canaries: ArcSwap<Canaries>,
+    /// How far sequences of all agents of a trust domain got, by domain.
+    pub(super) chains: DashMap<String, Progresses, RandomState>,
 }
 
 /// What is remembered of one agent.
@@ -73,6 +76,8 @@ pub(super) struct Past {
     stopped: Vec<Stopped>,
     /// Since when the agent is frozen as a whole.
     frozen: Option<SystemTime>,
+    /// How far sequences of the agent's calls got.
+    pub(super) chains: Progresses,
 }
 
 #[derive(Default)]
@@ -85,6 +90,8 @@ pub(super) struct Run {
     frozen: Option<SystemTime>,
     pub(super) memory: Option<Shared<Memory>>,
     found: Vec<Found>,
+    /// How far sequences of the run's calls got.
+    pub(super) chains: Progresses,
 }
 
 /// A label of a run.
@@ -173,6 +180,7 @@ impl Runs {
             secrets: DashMap::default(),
             key: Arc::new(key),
             canaries: ArcSwap::default(),
+            chains: DashMap::default(),
         }
     }
 

@@ -70,6 +70,11 @@ impl Relay {
         Relay { scanner: Scanner::new(EVENT_BYTES_MAX), at: 0, kept: Vec::new(), id, words }
     }
 
+    /// Whether a request is answered on this stream.
+    pub fn awaits_response(&self) -> bool {
+        self.id.is_some()
+    }
+
     /// Takes the next piece of the stream.
     pub fn feed(&mut self, piece: &Bytes, judge: &mut Judge, mut tap: Option<&mut Tap>) -> Passed {
         let mut passed = Passed::default();

@@ -11,6 +11,7 @@ use crate::credential::Broker;
 use crate::decide::Policy;
 use crate::decode::Decoder;
 use crate::definitions::Definitions;
+use crate::flow::chain::Chain;
 use crate::forward::Upstreams;
 use crate::hold;
 use crate::identify::directory::Directory;
@@ -34,6 +35,8 @@ pub struct Generation {
     pub policy: Arc<Policy>,
     /// How calls wait for people.
     pub holds: hold::Config,
+    /// Operators' sequences.
+    pub chains: Vec<Chain>,
     /// Credentials.
     pub broker: Broker,
     /// Where calls go.

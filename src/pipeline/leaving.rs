@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::{Gateway, Generation};
-use crate::call::{AgentId, Confidentiality, Integrity, RecordId, Stop};
+use crate::call::{AgentId, Class, Confidentiality, Integrity, PolicyAction, RecordId, Stop};
 use crate::classify::Facts;
 use crate::classify::catalog::Reply;
 use crate::classify::sink::SinkKind;
 use crate::decide::{Judged, Permitted, Verdict};
 use crate::decode::Call;
+use crate::flow::chain::{Chain, Passing};
 use crate::flow::endorsed::{Endorsed, Wanted};
 use crate::flow::finding::Standing;
 use crate::flow::journal::{Frame, Kind, Series};
@@ -49,8 +50,15 @@ impl InRun {
         let mut entry = flow::enter(&gw.runs, &key, now);
         entry.task = scope.map(|scope| scope.told.clone());
         let upstream = generation.catalog.upstream(&call.route().name);
-        let upstream =
-            upstream.filter(|upstream| outgoing::concerns(facts, &entry.labels, upstream.config()));
+        let completes = match generation.chains.is_empty() || flow::is_off() {
+            true => Vec::new(),
+            false => as_step(facts, &entry.labels, |passing| {
+                gw.runs.completes(&generation.chains, &key, passing, now)
+            }),
+        };
+        let upstream = upstream.filter(|upstream| {
+            !completes.is_empty() || outgoing::concerns(facts, &entry.labels, upstream.config())
+        });
         let leaving = upstream.filter(|_| !flow::is_off()).map(|upstream| {
             let host = host(generation, &call.route().name).filter(|_| !upstream.config().inside);
             let endorsed = gw.endorsed.load();
@@ -59,7 +67,7 @@ impl InRun {
             let leaving = outgoing::of(call, facts, host.as_deref(), generation.catalog.internal(), standing);
             entry.endorsements = remembered.used;
             let readable = if facts.lineage_unknown || facts.opaque { Readable::No } else { Readable::Yes };
-            flow::examine(&gw.runs, &key, &mut entry, (&leaving, readable), now)
+            flow::examine(&gw.runs, &key, &mut entry, (&leaving, readable, &completes), now)
         });
         (InRun { key, leaving, now }, entry)
     }
@@ -115,13 +123,16 @@ impl InRun {
         record: RecordId,
         brings: &[Label],
     ) -> Result<Option<Tap>, Box<Stop>> {
+        let (call, facts) = (permitted.call(), permitted.facts());
         flow::keep::ready(&gw.journal, &self.key.agent, brings).await?;
+        if !generation.chains.is_empty() && !flow::is_off() {
+            self.passes(gw, &generation.chains, facts).await;
+        }
         flow::sent(&gw.runs, &self.key, brings, record, self.now);
         let leaving = self.leaving.as_ref();
         if let Some(step) = leaving.and_then(|leaving| flow::leaves(&gw.runs, &self.key, leaving, self.now)) {
             self.note(gw, &step).await;
         }
-        let (call, facts) = (permitted.call(), permitted.facts());
         let Some(returns) = returns(facts).filter(|_| !flow::is_off()) else { return Ok(None) };
         let name = &call.route().name;
         let outside = generation.catalog.upstream(name).is_none_or(|upstream| !upstream.config().inside);
@@ -146,21 +157,55 @@ impl InRun {
         Ok(Some(Tap::new(Keeper::new(&gw.runs, &gw.journal, self.key.clone(), source, brings))))
     }
 
-    /// Keeps what was done over a restart. A disk that does not take it is said aloud; what was read is refused by then.
+    /// Notes the steps of sequences that a call is which is about to be sent.
+    async fn passes(&self, gw: &Gateway, chains: &[Chain], facts: &Facts) {
+        let labels = gw.runs.in_force(&self.key.agent, self.now);
+        let taken = as_step(facts, &labels, |passing| gw.runs.passes(chains, &self.key, passing, self.now));
+        for (advanced, within) in taken {
+            // Segments of the one series go with the window, those of the other stay as long as any sequence may take.
+            let series = if within > gw.runs.config().window { Series::Secret } else { Series::Read };
+            self.keep(gw, (Kind::Passed, series), advanced.encode()).await;
+        }
+    }
+
     async fn note(&self, gw: &Gateway, step: &history::Step) {
+        self.keep(gw, (Kind::Sent, Series::Read), step.encode()).await;
+    }
+
+    /// Keeps what was done over a restart. A disk that does not take it is said aloud; what was read is refused by then.
+    async fn keep(&self, gw: &Gateway, (kind, series): (Kind, Series), data: Vec<u8>) {
         let frame = Frame {
-            kind: Kind::Sent,
+            kind,
             agent: self.key.agent.clone(),
             run: self.key.run.to_string(),
             trace: self.key.trace,
             labels: 0,
             at: self.now,
-            data: step.encode(),
+            data,
         };
-        if let Err(error) = gw.journal.append(Series::Read, &frame).await {
+        if let Err(error) = gw.journal.append(series, &frame).await {
             tracing::error!(%error, "what an agent sent is forgotten at the next restart");
         }
     }
+}
+
+/// A call as operators' sequences see it: a read with what its reply brings, any other with what its run has read. What only
+/// asks what there is is no step.
+fn as_step<T: Default>(facts: &Facts, labels: &[Label], with: impl FnOnce(&Passing<'_>) -> T) -> T {
+    if facts.action == PolicyAction::Discover {
+        return T::default();
+    }
+    let brings;
+    let labels = match facts.class {
+        Class::Read => {
+            brings = flow::brings(facts.returns);
+            &brings
+        }
+        Class::Write | Class::External => labels,
+    };
+    let labels: Vec<&str> = labels.iter().map(|label| label.as_str()).collect();
+    let (upstream, tool) = (&facts.resource.upstream, &facts.resource.name);
+    with(&Passing { class: facts.class, upstream, tool, labels: &labels })
 }
 
 /// What an approver remembered, and what the task grants, of the destinations of one call.

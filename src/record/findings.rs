@@ -1,6 +1,7 @@
 //! Records of what flow control found in a call, and of what that froze.
 
 use super::{Entry, Kind, MEMBERS_BYTES, Record};
+use crate::flow::finding::FindingKind;
 use crate::flow::{self, RunKey};
 use crate::json::Members;
 
@@ -16,6 +17,13 @@ impl Record {
         members.text("run", &key.run);
         let words: Vec<String> = findings.iter().map(|finding| finding.kind.word().into_owned()).collect();
         members.texts("findings", words.iter().map(String::as_str));
+        let canary = findings.iter().find_map(|finding| match &finding.kind {
+            FindingKind::Canary(name) => Some(name),
+            _ => None,
+        });
+        if let Some(name) = canary {
+            members.text("canary", name);
+        }
         members.list("evidence", findings.iter().flat_map(evidence_of), |members, (word, evidence)| {
             members.text("finding", &word);
             members.text("how", evidence.how.as_str());

@@ -6,14 +6,20 @@ use serde_json::{Value, json};
 use crate::world::{FIGURES, KEY, World, mail, send};
 
 /// A tool call with a session and a trace of its own.
-async fn call(agent: &Agent, upstream: &str, tool: &str, arguments: Value, more: &[(&str, &str)]) -> Answer {
+pub async fn call(
+    agent: &Agent,
+    upstream: &str,
+    tool: &str,
+    arguments: Value,
+    more: &[(&str, &str)],
+) -> Answer {
     let message = json!({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": {"name": tool, "arguments": arguments}});
     let mut headers = vec![("mcp-protocol-version", "2025-11-25")];
     headers.extend(more);
     agent.message(upstream, message.to_string(), &headers).await.unwrap()
 }
 
-fn traceparent(trace: u8) -> String {
+pub fn traceparent(trace: u8) -> String {
     format!("00-{}-00f067aa0ba902b7-01", format!("{trace:02x}").repeat(16))
 }
 

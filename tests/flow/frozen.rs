@@ -65,6 +65,8 @@ async fn a_planted_token_leaves_by_no_way_not_even_in_shadow() {
         assert_eq!((denied.outcome().as_str(), world.count("send_email")), ("denied", 0), "{body}");
         assert!(world.findings(&denied).contains(&"canary".to_owned()));
     }
+    let found = world.records().into_iter().find(|record| record["type"] == "finding").unwrap();
+    assert_eq!(found["canary"], "board minutes", "whoever looks is told which one");
     let kept = std::fs::read_to_string(world.dir.join("state/canaries.jsonl")).unwrap();
     assert!(kept.contains("board minutes") && !kept.contains(&token));
 }

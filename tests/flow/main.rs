@@ -15,5 +15,6 @@ mod fake;
 mod frozen;
 mod kept;
 mod replies;
+mod sequences;
 mod tasks;
 mod world;

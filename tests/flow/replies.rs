@@ -101,3 +101,16 @@ async fn each_message_of_a_stream_of_events_is_learnt() {
     assert_eq!((held.outcome().as_str(), world.count("send_email")), ("pending", 0));
     assert_eq!(world.findings(&held), ["lineage"]);
 }
+
+#[tokio::test]
+async fn a_response_that_may_come_on_a_resumed_stream_counts_as_any_that_was() {
+    let world = World::start().await;
+    // The server lets the agent poll: the stream ends before the response, which another stream will bring.
+    let body = "id: 7\nretry: 10\ndata:\n\n";
+    world.replies("read_drive", response("content-type: text/event-stream\r\n", body));
+    let agent = world.agent("support");
+    agent.tool("drive", "read_drive", json!({})).await.unwrap();
+    let held = send(&agent, "partner@new.test", FIGURES).await;
+    assert_eq!((held.outcome().as_str(), world.count("send_email")), ("pending", 0));
+    assert_eq!(world.findings(&held), ["lineage"]);
+}
