@@ -161,6 +161,11 @@ pub(super) async fn show(
     shown(&admin, &caller, &id, &whose).await.map(Json)
 }
 
+/// Whether something of a run is still remembered.
+pub(super) fn is_remembered(admin: &Admin, agent: &AgentId, run: &str) -> bool {
+    admin.gateway.runs.views().iter().any(|view| view.agent == *agent && *view.run == *run)
+}
+
 /// One run, if the caller may see it.
 pub(super) async fn shown(admin: &Admin, caller: &Caller, id: &str, whose: &Whose) -> Result<Shown, Problem> {
     let (view, known) = find(admin, id, whose.agent.as_deref())?;

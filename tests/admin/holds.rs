@@ -67,7 +67,12 @@ async fn a_form_without_token_digest_or_reason_decides_nothing() {
     world.nothing_upstream();
     // And with everything it should have, it counts.
     let done = oncall.submits(&path(&hold, "/approve"), &[token, digest, reason], &[]).await;
-    assert_eq!((done.status.as_u16(), &done.headers["location"]), (303, &*path(&hold, "")), "{}", text(&done));
+    assert_eq!(
+        (done.status.as_u16(), &done.headers["location"]),
+        (303, &*path(&hold, "")),
+        "{}",
+        text(&done)
+    );
     assert_eq!(votes(&world, &hold).await[0]["reason"], "looked at");
     world.nothing_upstream();
 }
@@ -106,7 +111,8 @@ async fn what_an_agent_wants_to_send_is_shown_as_what_it_is() {
     let page = text(&oncall.get(&path(&hold, "")).await);
     assert_eq!(page.matches("<script").count(), 1, "its own script alone: {page}");
     assert!(!page.contains(['\u{202e}', '\u{200b}', '\u{1b}']) && !page.contains("\" onmouseover"), "{page}");
-    for told in ["&lt;script&gt;alert(1)", "U+202E", "U+200B", "U+001B", "&amp;amp;", "9007199254740993", "↵"] {
+    for told in ["&lt;script&gt;alert(1)", "U+202E", "U+200B", "U+001B", "&amp;amp;", "9007199254740993", "↵"]
+    {
         assert!(page.contains(told), "{told}: {page}");
     }
 }
@@ -119,7 +125,8 @@ async fn pages_of_holds_run_the_gateways_own_script_and_nothing_else() {
     for page in ["/", "/holds", "/holds?show=ended", &path(&hold, "")] {
         let page = oncall.get(page).await;
         let policy = page.headers["content-security-policy"].to_str().unwrap();
-        let strict = ["default-src 'none'", "script-src 'self'", "trusted-types 'none'", "form-action 'self'"];
+        let strict =
+            ["default-src 'none'", "script-src 'self'", "trusted-types 'none'", "form-action 'self'"];
         assert!(strict.iter().all(|part| policy.contains(part)) && !policy.contains("unsafe"), "{policy}");
         assert_eq!(text(&page).matches("<script").count(), 1);
         assert!(text(&page).contains("<script src=\"/live.js\" defer></script>"));

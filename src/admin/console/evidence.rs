@@ -13,15 +13,28 @@ use crate::store::holds::Hold;
 use crate::store::{Filter, PAGE_RECORDS_MAX};
 
 /// How long before its hold is opened a call may have been looked at.
-const BEFORE: Duration = Duration::from_secs(30);
+const BEFORE: Duration = Duration::from_secs(5);
+/// Records of findings that are looked at, the newest first.
+const FINDINGS_MAX: usize = 16;
 /// How far the clocks of the store and of the audit may be apart.
 const CLOCK_ERROR_MAX: Duration = Duration::from_secs(2);
 
+/// How it is known which call something was found in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    /// The record of the call names the hold.
+    ByRecord,
+    /// By agent, run, tool and time: it may have been another call of that moment.
+    ByTime,
+}
+
 /// What was found.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Findings {
     /// What was found in the call; in each of the calls that it may be, where they cannot be told apart.
     pub(super) found: Vec<Vec<Finding>>,
+    /// How that is known.
+    pub(super) told: Told,
 }
 
 /// What was found in the call that opened a hold. The record of a call names its hold once the call is answered; until
@@ -40,7 +53,8 @@ pub(super) async fn of(admin: &Admin, hold: &Hold) -> Result<Findings, Problem> 
     };
     let page = admin.index.records(filter).await?;
     let mut found = Vec::new();
-    for row in page.rows.iter().filter(|row| row.kind == "finding" && row.run == about.run) {
+    let rows = page.rows.iter().filter(|row| row.kind == "finding" && row.run == about.run);
+    for row in rows.take(FINDINGS_MAX) {
         let Some(told) = admin.index.record(row.id).await? else { continue };
         let Ok(Ok(line)) = told.line.map(|line| serde_json::from_str::<Value>(&line)) else { continue };
         let findings = findings(&line);
@@ -49,12 +63,12 @@ pub(super) async fn of(admin: &Admin, hold: &Hold) -> Result<Findings, Problem> 
         }
         match holding(admin, &line).await? {
             Some(other) if other != hold.id.to_string() => {}
-            Some(_) => return Ok(Findings { found: vec![findings] }),
+            Some(_) => return Ok(Findings { found: vec![findings], told: Told::ByRecord }),
             None => found.push(findings),
         }
     }
     found.dedup();
-    Ok(Findings { found })
+    Ok(Findings { found, told: Told::ByTime })
 }
 
 /// The hold that the call of a finding was answered with; none while it waits.

@@ -10,7 +10,7 @@ use maud::{Markup, html};
 use serde::Deserialize;
 
 use super::call::{self, Call, Destinations};
-use super::evidence::{self, Findings};
+use super::evidence::{self, Findings, Told};
 use super::holds::grade;
 use super::page::{self, Face, Place, badge, left, or_dash, segment, text, time};
 use super::path::{Sink, picture};
@@ -21,6 +21,7 @@ use crate::admin::body::Filled;
 use crate::admin::caller::Caller;
 use crate::admin::holds::{self as told, REASON_FROM, Say};
 use crate::admin::problem::{Problem, see_other};
+use crate::admin::runs;
 use crate::call::hex;
 use crate::store::REASON_BYTES_MAX;
 use crate::store::holds::{Hold, HoldState, Says};
@@ -155,13 +156,13 @@ async fn page_of(
                 div data-list="standing" { (seen.standing()) }
                 (seen.facts())
                 (seen.why(&findings))
-                div data-list="call" { (seen.call()) }
+                (seen.call())
             }
             div class="decide" id="decide" data-list="decide" { (seen.decide(failed)) }
             div class="then" data-list="history" { (seen.history()) }
         }
         p class="quiet foot" { span id="live" { noscript { "Reload the page to see whether something has changed." } } }
-        @if seen.can_vote().is_ok() { a class="jump" href="#decide" { "Decide" } }
+        div data-list="jump" { @if seen.can_vote().is_ok() { a class="jump" data-key="jump" data-version="" href="#decide" { "Decide" } } }
     };
     let title = format!("{}.{}", hold.about.upstream, hold.about.tool);
     let face = Face { place: Place::Holds, title: &title, before: None, script: Some(LIVE_PATH) };
@@ -264,24 +265,23 @@ impl Seen<'_> {
         html! {
             h2 { "Why it is held" }
             p { "Rule " strong { (text(&about.rule)) } ": " (text(&about.reason)) "." }
-            @match findings.found.as_slice() {
-                [] => p class="quiet" { "Nothing that was read before was found in it." },
-                [found] => (picture(found, &sink)),
-                several => {
-                    p class="problem" { "Several calls of this tool came at the same moment. One of these was found in this call; which one is known when it is answered." }
-                    @for found in several { (picture(found, &sink)) }
-                }
+            @if findings.found.is_empty() { p class="quiet" { "Nothing that was read before was found in it." } }
+            @if let (Told::ByTime, [_, ..]) = (findings.told, findings.found.as_slice()) {
+                p class="problem" { "The call still waits, so its own record is not written yet. This was found in a call of the same tool, by the same run, at the same moment." }
             }
-            p { a href={ "/runs/" (segment(run(&about.run))) "?agent=" (segment(about.agent.as_str())) } { "What else this run has read and tried" } }
+            @for found in &findings.found { (picture(found, &sink)) }
+            @if runs::is_remembered(self.admin, &about.agent, &about.run) {
+                p { a href={ "/runs/" (segment(run(&about.run))) "?agent=" (segment(about.agent.as_str())) } { "What else this run has read and tried" } }
+            }
         }
     }
 
-    /// The text that is approved.
+    /// The text that is approved. It is no part of what is kept up to date: whoever reads it goes on reading.
     fn call(&self) -> Markup {
         html! {
             @match &self.call {
-                Some(call) => section data-key="call" data-version="kept" aria-label="What would be sent" { (call.sent()) (call.rest()) },
-                None => p class="quiet" data-key="call" data-version="erased" { "The hold has ended, so the call itself is erased. Its digest stays." },
+                Some(call) => section aria-label="What would be sent" { (call.sent()) (call.rest()) },
+                None => p class="quiet" { "The hold has ended, so the call itself is erased. Its digest stays." },
             }
         }
     }
@@ -351,7 +351,7 @@ impl Seen<'_> {
                             @if vote.digest != hold.digest { span class="badge bad" { "saw another call" } }
                         }
                     }
-                    @if state.is_end() { li { (time(&moment(hold.changed.min(hold.expires.max(hold.opened))))) " " (badge(state.as_str())) @if !hold.detail.is_empty() { " " (text(&hold.detail)) } } }
+                    @if state.is_end() { li { (time(&moment(if hold.state.is_end() { hold.changed } else { hold.expires }))) " " (badge(state.as_str())) @if !hold.detail.is_empty() { " " (text(&hold.detail)) } } }
                     @else { li class="quiet" { (time(&moment(hold.expires))) " its time is over" } }
                 }
                 p { a href={ "/records/" (hold.id) } { "Everything in the audit about this hold" } }
@@ -398,7 +398,7 @@ fn needs(hold: &Hold) -> Markup {
 
 /// How a run is named in a path: one that has no id is the agent as a whole.
 fn run(run: &str) -> &str {
-    if run.is_empty() { crate::admin::runs::WHOLE } else { run }
+    if run.is_empty() { runs::WHOLE } else { run }
 }
 
 fn named<'a>(email: &'a str, id: &'a str) -> &'a str {
