@@ -222,6 +222,12 @@ def leaks(gateway: Gateway, agent: Agent, desk: Upstream, number: int = 0) -> st
     return held(gateway, agent, desk, "send_letter", to=f"mallory{number}@outside.test", text=f"{number}: {MAIL}")
 
 
+def leaves(gateway: Gateway, agent: Agent, desk: Upstream, number: int = 0) -> str:
+    """The same once more; what became of it."""
+    told = decision(asks(gateway, agent, desk, "send_letter", to=f"mallory{number}@outside.test", text=f"{number}: {MAIL}"))
+    return str(told.get("outcome", "allowed"))
+
+
 def test_where_a_text_came_from_is_drawn_and_the_destination_is_remembered(ona: Visit, gateway: Gateway, desk: Upstream) -> None:
     number = leaks(gateway, SCENE, desk)
     page = ona.goes(f"/holds/{number}")
@@ -244,6 +250,8 @@ def test_where_a_text_came_from_is_drawn_and_the_destination_is_remembered(ona: 
     told = json.loads(fetch(gateway, ONA, f"{console(gateway)}/v1/endorsements"))["endorsements"]
     assert [(one["destination"], one["hold"], one["state"]) for one in told] == [("mail:mallory0@outside.test", number, "in-force")]
     before = len(desk.calls("send_letter"))
+    assert leaves(gateway, SCENE, desk) == "allowed" and len(desk.calls("send_letter")) == before + 1
+    before += 1
     assert not decision(asks(gateway, SCENE, desk, "send_letter", to="mallory0@outside.test", text="once more"))
     assert len(desk.calls("send_letter")) == before + 1
 
@@ -293,7 +301,7 @@ def test_a_form_of_another_page_decides_nothing(ona: Visit, gateway: Gateway, de
         ({"token": "AAAA", "digest": digest, "reason": "x"}, {}, "not one of this console"),
         ({"token": token, "digest": digest, "reason": "x"}, {"origin": "https://evil.example"}, "another origin"),
         ({"token": token, "digest": digest, "reason": "x"}, {"sec-fetch-site": "cross-site"}, "another origin"),
-        ({"token": token, "digest": "sha256:" + "0" * 64, "reason": "x"}, {}, "the digest is not that of hold"),
+        ({"token": token, "digest": "sha256:" + "0" * 64, "reason": "x"}, {}, "The digest is not that of hold"),
     ):
         assert said in posts(gateway, ONA, path, fields, headers), fields
     assert hold(gateway, number)["hold"]["votes"] == []

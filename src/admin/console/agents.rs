@@ -80,8 +80,13 @@ async fn all(admin: &Admin, caller: &Caller, find: &Find) -> Result<Markup, Prob
         @if shown.is_empty() { p class="empty" { @if total == 0 { "There is no agent that you may see." } @else { "No agent is like this. " a href="/" { "All agents" } } } }
         @else { (table(&shown, &last, &page::token(admin, caller))) }
     };
-    let face =
-        Face { place: Place::Agents, title: "Agents", before: Some(&waiting), script: Some(LIVE_PATH) };
+    let face = Face {
+        place: Place::Agents,
+        title: "Agents",
+        tab: None,
+        before: Some(&waiting),
+        script: Some(LIVE_PATH),
+    };
     Ok(page::whole(admin, caller, &face, &content))
 }
 

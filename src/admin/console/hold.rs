@@ -154,18 +154,19 @@ async fn page_of(
         div class="hold" data-live={ "/holds/" (hold.id) } data-titled data-now=(moment(now)) {
             div class="what" {
                 div data-list="standing" { (seen.standing()) }
+                p class="quiet live" id="live" { noscript { "Reload the page to see whether something has changed." } }
                 (seen.facts())
-                (seen.why(&findings))
                 (seen.call())
+                (seen.why(&findings))
+                (seen.rest())
             }
             div class="decide" id="decide" data-list="decide" { (seen.decide(failed)) }
             div class="then" data-list="history" { (seen.history()) }
         }
-        p class="quiet foot" { span id="live" { noscript { "Reload the page to see whether something has changed." } } }
         div data-list="jump" { @if seen.can_vote().is_ok() { a class="jump" data-key="jump" data-version="" href="#decide" { "Decide" } } }
     };
     let title = format!("{}.{}", hold.about.upstream, hold.about.tool);
-    let face = Face { place: Place::Holds, title: &title, before: None, script: Some(LIVE_PATH) };
+    let face = Face { place: Place::Holds, title: &title, tab: None, before: None, script: Some(LIVE_PATH) };
     Ok(page::whole(admin, caller, &face, &content))
 }
 
@@ -244,16 +245,15 @@ impl Seen<'_> {
         let asks = format!("{} {}", said("method"), said("target"));
         html! {
             dl class="facts" {
-                div { dt { "Goes to" } dd {
+                div class="goes" { dt { "Goes to" } dd {
                     @if self.goes.is_empty() { span class="quiet" { @if self.call.is_some() { "the upstream alone" } @else { "erased with the call" } } }
-                    @for (kind, place) in &self.goes { div { span class="quiet" { (text(kind)) " " } strong { (text(place)) } } }
+                    @for (kind, place) in &self.goes { p { span class="quiet" { (text(kind)) " " } strong { (text(place)) } } }
                 } }
                 div { dt { "Agent" } dd { a href={ "/agents/" (segment(about.agent.as_str())) } { (text(about.agent.as_str())) } } }
                 div { dt { "Owner" } dd { (text(or_dash(&about.owner))) @if !about.team.is_empty() { ", team " (text(&about.team)) } } }
                 div { dt { "On behalf of" } dd { @if about.on_behalf_of.is_empty() { "nobody in particular" } @else { (text(&about.on_behalf_of)) } } }
                 @if !about.task.is_empty() { div { dt { "Task" } dd class="mono" { (text(&about.task)) } } }
                 @if asks.trim() != "" { div { dt { "Sends" } dd class="mono" { (text(&asks)) } } }
-                div { dt { "Digest" } dd class="mono id" { "sha256:" (hex(&self.hold.digest)) } }
             }
         }
     }
@@ -280,9 +280,17 @@ impl Seen<'_> {
     fn call(&self) -> Markup {
         html! {
             @match &self.call {
-                Some(call) => section aria-label="What would be sent" { (call.sent()) (call.rest()) },
+                Some(call) => section aria-label="What would be sent" { (call.sent()) },
                 None => p class="quiet" { "The hold has ended, so the call itself is erased. Its digest stays." },
             }
+        }
+    }
+
+    /// What else is approved, and the digest of it all.
+    fn rest(&self) -> Markup {
+        html! {
+            @if let Some(call) = &self.call { (call.rest()) }
+            p class="quiet" { "SHA-256 of exactly this call: " span class="mono id" { "sha256:" (hex(&self.hold.digest)) } }
         }
     }
 
@@ -292,11 +300,12 @@ impl Seen<'_> {
         let version = format!("{}-{}", self.state().as_str(), may.is_ok());
         html! {
             section data-key="decide" data-version=(version) aria-labelledby="decide-title" {
-                h2 id="decide-title" { "Decide" }
+                h2 id="decide-title" { @if self.state() == HoldState::Pending { "Decide" } @else { "Decision" } }
                 (needs(hold))
                 @match may {
                     Ok(()) => (self.form(failed)),
-                    Err(why) => p class="problem" { (text(&why)) },
+                    Err(why) if self.state() == HoldState::Pending => p class="problem" { (text(&why)) },
+                    Err(why) => p { (text(&why)) },
                 }
             }
         }
@@ -351,8 +360,10 @@ impl Seen<'_> {
                             @if vote.digest != hold.digest { span class="badge bad" { "saw another call" } }
                         }
                     }
-                    @if state.is_end() { li { (time(&moment(if hold.state.is_end() { hold.changed } else { hold.expires }))) " " (badge(state.as_str())) @if !hold.detail.is_empty() { " " (text(&hold.detail)) } } }
-                    @else { li class="quiet" { (time(&moment(hold.expires))) " its time is over" } }
+                    @if state.is_end() && state != HoldState::Denied {
+                        li { (time(&moment(if hold.state.is_end() { hold.changed } else { hold.expires }))) " " strong { (state.as_str()) } @if !hold.detail.is_empty() { ": " (text(&hold.detail)) } }
+                    }
+                    @if !state.is_end() { li class="quiet" { (time(&moment(hold.expires))) " its time will be over" } }
                 }
                 p { a href={ "/records/" (hold.id) } { "Everything in the audit about this hold" } }
             }

@@ -139,16 +139,13 @@ async fn inbox(admin: &Admin, caller: &Caller, find: &Find) -> Result<Markup, Pr
             }
         }
     };
-    let title = match (find.show, total) {
+    let tab = match (find.show, total) {
         (Which::Waiting, 1..) => format!("({total}) Held calls"),
         _ => "Held calls".to_owned(),
     };
-    Ok(page::whole(
-        admin,
-        caller,
-        &Face { place: Place::Holds, title: &title, before: None, script: Some(LIVE_PATH) },
-        &content,
-    ))
+    let script = Some(LIVE_PATH);
+    let face = Face { place: Place::Holds, title: "Held calls", tab: Some(&tab), before: None, script };
+    Ok(page::whole(admin, caller, &face, &content))
 }
 
 /// What the front page says first: what waits, the oldest first.
@@ -227,7 +224,7 @@ pub(super) fn table(lines: &[Line<'_>], which: Which, now: SystemTime) -> Markup
     html! {
         table class="cards inbox" {
             thead { tr {
-                @for name in ["Call", "Agent", "Grade", "Goes to", "Held by"].into_iter().chain(names) { th scope="col" { (name) } }
+                @for name in ["Call", "Agent", "Consequence", "Goes to", "Held by"].into_iter().chain(names) { th scope="col" { (name) } }
             } }
             tbody data-list="holds" data-gone="no longer here" {
                 @for line in lines { (row(line, waits, now)) }
@@ -247,7 +244,7 @@ fn row(line: &Line<'_>, waits: bool, now: SystemTime) -> Markup {
                 div class="quiet" { "asked " (age(hold.opened, now)) " ago" }
             }
             td data-label="Agent" { (text(path(about.agent.as_str()))) div class="quiet" { (text(&about.owner)) } }
-            td data-label="Grade" class="word" { (grade(hold)) }
+            td data-label="Consequence" class="word" { (grade(hold)) }
             td data-label="Goes to" class="goes" { (places(goes)) }
             td data-label="Held by" class="rule" { (text(&about.rule)) }
             @if waits {
@@ -272,7 +269,7 @@ pub(super) fn grade(hold: &Hold) -> Markup {
         3 => "warn",
         _ => "bad",
     };
-    html! { span class={ "badge " (tone) } { (hold.about.class.as_str()) " · " (hold.about.consequence) } }
+    html! { span class={ "badge " (tone) } title="the class of the call, and its consequence from 0 to 4" { (hold.about.class.as_str()) " · " (hold.about.consequence) } }
 }
 
 fn places(goes: &Destinations) -> Markup {

@@ -35,6 +35,8 @@ pub(super) struct Face<'a> {
     pub(super) place: Place,
     /// Its title.
     pub(super) title: &'a str,
+    /// What its tab says, where that is more.
+    pub(super) tab: Option<&'a str>,
     /// What stands in front of the title.
     pub(super) before: Option<&'a Markup>,
     /// What keeps it as it is on the server; such a page is answered with [`super::answer_live`].
@@ -43,7 +45,7 @@ pub(super) struct Face<'a> {
 
 /// A whole page, which says first what is in shadow.
 pub(super) fn page(admin: &Admin, caller: &Caller, place: Place, title: &str, content: &Markup) -> Markup {
-    whole(admin, caller, &Face { place, title, before: None, script: None }, content)
+    whole(admin, caller, &Face { place, title, tab: None, before: None, script: None }, content)
 }
 
 /// A whole page with a face of its own.
@@ -56,7 +58,7 @@ pub(super) fn whole(admin: &Admin, caller: &Caller, face: &Face<'_>, content: &M
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
-                title { (literal::plain(face.title)) " · Holdpoint" }
+                title { (literal::plain(face.tab.unwrap_or(face.title))) " · Holdpoint" }
                 link rel="icon" type="image/svg+xml" href="/mark.svg";
                 link rel="stylesheet" href="/style.css";
                 @if let Some(script) = face.script { script src=(script) defer {} }

@@ -80,32 +80,34 @@ pub(super) fn picture(findings: &[Finding], sink: &Sink<'_>) -> Markup {
     }
 }
 
-/// What a finding rests on, each source of one kind once with all that matched.
-fn sources(finding: &Finding) -> Vec<Evidence> {
-    let mut sources: Vec<Evidence> = Vec::new();
+/// What a finding rests on, by the record that it was read in.
+fn sources(finding: &Finding) -> Vec<Vec<&Evidence>> {
+    let mut sources: Vec<Vec<&Evidence>> = Vec::new();
     for one in &finding.evidence {
-        let same = |other: &&mut Evidence| other.record == one.record && other.how == one.how;
+        let same = |source: &&mut Vec<&Evidence>| {
+            source.first().is_some_and(|first| one.record.is_some() && first.record == one.record)
+        };
         match sources.iter_mut().find(same) {
-            Some(source) => {
-                source.matched = source.matched.saturating_add(one.matched);
-                source.bytes = source.bytes.saturating_add(one.bytes);
-            }
-            None => sources.push(one.clone()),
+            Some(source) => source.push(one),
+            None => sources.push(vec![one]),
         }
     }
     sources
 }
 
-fn from(source: &Evidence) -> Markup {
+fn from(source: &[&Evidence]) -> Markup {
+    let Some(first) = source.first() else { return html! {} };
     html! {
         div {
-            @match (&source.upstream, &source.tool) {
+            @match (&first.upstream, &first.tool) {
                 (Some(upstream), Some(tool)) => (called(upstream, tool)),
                 _ => span class="quiet" { "no source is known" },
             }
-            @if let Some(record) = &source.record { " " a href={ "/records/" (segment(record)) } { "record" } }
+            @if let Some(record) = &first.record { " " a href={ "/records/" (segment(record)) } { "record" } }
         }
-        div class="quiet" { (by(&source.how)) @if source.matched > 0 { ": " (source.matched) @if source.matched == 1 { " place" } @else { " places" } @if source.bytes > 0 { ", about " (source.bytes) " bytes" } } }
+        @for one in source.iter().take(SOURCES_MAX) {
+            div class="quiet" { (by(&one.how)) @if one.matched > 0 { ": " (one.matched) @if one.matched == 1 { " place" } @else { " places" } @if one.bytes > 0 { ", about " (one.bytes) " bytes" } } }
+        }
     }
 }
 
