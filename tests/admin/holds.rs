@@ -102,13 +102,22 @@ async fn who_comes_too_late_reads_what_became_of_the_call() {
 async fn what_an_agent_wants_to_send_is_shown_as_what_it_is() {
     let world = World::start().await;
     let hostile = "<script>alert(1)</script>\" onmouseover=x \u{202e}gpj\u{200b}\u{200b}\u{1b}[2J&amp;";
-    let hold = held(&world, json!({"id": hostile, hostile: 9007199254740993_u64, "text": "one\ntwo"})).await;
+    let arguments = json!({"id": hostile, "<script>k</script>": 9007199254740993_u64, "text": "one\ntwo"});
+    let hold = held(&world, arguments).await;
     let oncall = world.person("oncall");
     let page = text(&oncall.get(&path(&hold, "")).await);
     assert_eq!(page.matches("<script").count(), 1, "its own script alone: {page}");
     assert!(!page.contains(['\u{202e}', '\u{200b}', '\u{1b}']) && !page.contains("\" onmouseover"), "{page}");
-    for told in ["&lt;script&gt;alert(1)", "U+202E", "U+200B", "U+001B", "&amp;amp;", "9007199254740993", "↵"]
-    {
+    for told in [
+        "&lt;script&gt;alert(1)",
+        "&lt;script&gt;k",
+        "U+202E",
+        "U+200B",
+        "U+001B",
+        "&amp;amp;",
+        "9007199254740993",
+        "↵",
+    ] {
         assert!(page.contains(told), "{told}: {page}");
     }
 }
