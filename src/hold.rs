@@ -383,6 +383,12 @@ impl Gate {
         }
     }
 
+    /// Whether a request of the agent waits for a hold in this process.
+    pub fn is_awaited(&self, hold: RecordId) -> bool {
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.get(&hold).is_some_and(|sender| sender.receiver_count() > 0)
+    }
+
     /// Waits for a hold that is known.
     pub fn waits_for(self: &Arc<Gate>, hold: &Hold) -> Waiter {
         self.wait_for(hold.id, hold.state)

@@ -1,8 +1,15 @@
-//! The console: pages made on the server, without a script. They show what the API tells, to whom the API tells it.
+//! The console: pages made on the server. They show what the API tells, to whom the API tells it. The pages of holds
+//! have one small script, which asks for them again when something has changed; without it they are reloaded by hand.
 
 mod agents;
+mod call;
+mod evidence;
+mod hold;
+mod holds;
 mod page;
+mod path;
 mod records;
+mod runs;
 mod shadow;
 mod tools;
 
@@ -13,6 +20,7 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use maud::Markup;
 
 use super::Admin;
 use super::caller::Caller;
@@ -26,6 +34,15 @@ const MARK: &str = include_str!("console/mark.svg");
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; \
                                        base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'";
 
+/// The same for pages that keep themselves up to date: this gateway's own script as well, which makes no markup.
+const LIVE_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'self'; \
+                                    img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'; \
+                                    require-trusted-types-for 'script'; trusted-types 'none'";
+/// What keeps such pages up to date.
+const LIVE: &str = include_str!("console/live.js");
+/// Where it is.
+const LIVE_PATH: &str = "/live.js";
+
 /// The pages.
 pub(super) fn routes() -> Router<Arc<Admin>> {
     Router::new()
@@ -33,10 +50,19 @@ pub(super) fn routes() -> Router<Arc<Admin>> {
         .route("/agents/{id}", get(agents::show))
         .route("/agents/{id}/suspend", post(agents::suspend))
         .route("/agents/{id}/resume", post(agents::resume))
+        .route("/holds", get(holds::list))
+        .route("/holds/{id}", get(hold::show))
+        .route("/holds/{id}/approve", post(hold::approve))
+        .route("/holds/{id}/deny", post(hold::deny))
+        .route("/holds/{id}/remember", post(hold::remember))
         .route("/records", get(records::list))
         .route("/records/{id}", get(records::story))
+        .route("/runs", get(runs::list))
+        .route("/runs/{id}", get(runs::show))
+        .route("/runs/{id}/unfreeze", post(runs::unfreeze))
         .route("/shadow", get(shadow::show))
         .route("/tools", get(tools::list))
+        .route(LIVE_PATH, get(live))
         .route("/mark.svg", get(mark))
         .route("/style.css", get(style))
 }
@@ -46,6 +72,10 @@ async fn mark(_caller: Caller) -> Response {
     let headers =
         [(header::CONTENT_TYPE, "image/svg+xml"), (header::CONTENT_SECURITY_POLICY, "default-src 'none'")];
     (headers, MARK).into_response()
+}
+
+async fn live(_caller: Caller) -> Response {
+    ([(header::CONTENT_TYPE, "text/javascript; charset=utf-8")], LIVE).into_response()
 }
 
 async fn style(_caller: Caller) -> Response {
@@ -64,18 +94,32 @@ pub(super) fn refused(admin: &Admin, caller: &Caller, request: &Request, problem
 }
 
 /// A page, or the page that says what went wrong.
-fn answer(admin: &Admin, caller: &Caller, made: Result<maud::Markup, Problem>) -> Response {
-    let (status, markup) = match made {
-        Ok(markup) => (None, markup),
-        Err(problem) => (Some(problem.face().0), page::problem(admin, caller, &problem)),
-    };
+fn answer(admin: &Admin, caller: &Caller, made: Result<Markup, Problem>) -> Response {
+    match made {
+        Ok(markup) => faced(None, CONTENT_SECURITY_POLICY, markup),
+        Err(problem) => {
+            faced(Some(&problem), CONTENT_SECURITY_POLICY, page::problem(admin, caller, &problem))
+        }
+    }
+}
+
+/// A page that keeps itself up to date, or the page that says what went wrong.
+fn answer_live(admin: &Admin, caller: &Caller, made: Result<Markup, Problem>) -> Response {
+    match made {
+        Ok(markup) => faced(None, LIVE_SECURITY_POLICY, markup),
+        Err(problem) => answer(admin, caller, Err(problem)),
+    }
+}
+
+/// A page with the status of what went wrong on it, if anything did.
+fn faced(problem: Option<&Problem>, policy: &'static str, markup: Markup) -> Response {
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
-    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_SECURITY_POLICY));
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
     headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
     let mut response = (headers, markup.into_string()).into_response();
-    if let Some(status) = status {
-        *response.status_mut() = status;
+    if let Some(problem) = problem {
+        *response.status_mut() = problem.face().0;
     }
     response
 }

@@ -32,7 +32,7 @@ const DESTINATION_BYTES_MAX: usize = 1024;
 /// The destinations of one call that are remembered at once.
 const DESTINATIONS_MAX: usize = 20;
 /// The gravest call that a destination is ever remembered for.
-const CONSEQUENCE_MAX: u8 = 3;
+pub(super) const CONSEQUENCE_MAX: u8 = 3;
 
 /// What is to be remembered.
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -21,7 +21,7 @@ use crate::identify::directory::Known;
 use crate::store::holds::{self, HoldState, Says, Voted, Wanted};
 
 /// From which consequence on an approval needs a reason.
-const REASON_FROM: u8 = 4;
+pub(super) const REASON_FROM: u8 = 4;
 
 /// Which holds are wanted.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -64,6 +64,10 @@ pub struct Hold {
     pub owner: String,
     /// The agent's team.
     pub team: String,
+    /// The orchestrator's task; empty when there is none.
+    pub task: String,
+    /// The run that it was held in.
+    pub run: String,
     /// The person or system on whose behalf it is made; empty when nobody was named.
     pub on_behalf_of: String,
     /// The upstream.
@@ -139,10 +143,19 @@ pub(super) async fn list(
         let unknown = || Problem::Invalid(format!("`{word}` is no state of a hold"));
         states.push(HoldState::parse(word.trim()).ok_or_else(unknown)?);
     }
-    let wanted = Wanted { states, agent: None };
-    let mut holds = admin.gate().list(wanted).await?;
-    holds.retain(|hold| may_see(&admin, &caller, hold));
+    let holds = seen(&admin, &caller, Wanted { states, agent: None }).await?;
     Ok(Json(Holds { holds: holds.iter().map(told).collect() }))
+}
+
+/// The wanted holds that the caller may see.
+pub(super) async fn seen(
+    admin: &Admin,
+    caller: &Caller,
+    wanted: Wanted,
+) -> Result<Vec<holds::Hold>, Problem> {
+    let mut holds = admin.gate().list(wanted).await?;
+    holds.retain(|hold| may_see(admin, caller, hold));
+    Ok(holds)
 }
 
 /// `GET /v1/holds/{id}`
@@ -163,7 +176,7 @@ pub(super) async fn approve(
     Path(id): Path<String>,
     Told(say): Told<Say>,
 ) -> Result<Json<Hold>, Problem> {
-    vote(&admin, &caller, &id, Says::Approve, &say).await
+    vote(&admin, &caller, &id, Says::Approve, &say).await.map(|hold| Json(told(&hold)))
 }
 
 /// `POST /v1/holds/{id}/deny`
@@ -173,16 +186,17 @@ pub(super) async fn deny(
     Path(id): Path<String>,
     Told(say): Told<Say>,
 ) -> Result<Json<Hold>, Problem> {
-    vote(&admin, &caller, &id, Says::Deny, &say).await
+    vote(&admin, &caller, &id, Says::Deny, &say).await.map(|hold| Json(told(&hold)))
 }
 
-async fn vote(
+/// Counts what a person says, if they may say it; the hold as it is then.
+pub(super) async fn vote(
     admin: &Admin,
     caller: &Caller,
     id: &str,
     says: Says,
     say: &Say,
-) -> Result<Json<Hold>, Problem> {
+) -> Result<holds::Hold, Problem> {
     let remember = match (&say.remember, says) {
         (None, _) => None,
         (Some(_), Says::Deny) => {
@@ -231,7 +245,7 @@ async fn vote(
                     endorsements::keep(admin, caller, one).await?;
                 }
             }
-            Ok(Json(told(&hold)))
+            Ok(hold)
         }
         Voted::Digest(hold) => Err(Problem::Conflict(format!(
             "the digest is not that of hold {}, which is sha256:{}: look at it again",
@@ -247,6 +261,32 @@ async fn vote(
     }
 }
 
+/// Whether a person could decide a hold that waits; why not, as they read it.
+pub(super) fn may_decide(admin: &Admin, caller: &Caller, hold: &holds::Hold) -> Result<(), String> {
+    let Some((person, _)) = caller.person() else {
+        return Err("Only a person decides, with a certificate of their own.".to_owned());
+    };
+    if let Some(vote) = hold.votes.iter().find(|vote| vote.by == person.id.as_str()) {
+        return Err(format!("You have voted already: you said {}.", vote.says.as_str()));
+    }
+    if acts_for(person, hold) {
+        return Err("The call is made on your own behalf: somebody else decides it.".to_owned());
+    }
+    let known = known(admin, hold).map_err(|problem| problem.detail())?;
+    let decision = caller.asks(admin, PersonAction::Approve, Target::Hold(&known, hold));
+    match decision.outcome {
+        Outcome::Allow => Ok(()),
+        _ => Err(format!("Policy does not let you decide this call: {}.", decision.reason)),
+    }
+}
+
+/// Whether a person could have the destinations of a held call remembered.
+pub(super) fn may_remember(admin: &Admin, caller: &Caller, hold: &holds::Hold) -> bool {
+    let Ok(known) = known(admin, hold) else { return false };
+    hold.about.consequence <= endorsements::CONSEQUENCE_MAX
+        && caller.asks(admin, PersonAction::Endorse, Target::Hold(&known, hold)).outcome == Outcome::Allow
+}
+
 /// Whether the call is made on behalf of this person.
 pub(super) fn acts_for(person: &Person, hold: &holds::Hold) -> bool {
     let on_behalf = &hold.about.on_behalf_of;
@@ -254,7 +294,7 @@ pub(super) fn acts_for(person: &Person, hold: &holds::Hold) -> bool {
 }
 
 /// A hold that the caller may see. One that they may not see is not there.
-async fn find(admin: &Admin, caller: &Caller, id: &str) -> Result<holds::Hold, Problem> {
+pub(super) async fn find(admin: &Admin, caller: &Caller, id: &str) -> Result<holds::Hold, Problem> {
     let hold = match RecordId::parse(id) {
         Some(id) => admin.gate().show(id).await?,
         None => None,
@@ -289,6 +329,8 @@ fn told(hold: &holds::Hold) -> Hold {
         agent: about.agent.to_string(),
         owner: about.owner.clone(),
         team: about.team.clone(),
+        task: about.task.clone(),
+        run: about.run.clone(),
         on_behalf_of: about.on_behalf_of.clone(),
         upstream: about.upstream.clone(),
         tool: about.tool.clone(),

@@ -23,7 +23,7 @@ use crate::record::index::Told;
 use crate::store::{Filter, PAGE_RECORDS_MAX, PAGE_RECORDS_USUAL, Row, Shadowed, Subject};
 
 /// How long a question waits for the index to have what the audit has.
-const CATCH_UP_MAX: Duration = Duration::from_secs(2);
+pub(super) const CATCH_UP_MAX: Duration = Duration::from_secs(2);
 /// Pages that one question looks through for records that the caller may see.
 const PAGES_MAX: usize = 20;
 

@@ -22,7 +22,7 @@ use crate::record::Durability;
 /// Runs that one answer has at most; the last used ones come first.
 const RUNS_SHOWN_MAX: usize = 1000;
 /// How the agent as a whole is named where a run is expected.
-const WHOLE: &str = "*";
+pub(super) const WHOLE: &str = "*";
 
 /// A run.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
@@ -86,7 +86,7 @@ pub struct Found {
 }
 
 /// One finding.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Finding {
     /// Its word in policy.
     pub finding: String,
@@ -95,7 +95,7 @@ pub struct Finding {
 }
 
 /// A source: something that was read and is found again in the call.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub struct Evidence {
     /// The record of the call that read it; absent for a secret that was told by how it is made, and for what could not
     /// be learnt.
@@ -133,17 +133,22 @@ pub struct Unfrozen {
 
 /// `GET /v1/runs`
 pub(super) async fn list(State(admin): State<Arc<Admin>>, caller: Caller) -> Json<Runs> {
+    Json(Runs { runs: seen(&admin, &caller) })
+}
+
+/// Every run that the caller may see.
+pub(super) fn seen(admin: &Admin, caller: &Caller) -> Vec<Run> {
     let mut views: Vec<RunView> = admin.gateway.runs.views();
     views.sort_by_key(|view| std::cmp::Reverse((view.frozen.is_some(), view.at)));
     let mut seen: HashMap<AgentId, bool> = HashMap::new();
     views.retain(|view| {
         *seen.entry(view.agent.clone()).or_insert_with(|| {
             let known = admin.directory().find(&view.agent);
-            known.is_some_and(|known| caller.sees(&admin, Target::Agent(&view.agent, &known)))
+            known.is_some_and(|known| caller.sees(admin, Target::Agent(&view.agent, &known)))
         })
     });
     views.truncate(RUNS_SHOWN_MAX);
-    Json(Runs { runs: views.iter().map(run).collect() })
+    views.iter().map(run).collect()
 }
 
 /// `GET /v1/runs/{id}`
@@ -153,12 +158,22 @@ pub(super) async fn show(
     Path(id): Path<String>,
     Query(whose): Query<Whose>,
 ) -> Result<Json<Shown>, Problem> {
-    let (view, known) = find(&admin, &id, whose.agent.as_deref())?;
-    caller.may(&admin, PersonAction::View, Target::Agent(&view.agent, &known), "").await?;
+    shown(&admin, &caller, &id, &whose).await.map(Json)
+}
+
+/// Whether something of a run is still remembered.
+pub(super) fn is_remembered(admin: &Admin, agent: &AgentId, run: &str) -> bool {
+    admin.gateway.runs.views().iter().any(|view| view.agent == *agent && *view.run == *run)
+}
+
+/// One run, if the caller may see it.
+pub(super) async fn shown(admin: &Admin, caller: &Caller, id: &str, whose: &Whose) -> Result<Shown, Problem> {
+    let (view, known) = find(admin, id, whose.agent.as_deref())?;
+    caller.may(admin, PersonAction::View, Target::Agent(&view.agent, &known), "").await?;
     let mut findings: Vec<Found> =
         admin.gateway.runs.found(&view.agent, &view.run).iter().map(found).collect();
     findings.reverse();
-    Ok(Json(Shown { run: run(&view), findings }))
+    Ok(Shown { run: run(&view), findings })
 }
 
 /// `POST /v1/runs/{id}/unfreeze`
@@ -169,11 +184,22 @@ pub(super) async fn unfreeze(
     Query(whose): Query<Whose>,
     Told(told): Told<Reason>,
 ) -> Result<Json<Unfrozen>, Problem> {
-    let reason = order::reason(&told.reason)?;
-    let (view, known) = find(&admin, &id, whose.agent.as_deref())?;
+    unfrozen(&admin, &caller, &id, &whose, &told.reason).await.map(Json)
+}
+
+/// Lets a frozen run go on, if the caller may.
+pub(super) async fn unfrozen(
+    admin: &Admin,
+    caller: &Caller,
+    id: &str,
+    whose: &Whose,
+    reason: &str,
+) -> Result<Unfrozen, Problem> {
+    let reason = order::reason(reason)?;
+    let (view, known) = find(admin, id, whose.agent.as_deref())?;
     let target = Target::Agent(&view.agent, &known);
-    let decision = caller.may(&admin, PersonAction::Resume, target, reason).await?;
-    let entry = caller.entry(&admin, PersonAction::Resume, target, reason, &decision);
+    let decision = caller.may(admin, PersonAction::Resume, target, reason).await?;
+    let entry = caller.entry(admin, PersonAction::Resume, target, reason, &decision);
     let entry = entry.ok_or_else(|| Problem::Unavailable("the order cannot be recorded".to_owned()))?;
     let entry =
         entry.also("what", "unfreeze").also("run", if view.run.is_empty() { WHOLE } else { &view.run });
@@ -189,7 +215,7 @@ pub(super) async fn unfreeze(
         Problem::Unavailable(format!("it goes on, but a restart may freeze it again: {error}"))
     })?;
     let view = RunView { frozen: None, stopped: 0, ..view };
-    Ok(Json(Unfrozen { run: run(&view), changed, record }))
+    Ok(Unfrozen { run: run(&view), changed, record })
 }
 
 /// The run, where an empty one is the agent as a whole.

@@ -36,6 +36,9 @@ async fn whoever_is_not_among_the_people_sees_no_page_and_is_on_record() {
         "/v1/events",
         "/openapi.json",
         "/style.css",
+        "/live.js",
+        "/holds",
+        "/runs",
         "/nothing",
     ] {
         assert_eq!(nobody.get(path).await.status, 403, "{path}");

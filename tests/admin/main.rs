@@ -14,6 +14,7 @@ mod console;
 mod door;
 mod doors;
 mod harness;
+mod holds;
 mod records;
 mod runs;
 mod tools;

@@ -7,8 +7,8 @@ use axum::response::Response;
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::page::{self, Place, badge, or_dash, path, segment, text, time};
-use super::{answer, records, shadow};
+use super::page::{self, Face, Place, badge, or_dash, path, segment, text, time};
+use super::{LIVE_PATH, answer, answer_live, holds, records, shadow};
 use crate::admin::agents::{self, Agent, Suspended};
 use crate::admin::body::{Asked, Filled};
 use crate::admin::caller::Caller;
@@ -52,7 +52,7 @@ pub(super) async fn list(
         Ok(Asked(find)) => all(&admin, &caller, &find).await,
         Err(problem) => Err(problem),
     };
-    answer(&admin, &caller, made)
+    answer_live(&admin, &caller, made)
 }
 
 async fn all(admin: &Admin, caller: &Caller, find: &Find) -> Result<Markup, Problem> {
@@ -63,6 +63,7 @@ async fn all(admin: &Admin, caller: &Caller, find: &Find) -> Result<Markup, Prob
     for agent in &shown {
         last.push(last_call(admin, caller, &agent.id).await?);
     }
+    let waiting = holds::front(admin, caller).await?;
     let content = html! {
         form class="search" method="get" action="/" role="search" {
             label { "Find" input type="search" name="q" value=(find.q) placeholder="id, owner, team, purpose" size="26"; }
@@ -79,7 +80,14 @@ async fn all(admin: &Admin, caller: &Caller, find: &Find) -> Result<Markup, Prob
         @if shown.is_empty() { p class="empty" { @if total == 0 { "There is no agent that you may see." } @else { "No agent is like this. " a href="/" { "All agents" } } } }
         @else { (table(&shown, &last, &page::token(admin, caller))) }
     };
-    Ok(page::page(admin, caller, Place::Agents, "Agents", &content))
+    let face = Face {
+        place: Place::Agents,
+        title: "Agents",
+        tab: None,
+        before: Some(&waiting),
+        script: Some(LIVE_PATH),
+    };
+    Ok(page::whole(admin, caller, &face, &content))
 }
 
 fn table(agents: &[&Agent], last: &[Option<Markup>], token: &str) -> Markup {
@@ -160,7 +168,11 @@ async fn one(admin: &Admin, caller: &Caller, name: &str) -> Result<Markup, Probl
         }
         h2 { "Last records" }
         (records::table(&last.records))
-        p { a href={ "/records?agent=" (segment(&agent.id)) } { "All records of this agent" } }
+        p {
+            a href={ "/records?agent=" (segment(&agent.id)) } { "All records of this agent" } ", "
+            a href={ "/holds?agent=" (segment(&agent.id)) } { "its held calls" } ", "
+            a href={ "/runs?agent=" (segment(&agent.id)) } { "its runs" }
+        }
         @if !history.is_empty() {
             h2 { "Orders" }
             ul class="plain" { @for one in &history { li { (suspended(one)) } } }

@@ -1,5 +1,7 @@
 //! What every page has, and how text that others wrote is put on it.
 
+use std::time::{Duration, SystemTime};
+
 use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -7,23 +9,48 @@ use maud::{DOCTYPE, Markup, html};
 
 use super::shadow;
 use crate::admin::Admin;
+use crate::admin::agents::moment;
 use crate::admin::caller::Caller;
 use crate::admin::literal::{self, Part};
 use crate::admin::problem::Problem;
 use crate::admin::shadow::InShadow;
 
+/// What is left of a hold's time when it is said more loudly.
+const SOON: Duration = Duration::from_secs(5 * 60);
+
 /// Which part of the console a page is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
     Agents,
+    Holds,
     Nowhere,
     Records,
+    Runs,
     Tools,
+}
+
+/// What makes one page another than the others.
+pub(super) struct Face<'a> {
+    /// Which part of the console it is in.
+    pub(super) place: Place,
+    /// Its title.
+    pub(super) title: &'a str,
+    /// What its tab says, where that is more.
+    pub(super) tab: Option<&'a str>,
+    /// What stands in front of the title.
+    pub(super) before: Option<&'a Markup>,
+    /// What keeps it as it is on the server; such a page is answered with [`super::answer_live`].
+    pub(super) script: Option<&'static str>,
 }
 
 /// A whole page, which says first what is in shadow.
 pub(super) fn page(admin: &Admin, caller: &Caller, place: Place, title: &str, content: &Markup) -> Markup {
-    let current = |here: Place| (place == here).then_some("page");
+    whole(admin, caller, &Face { place, title, tab: None, before: None, script: None }, content)
+}
+
+/// A whole page with a face of its own.
+pub(super) fn whole(admin: &Admin, caller: &Caller, face: &Face<'_>, content: &Markup) -> Markup {
+    let current = |here: Place| (face.place == here).then_some("page");
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -31,16 +58,19 @@ pub(super) fn page(admin: &Admin, caller: &Caller, place: Place, title: &str, co
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
-                title { (literal::plain(title)) " · Holdpoint" }
+                title { (literal::plain(face.tab.unwrap_or(face.title))) " · Holdpoint" }
                 link rel="icon" type="image/svg+xml" href="/mark.svg";
                 link rel="stylesheet" href="/style.css";
+                @if let Some(script) = face.script { script src=(script) defer {} }
             }
             body {
                 a class="skip" href="#content" { "Skip to content" }
                 header {
                     a class="brand" href="/" { img src="/mark.svg" alt="" width="20" height="20"; "Holdpoint" }
                     nav aria-label="Console" {
+                        a href="/holds" aria-current=[current(Place::Holds)] { "Holds" }
                         a href="/" aria-current=[current(Place::Agents)] { "Agents" }
+                        a href="/runs" aria-current=[current(Place::Runs)] { "Runs" }
                         a href="/records" aria-current=[current(Place::Records)] { "Records" }
                         a href="/tools" aria-current=[current(Place::Tools)] { "Tools" }
                     }
@@ -48,7 +78,8 @@ pub(super) fn page(admin: &Admin, caller: &Caller, place: Place, title: &str, co
                 }
                 (shadow::banner(&InShadow::now(admin)))
                 main id="content" {
-                    h1 { (text(title)) }
+                    @if let Some(before) = face.before { (before) }
+                    h1 { (text(face.title)) }
                     (content)
                 }
             }
@@ -72,18 +103,25 @@ pub(super) fn text(text: &str) -> Markup {
         @for part in literal::parts(text) {
             @match part {
                 Part::Plain(plain) => (plain),
-                Part::Marked(c) => span class="hidden-char" title="a character that does not show itself" { (literal::name(c)) },
+                Part::Marked(c) => (hidden(c)),
             }
         }
     }
 }
 
+/// A character that does not show itself, by its number.
+pub(super) fn hidden(c: char) -> Markup {
+    html! { span class="hidden-char" title="a character that does not show itself" { (literal::name(c)) } }
+}
+
 /// A word for a state or an outcome; colour and mark only repeat what the word says.
 pub(super) fn badge(word: &str) -> Markup {
     let tone = match word {
-        "active" | "allowed" | "executed" | "changed" | "sound" => "good",
-        "suspended" | "denied" | "malformed" | "unavailable" | "broken" | "failed" | "drifted" => "bad",
-        "held" | "limited" | "read-only" | "review-overdue" | "tool-error" | "error" | "unknown" => "warn",
+        "active" | "allowed" | "approved" | "executed" | "changed" | "sound" => "good",
+        "suspended" | "denied" | "malformed" | "unavailable" | "broken" | "failed" | "drifted" | "frozen"
+        | "indeterminate" | "secret" => "bad",
+        "held" | "limited" | "read-only" | "review-overdue" | "tool-error" | "error" | "unknown"
+        | "pending" | "releasing" | "confidential" | "untrusted" => "warn",
         _ => "plain",
     };
     html! { span class={ "badge " (tone) } { (text(word)) } }
@@ -99,6 +137,31 @@ pub(super) fn time(at: &str) -> Markup {
     let day = at.get(..10).unwrap_or(at);
     let clock = at.get(11..19).unwrap_or_default();
     html! { time datetime=(at) title=(at) { (day) " " (clock) "\u{202f}UTC" } }
+}
+
+/// How long it is until a moment, or nothing when it has come; the script of live pages goes on with it.
+pub(super) fn left(until: SystemTime, now: SystemTime) -> Markup {
+    let left = until.duration_since(now).unwrap_or_default();
+    let soon = if left < SOON { "left soon" } else { "left" };
+    html! { time class=(soon) datetime=(moment(until)) title=(moment(until)) { (span(left)) } }
+}
+
+/// How long it has been since a moment; the script of live pages goes on with it.
+pub(super) fn age(since: SystemTime, now: SystemTime) -> Markup {
+    let age = now.duration_since(since).unwrap_or_default();
+    html! { time class="age" datetime=(moment(since)) title=(moment(since)) { (span(age)) } }
+}
+
+/// A length of time as people say it. `live.js` says it in the same words.
+fn span(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds {
+        0..60 => format!("{seconds}\u{202f}s"),
+        60..600 => format!("{}\u{202f}min {}\u{202f}s", seconds / 60, seconds % 60),
+        600..3600 => format!("{}\u{202f}min", seconds / 60),
+        3600..172_800 => format!("{}\u{202f}h {}\u{202f}min", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{}\u{202f}d", seconds / 86_400),
+    }
 }
 
 /// An agent's id without its trust domain.

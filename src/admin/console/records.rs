@@ -1,5 +1,6 @@
 //! The pages about records: a search, and the whole story of one call.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
@@ -157,6 +158,7 @@ async fn whole(admin: &Admin, caller: &Caller, id: &str) -> Result<Markup, Probl
     let title = if title.is_empty() { "Record".to_owned() } else { title };
     let content = html! {
         @for call in &story.calls { (verdict(call)) }
+        (related(&story.records))
         @if story.withheld > 0 {
             p class="problem" { (story.withheld) " records of agents that you may not see are not shown." }
         }
@@ -165,6 +167,27 @@ async fn whole(admin: &Admin, caller: &Caller, id: &str) -> Result<Markup, Probl
         @for missing in &story.missing { p class="problem" { (text(&missing.id)) ": " (text(&missing.why)) } }
     };
     Ok(page::page(admin, caller, Place::Records, &title, &content))
+}
+
+/// The holds and the runs that the records of a story name.
+fn related(records: &[Value]) -> Markup {
+    let named = |name: &str| {
+        let agent = |record: &Value| record.pointer("/agent/id").and_then(Value::as_str).map(str::to_owned);
+        let texts = records.iter().filter_map(|record| {
+            let text = record.get(name).and_then(Value::as_str).filter(|text| !text.is_empty())?;
+            Some((text.to_owned(), agent(record)?))
+        });
+        texts.collect::<BTreeSet<(String, String)>>()
+    };
+    let (holds, runs) = (named("hold"), named("run"));
+    html! {
+        @if !holds.is_empty() || !runs.is_empty() {
+            ul class="plain" {
+                @for (hold, _) in &holds { li { "Hold " a class="mono" href={ "/holds/" (segment(hold)) } { (text(hold)) } } }
+                @for (run, agent) in &runs { li { "Run " a class="mono" href={ "/runs/" (segment(run)) "?agent=" (segment(agent)) } { (text(run)) } } }
+            }
+        }
+    }
 }
 
 /// What was decided about a call, by which rule and evidence, and who answers for the agent.
