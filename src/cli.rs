@@ -12,6 +12,7 @@ mod endorsements;
 mod holds;
 mod keys;
 mod launch;
+mod notify;
 mod paths;
 pub mod policy;
 mod replay;
@@ -98,6 +99,13 @@ enum Command {
         gateway: client::Gateway,
         #[command(subcommand)]
         command: holds::Command,
+    },
+    /// Show what webhooks have not confirmed, and try it again, by a running gateway's admin listener.
+    Notify {
+        #[command(flatten)]
+        gateway: client::Gateway,
+        #[command(subcommand)]
+        command: notify::Command,
     },
     /// Show and revoke destinations that people remembered, by a running gateway's admin listener.
     Endorsements {
@@ -222,6 +230,7 @@ fn run(arguments: Arguments) -> u8 {
         }
         Command::Agents { gateway, command } => tell(agents::agents(&gateway, &command), format, out),
         Command::Holds { gateway, command } => tell(holds::holds(&gateway, &command), format, out),
+        Command::Notify { gateway, command } => tell(notify::notify(&gateway, &command), format, out),
         Command::Endorsements { gateway, command } => {
             tell(endorsements::endorsements(&gateway, &command), format, out)
         }

@@ -67,6 +67,8 @@ pub struct Gate {
     instance: String,
     /// Told when something new will run out of time.
     opened: Notify,
+    /// Told when there is something that people may be told of.
+    told: Notify,
     /// Whether there is anybody who could decide.
     manned: bool,
 }
@@ -111,6 +113,7 @@ impl Gate {
             waiting: Mutex::default(),
             instance: RecordId::new().to_string(),
             opened: Notify::new(),
+            told: Notify::new(),
             manned,
         };
         gate.rows.recover().await?;
@@ -122,6 +125,11 @@ impl Gate {
     /// Whether anybody could decide: with nobody, no call waits for an answer that cannot come.
     pub fn is_manned(&self) -> bool {
         self.manned
+    }
+
+    /// Waits until something has happened to a hold since this was asked last.
+    pub async fn happened(&self) {
+        self.told.notified().await;
     }
 
     /// What seals the states that waiting agents carry.
@@ -152,6 +160,7 @@ impl Gate {
             Opened::Joined(hold) => hold,
             Opened::New(hold) => {
                 self.opened.notify_one();
+                self.told.notify_one();
                 self.count().await;
                 hold
             }
@@ -314,7 +323,10 @@ impl Gate {
             self.evidence.telemetry.metrics().hold_escalated();
             tracing::warn!(event = "hold.escalated", hold = %hold.id, holdpoint.upstream = %hold.about.upstream, team = %hold.about.team, "half of a hold's time is over, and nobody has decided");
         }
-        if !swept.expired.is_empty() || !swept.escalated.is_empty() {
+        for hold in &swept.expiring {
+            tracing::warn!(event = "hold.expiring", hold = %hold.id, holdpoint.upstream = %hold.about.upstream, team = %hold.about.team, "a quarter of a hold's time is left, and nobody has decided");
+        }
+        if !(swept.expired.is_empty() && swept.escalated.is_empty() && swept.expiring.is_empty()) {
             self.count().await;
             self.written().await;
         }
@@ -378,6 +390,7 @@ impl Gate {
 
     /// Writes what the audit does not have yet. What cannot be written now is written later, in its order.
     async fn written(&self) {
+        self.told.notify_one();
         if let Err(error) = self.rows.write().await {
             tracing::warn!(%error, "the audit does not have the last changes of holds yet");
         }

@@ -88,6 +88,23 @@ struct UpstreamLabel {
     holdpoint_upstream: Arc<str>,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DeliveryLabels {
+    webhook: Arc<str>,
+    outcome: &'static str,
+}
+
+/// What became of one attempt to tell a webhook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// It has it.
+    Delivered,
+    /// It does not, and is told again.
+    Failed,
+    /// It does not, and is not told any more.
+    Dead,
+}
+
 /// Makes the histograms of a family.
 #[derive(Clone, Copy, Debug)]
 struct Buckets(&'static [f64]);
@@ -138,6 +155,10 @@ pub struct Metrics {
     hold: Histograms<OutcomeLabel>,
     holds_pending: Gauge,
     holds_escalated: Counter,
+    holds_unmanned: Gauge,
+    notified: Family<DeliveryLabels, Counter>,
+    notifications_waiting: Gauge,
+    notifications_dead: Gauge,
     audit_commit: Histogram,
     audit_bytes: Counter,
     dropped: Family<Reason, Counter>,
@@ -177,6 +198,10 @@ impl Metrics {
             hold: Family::new_with_constructor(Buckets(HOLD_SECONDS)),
             holds_pending: Gauge::default(),
             holds_escalated: Counter::default(),
+            holds_unmanned: Gauge::default(),
+            notified: Family::default(),
+            notifications_waiting: Gauge::default(),
+            notifications_dead: Gauge::default(),
             audit_commit: Buckets(COMMIT_SECONDS).new_metric(),
             audit_bytes: Counter::default(),
             dropped: Family::default(),
@@ -256,6 +281,11 @@ impl Metrics {
             "Holds that nobody had decided when half of their time was over",
             self.holds_escalated.clone(),
         );
+        registry.register(
+            "holdpoint_notifications",
+            "Attempts to tell webhooks of holds, by webhook and outcome",
+            self.notified.clone(),
+        );
         registry.register("holdpoint_calls", "Calls by class, decision and mode", self.calls.clone());
         let help = "What flow control found in calls, by what became of them";
         registry.register("holdpoint_flow_findings", help, self.flow_findings.clone());
@@ -296,6 +326,15 @@ impl Metrics {
         );
         let mut add = |name: &str, help: &str, gauge| registry.register(name, help, gauge);
         add("holdpoint_holds_pending", "Holds that wait for people", self.holds_pending.clone());
+        add(
+            "holdpoint_holds_unmanned",
+            "Policies that hold calls which nobody could approve",
+            self.holds_unmanned.clone(),
+        );
+        let waiting = self.notifications_waiting.clone();
+        add("holdpoint_notifications_waiting", "Notifications that no webhook has confirmed yet", waiting);
+        let dead = self.notifications_dead.clone();
+        add("holdpoint_notifications_dead", "Notifications that are not tried any more", dead);
         add(
             "holdpoint_audit_free_bytes",
             "What the audit's disk has left; 0 when nobody looks",
@@ -381,6 +420,27 @@ impl Metrics {
     /// Nobody has decided a hold, and half of its time is over.
     pub fn hold_escalated(&self) {
         self.holds_escalated.inc();
+    }
+
+    /// So many policies hold calls which nobody could approve.
+    pub fn holds_unmanned(&self, policies: usize) {
+        self.holds_unmanned.set(whole(policies));
+    }
+
+    /// So many notifications wait, and so many are dead.
+    pub fn notifications(&self, waiting: u64, dead: u64) {
+        self.notifications_waiting.set(i64::try_from(waiting).unwrap_or(i64::MAX));
+        self.notifications_dead.set(i64::try_from(dead).unwrap_or(i64::MAX));
+    }
+
+    /// A webhook was told, or was not.
+    pub fn notified(&self, webhook: &Arc<str>, delivery: Delivery) {
+        let outcome = match delivery {
+            Delivery::Delivered => "delivered",
+            Delivery::Failed => "failed",
+            Delivery::Dead => "dead",
+        };
+        self.notified.get_or_create(&DeliveryLabels { webhook: Arc::clone(webhook), outcome }).inc();
     }
 
     /// So many holds wait for people.
