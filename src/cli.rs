@@ -18,6 +18,7 @@ pub mod policy;
 mod replay;
 mod runs;
 mod serve;
+mod state;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -130,6 +131,13 @@ enum Command {
     },
     /// Verify and read the audit.
     Audit(Box<audit::Arguments>),
+    /// Copy the store, and put a copy back in its place.
+    State {
+        #[command(flatten)]
+        config: ConfigFile,
+        #[command(subcommand)]
+        command: state::Command,
+    },
     /// Show and rotate the gateway's keys.
     Keys {
         #[command(flatten)]
@@ -243,6 +251,13 @@ fn run(arguments: Arguments) -> u8 {
         }
         Command::Runs { gateway, command } => tell(runs::runs(&gateway, &command), format, out),
         Command::Audit(arguments) => audit::run(*arguments, format, out),
+        Command::State { config, command } => {
+            let said = match config::load(&config.config) {
+                Ok(loaded) => state::run(&loaded.settings, &command),
+                Err(mistakes) => wanting(&mistakes),
+            };
+            tell(said, format, out)
+        }
         Command::Keys { config, command } => {
             let said = match config::load(&config.config) {
                 Ok(loaded) => keys::run(&loaded.settings, command),

@@ -1,5 +1,6 @@
 //! The store in one file on this machine: SQLite with a write-ahead log, one writer, and readers beside it.
 
+pub mod backup;
 mod block;
 mod grants;
 mod holds;

@@ -1,5 +1,7 @@
 //! The gateway's own figures in Prometheus text. Labels come from closed sets or from configuration, never from an agent.
 
+mod method;
+
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -19,6 +21,7 @@ use super::export::Loss;
 use super::hop::{Hop, Outcome, status_label};
 use super::spans::http_method;
 use crate::call::{BreakerPhase, Class, Protocol};
+use method::mcp_method;
 
 /// Series that one histogram may have before new label values become `other`.
 const SERIES_MAX: usize = 2048;
@@ -559,52 +562,4 @@ impl HttpLabels {
 
 fn whole(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
-}
-
-/// The method, when it is one of MCP's; else `other`.
-fn mcp_method(method: &str) -> &'static str {
-    const KNOWN: [&str; 41] = [
-        "tools/call",
-        "tools/list",
-        "initialize",
-        "ping",
-        "completion/complete",
-        "elicitation/create",
-        "logging/setLevel",
-        "notifications/cancelled",
-        "notifications/elicitation/complete",
-        "notifications/initialized",
-        "notifications/message",
-        "notifications/progress",
-        "notifications/prompts/list_changed",
-        "notifications/resources/list_changed",
-        "notifications/resources/updated",
-        "notifications/roots/list_changed",
-        "notifications/subscriptions/acknowledged",
-        "notifications/tasks/status",
-        "notifications/tools/list_changed",
-        "prompts/get",
-        "prompts/list",
-        "resources/list",
-        "resources/read",
-        "resources/subscribe",
-        "resources/templates/list",
-        "resources/unsubscribe",
-        "roots/list",
-        "sampling/createMessage",
-        "server/discover",
-        "subscriptions/listen",
-        "tasks/cancel",
-        "tasks/get",
-        "tasks/list",
-        "tasks/result",
-        "tasks/update",
-        "DELETE",
-        "GET",
-        "POST",
-        "response",
-        "batch",
-        "stream",
-    ];
-    KNOWN.into_iter().find(|known| *known == method).unwrap_or("other")
 }

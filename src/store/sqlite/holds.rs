@@ -404,7 +404,7 @@ async fn changed(
     Ok(Some(hold))
 }
 
-async fn happened(
+pub(super) async fn happened(
     tx: &mut SqliteConnection,
     hold: &Hold,
     moment: Moment<'_>,
@@ -418,6 +418,16 @@ async fn happened(
         .bind(moment.members(hold).as_bytes())
         .execute(&mut *tx)
         .await?;
+    event(tx, hold, moment, now).await?;
+    // A denial is the end as well, and whoever waits for the end is told of it.
+    if matches!(moment, Moment::Voted(_)) && hold.state.is_end() {
+        event(tx, hold, Moment::Ended, now).await?;
+    }
+    Ok(())
+}
+
+/// What people are told.
+async fn event(tx: &mut SqliteConnection, hold: &Hold, moment: Moment<'_>, now: i64) -> Within<()> {
     sqlx::query("INSERT INTO event (kind, hold, at, data) VALUES (?, ?, ?, ?)")
         .bind(format!("hold.{}", moment.word()))
         .bind(hold.id.to_string())
@@ -428,7 +438,7 @@ async fn happened(
     Ok(())
 }
 
-async fn known(tx: &mut SqliteConnection, id: RecordId) -> Within<Hold> {
+pub(super) async fn known(tx: &mut SqliteConnection, id: RecordId) -> Within<Hold> {
     let gone = || Halt::Refused(StoreError::Failed(format!("hold {id} is gone")));
     find(tx, id).await?.ok_or_else(gone)
 }
@@ -441,7 +451,7 @@ async fn find(tx: &mut SqliteConnection, id: RecordId) -> Within<Option<Hold>> {
     Ok(Some(hold(&row, votes)?))
 }
 
-async fn all(tx: &mut SqliteConnection, ids: Vec<String>) -> Within<Vec<Hold>> {
+pub(super) async fn all(tx: &mut SqliteConnection, ids: Vec<String>) -> Within<Vec<Hold>> {
     let mut all = Vec::with_capacity(ids.len());
     for id in ids {
         all.push(known(tx, parsed(&id)?).await?);
