@@ -26,7 +26,6 @@ pub mod restore;
 pub mod rotate;
 pub mod seal;
 mod segment;
-pub mod since;
 pub mod space;
 mod stretch;
 pub mod tail;
@@ -328,11 +327,6 @@ impl Record {
     /// Whether the beginning of the reply is wanted for the audit.
     pub fn keeps_reply(&self) -> bool {
         matches!(self.evidence.capture, Capture::Sealed(_))
-    }
-
-    /// The context of this hop's server span.
-    pub fn context(&self) -> Option<TraceContext> {
-        self.hop.as_ref().map(|hop| hop.trace)
     }
 
     /// The context that the upstream is given: a child of this hop's server span.

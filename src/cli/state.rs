@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::policy::Said;
 use crate::config::Settings;
-use crate::record::since;
+use crate::record::restore::since;
 use crate::store::StoreError;
 use crate::store::sqlite::backup::{self, Copied, Restored};
 use crate::units;

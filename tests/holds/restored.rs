@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 
 use holdpoint::call::RecordId;
-use holdpoint::record::since;
+use holdpoint::record::restore::since;
 use holdpoint::store::StoreError;
 use holdpoint::store::holds::HoldState;
 use holdpoint::store::sqlite::backup::{self, Became, Copied, Later, Restored};
@@ -99,10 +99,13 @@ async fn what_still_waits_goes_on_waiting_and_whoever_was_suspended_stays_so() {
     let hold = world.pending(1).await.remove(0);
     let place = Place::of(&world);
     place.taken().await;
-    let path = "/v1/agents/agent%2Fother/suspend";
-    let ordered =
-        world.person("ana").http("POST", path, Some(json!({"reason": "it was odd"}))).await.unwrap();
-    assert_eq!(ordered.status, 200, "{ordered:?}");
+    let socket = format!("unix://{}", world.dir.join("admin.sock").display());
+    let ordered = tokio::process::Command::new(env!("CARGO_BIN_EXE_holdpoint"))
+        .args(["agents", "suspend", "agent/other", "--reason", "it was odd", "--addr", &socket])
+        .output()
+        .await
+        .unwrap();
+    assert!(ordered.status.success(), "{ordered:?}");
     world.down().await;
     let restored = place.put_back().await.unwrap();
     assert_eq!((restored.holds, restored.suspended), (Vec::new(), 1));

@@ -13,10 +13,10 @@ use crate::harness::*;
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo=";
 
 /// A receiver that answers each request with the next status, and then with 204; it gives what it was sent.
-async fn receiver(mut statuses: Vec<u16>) -> (u16, tokio::sync::mpsc::UnboundedReceiver<String>) {
+async fn receiver(mut statuses: Vec<u16>) -> (u16, tokio::sync::mpsc::Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+    let (sender, receiver) = tokio::sync::mpsc::channel(64);
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             let mut text = Vec::new();
@@ -30,7 +30,7 @@ async fn receiver(mut statuses: Vec<u16>) -> (u16, tokio::sync::mpsc::UnboundedR
             let status = if statuses.is_empty() { 204 } else { statuses.remove(0) };
             let answer = format!("HTTP/1.1 {status} Said\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
             let _ = stream.write_all(answer.as_bytes()).await;
-            let _ = sender.send(String::from_utf8(text).unwrap());
+            let _ = sender.send(String::from_utf8(text).unwrap()).await;
         }
     });
     (port, receiver)
@@ -52,7 +52,7 @@ fn body(request: &str) -> Value {
     serde_json::from_str(request.split_once("\r\n\r\n").unwrap().1).unwrap()
 }
 
-async fn next(told: &mut tokio::sync::mpsc::UnboundedReceiver<String>) -> String {
+async fn next(told: &mut tokio::sync::mpsc::Receiver<String>) -> String {
     tokio::time::timeout(SOON, told.recv()).await.unwrap().unwrap()
 }
 
@@ -122,7 +122,8 @@ async fn whoever_may_see_a_hold_sees_what_nobody_was_told_of_it_and_has_it_told_
     let path = format!("/v1/notifications/{}/retry", one["id"].as_str().unwrap());
     assert_eq!(world.person("pia").http("POST", &path, None).await.unwrap().status, 404);
     let retried = world.person("oda").http("POST", &path, None).await.unwrap();
-    assert_eq!((retried.status, &retried.json()["state"]), (200, &json!("waiting")));
+    assert_eq!(retried.status, 200, "{retried:?}");
+    assert_eq!(retried.json()["state"], "waiting");
     assert_eq!(header(&next(&mut told).await, "webhook-id"), header(&first, "webhook-id"));
     assert_eq!(
         world.person("oda").http("GET", "/v1/notifications?state=lost", None).await.unwrap().status,

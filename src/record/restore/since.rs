@@ -11,8 +11,8 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::stretch;
 use crate::call::{AgentId, RecordId};
+use crate::record::stretch;
 use crate::store::holds::HoldState;
 use crate::store::sqlite::backup::{Became, Later};
 use crate::store::{Order, Place, Who};
