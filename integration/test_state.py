@@ -27,7 +27,7 @@ def test_a_call_that_ran_after_the_copy_was_taken_does_not_run_again(
         return decision
 
     def ran() -> int:
-        return sum(seen["path"].endswith("/v1/unheard-of/7") for seen in recorder.seen())
+        return sum(seen["path"].endswith("/v1/unheard-of/7") for seen in recorder.seen("arrived"))
 
     hold = ask()["hold"]
     digest = command(gateway, "holds", "show", hold)["hold"]["digest"]
