@@ -230,6 +230,7 @@ impl Metrics {
         let mut registry = Registry::default();
         self.register_durations(&mut registry);
         self.register_counts(&mut registry);
+        self.register_people(&mut registry);
         // A loss that never happened is a zero, not an absence: alerts on rates need the first increase.
         for loss in Loss::ALL {
             drop(self.dropped.get_or_create(&Reason { reason: loss.as_str() }));
@@ -284,11 +285,6 @@ impl Metrics {
             "Holds that nobody had decided when half of their time was over",
             self.holds_escalated.clone(),
         );
-        registry.register(
-            "holdpoint_notifications",
-            "Attempts to tell webhooks of holds, by webhook and outcome",
-            self.notified.clone(),
-        );
         registry.register("holdpoint_calls", "Calls by class, decision and mode", self.calls.clone());
         let help = "What flow control found in calls, by what became of them";
         registry.register("holdpoint_flow_findings", help, self.flow_findings.clone());
@@ -330,15 +326,6 @@ impl Metrics {
         let mut add = |name: &str, help: &str, gauge| registry.register(name, help, gauge);
         add("holdpoint_holds_pending", "Holds that wait for people", self.holds_pending.clone());
         add(
-            "holdpoint_holds_unmanned",
-            "Policies that hold calls which nobody could approve",
-            self.holds_unmanned.clone(),
-        );
-        let waiting = self.notifications_waiting.clone();
-        add("holdpoint_notifications_waiting", "Notifications that no webhook has confirmed yet", waiting);
-        let dead = self.notifications_dead.clone();
-        add("holdpoint_notifications_dead", "Notifications that are not tried any more", dead);
-        add(
             "holdpoint_audit_free_bytes",
             "What the audit's disk has left; 0 when nobody looks",
             self.audit_free_bytes.clone(),
@@ -350,6 +337,24 @@ impl Metrics {
             self.index_lag.clone(),
         );
         add("holdpoint_generation", "The generation of configuration in force", self.generation.clone());
+    }
+
+    fn register_people(&self, registry: &mut Registry) {
+        registry.register(
+            "holdpoint_notifications",
+            "Attempts to tell webhooks of holds, by webhook and outcome",
+            self.notified.clone(),
+        );
+        let mut add = |name: &str, help: &str, gauge| registry.register(name, help, gauge);
+        add(
+            "holdpoint_holds_unmanned",
+            "Policies that hold calls which nobody could approve",
+            self.holds_unmanned.clone(),
+        );
+        let waiting = self.notifications_waiting.clone();
+        add("holdpoint_notifications_waiting", "Notifications that no webhook has confirmed yet", waiting);
+        let dead = self.notifications_dead.clone();
+        add("holdpoint_notifications_dead", "Notifications that are not tried any more", dead);
     }
 
     /// Counts a call that ended.

@@ -22,7 +22,7 @@ const SEED_BYTES: usize = 32;
 /// What signs. It has neither `Debug` nor `Clone`.
 pub enum Key {
     /// Known to the receiver too.
-    Shared(hmac::Key),
+    Shared(Box<hmac::Key>),
     /// The receiver knows its public half.
     Ed25519(Box<Ed25519KeyPair>),
 }
@@ -32,7 +32,7 @@ impl Key {
     pub fn shared(text: &str) -> Result<Vec<Key>, String> {
         lines(text, "whsec_", "whsec_ and base64", |bytes| {
             let fits = (SECRET_BYTES_MIN..=SECRET_BYTES_MAX).contains(&bytes.len());
-            let key = fits.then(|| Key::Shared(hmac::Key::new(hmac::HMAC_SHA256, bytes)));
+            let key = fits.then(|| Key::Shared(Box::new(hmac::Key::new(hmac::HMAC_SHA256, bytes))));
             key.ok_or_else(|| format!("a secret has {SECRET_BYTES_MIN} to {SECRET_BYTES_MAX} bytes"))
         })
     }
