@@ -57,6 +57,7 @@ runner() { venv runner; }
 python1() { venv python1; }
 python2() { venv python2; }
 kubernetes() { venv kubernetes; }
+webhooks() { venv webhooks; }
 
 # Without what agentdojo needs to ask models: nothing here asks any, and it would be twice as much.
 agentdojo() {
@@ -166,6 +167,7 @@ part runner runner "$here/pins/runner.txt"
 part python1 python1 "$here/pins/python1.txt"
 part python2 python2 "$here/pins/python2.txt"
 part kubernetes kubernetes "$here/pins/kubernetes.txt"
+part webhooks webhooks "$here/pins/webhooks.txt"
 part agentdojo agentdojo "$here/pins/agentdojo.txt"
 part node node_packages "$here/node/package.json" "$here/node/package-lock.json"
 part inspector inspector "$here/inspector/package.json" "$here/inspector/package-lock.json"

@@ -11,6 +11,7 @@ mod events;
 mod holds;
 mod listen;
 pub mod literal;
+mod notifications;
 mod order;
 mod problem;
 mod records;

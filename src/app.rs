@@ -26,7 +26,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::accept::{self, Conn, Connections, Door, Handler, tls};
 use crate::admin;
-use crate::config::{Listener, ListenerKind, Loaded, Settings};
+use crate::config::{self, Listener, ListenerKind, Loaded, Settings};
 use crate::decode::Inbound;
 use crate::flow::Runs;
 use crate::flow::endorsed::Endorsed;
@@ -44,6 +44,7 @@ use crate::record::{Evidence, Ledger, OnCommit, Recovered};
 use crate::secret::PseudonymKey;
 use crate::secret::ring::{Purpose, Ring};
 use crate::telemetry::Telemetry;
+use crate::webhook;
 use ageing::Ageing;
 use reload::Reload;
 use sights::StoredSights;
@@ -112,6 +113,8 @@ pub async fn start(loaded: Loaded) -> Result<Running, StartError> {
     let bound = bind(&settings.listeners).await?;
     let sockets = people::bind(&settings.sockets).await?;
     let people = Arc::new(ArcSwap::from_pointee(loaded.people.clone()));
+    let (unmanned, notify) =
+        (config::unmanned(&loaded), Arc::new(ArcSwap::new(Arc::clone(&settings.notify))));
     audit::rotate(&settings).await?;
     let Wired { gateway, identity, trust, recovered, state, keeping, lineage } = gateway(loaded).await?;
     let (gateway, connections) = (Arc::new(gateway), Arc::new(Connections::default()));
@@ -121,19 +124,19 @@ pub async fn start(loaded: Loaded) -> Result<Running, StartError> {
         identity: Arc::clone(&identity),
         trust: Arc::clone(&trust),
         people: Arc::clone(&people),
+        notify: Arc::clone(&notify),
         connections: Arc::clone(&connections),
         told: Default::default(),
     });
-    let reload =
-        Arc::new(Reload::new(file, sources, settings.clone(), Arc::clone(&ageing), draining.clone()));
+    let begun = (settings.clone(), unmanned);
+    let reload = Arc::new(Reload::new(file, sources, begun, Arc::clone(&ageing), draining.clone()));
     let admin = people::admin(&gateway, people, &state, &reload, draining.clone())?;
     let mut tasks = JoinSet::new();
-    tasks.spawn(Arc::clone(&gateway.gate).attend(draining.clone()));
+    attend(&gateway, notify, &mut tasks, &draining);
     tasks.spawn(ageing.watch(draining.clone()));
     let canaries = crate::flow::planted::file(&settings.store);
     tasks.spawn(state::planting(Arc::clone(&gateway.runs), canaries, lineage, draining.clone()));
     tasks.spawn(state::keeping(Arc::clone(&gateway), Arc::clone(&state.store), draining.clone()));
-    tasks.spawn(listing::attend(Arc::clone(&gateway), draining.clone()));
     let publishing = keeping.start(&gateway.evidence, &mut tasks, &draining);
     let mut listeners = Vec::new();
     for (listener, socket) in bound {
@@ -173,6 +176,24 @@ pub async fn start(loaded: Loaded) -> Result<Running, StartError> {
         people::serve(&mut tasks, sockets, admin, &draining);
     }
     Ok(Running { listeners, recovered, gateway, state, reload, tasks, drain, publishing })
+}
+
+/// Looks after holds, whom to tell of them, and lists of tools, until the drain.
+fn attend(
+    gateway: &Arc<Gateway>,
+    notify: Arc<ArcSwap<webhook::Config>>,
+    tasks: &mut JoinSet<()>,
+    draining: &watch::Receiver<bool>,
+) {
+    let courier = webhook::Courier {
+        store: Arc::clone(&gateway.store),
+        gate: Arc::clone(&gateway.gate),
+        metrics: Arc::clone(gateway.evidence.telemetry.metrics()),
+        config: notify,
+    };
+    tasks.spawn(Arc::clone(&gateway.gate).attend(draining.clone()));
+    tasks.spawn(courier.attend(draining.clone()));
+    tasks.spawn(listing::attend(Arc::clone(gateway), draining.clone()));
 }
 
 async fn bind(listeners: &[Listener]) -> Result<Vec<(Listener, TcpListener)>, StartError> {

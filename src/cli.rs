@@ -12,11 +12,13 @@ mod endorsements;
 mod holds;
 mod keys;
 mod launch;
+mod notify;
 mod paths;
 pub mod policy;
 mod replay;
 mod runs;
 mod serve;
+mod state;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -99,6 +101,13 @@ enum Command {
         #[command(subcommand)]
         command: holds::Command,
     },
+    /// Show what webhooks have not confirmed, and try it again, by a running gateway's admin listener.
+    Notify {
+        #[command(flatten)]
+        gateway: client::Gateway,
+        #[command(subcommand)]
+        command: notify::Command,
+    },
     /// Show and revoke destinations that people remembered, by a running gateway's admin listener.
     Endorsements {
         #[command(flatten)]
@@ -122,6 +131,13 @@ enum Command {
     },
     /// Verify and read the audit.
     Audit(Box<audit::Arguments>),
+    /// Copy the store, and put a copy back in its place.
+    State {
+        #[command(flatten)]
+        config: ConfigFile,
+        #[command(subcommand)]
+        command: state::Command,
+    },
     /// Show and rotate the gateway's keys.
     Keys {
         #[command(flatten)]
@@ -222,6 +238,7 @@ fn run(arguments: Arguments) -> u8 {
         }
         Command::Agents { gateway, command } => tell(agents::agents(&gateway, &command), format, out),
         Command::Holds { gateway, command } => tell(holds::holds(&gateway, &command), format, out),
+        Command::Notify { gateway, command } => tell(notify::notify(&gateway, &command), format, out),
         Command::Endorsements { gateway, command } => {
             tell(endorsements::endorsements(&gateway, &command), format, out)
         }
@@ -234,6 +251,13 @@ fn run(arguments: Arguments) -> u8 {
         }
         Command::Runs { gateway, command } => tell(runs::runs(&gateway, &command), format, out),
         Command::Audit(arguments) => audit::run(*arguments, format, out),
+        Command::State { config, command } => {
+            let said = match config::load(&config.config) {
+                Ok(loaded) => state::run(&loaded.settings, &command),
+                Err(mistakes) => wanting(&mistakes),
+            };
+            tell(said, format, out)
+        }
         Command::Keys { config, command } => {
             let said = match config::load(&config.config) {
                 Ok(loaded) => keys::run(&loaded.settings, command),

@@ -7,6 +7,8 @@ mod holds;
 mod listeners;
 mod listing;
 mod load;
+mod manned;
+pub mod notify;
 pub mod people;
 pub mod raw;
 pub mod registry;
@@ -18,6 +20,7 @@ mod upstream;
 pub use audit::audit_dir;
 pub use listing::{CatalogFile, warnings};
 pub use load::{Listener, ListenerKind, Loaded, Settings, load, policy_dir, read};
+pub use manned::{Unmanned, unmanned};
 pub use sources::{Digests, Sources};
 
 /// The JSON Schema of the configuration file.

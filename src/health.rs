@@ -71,7 +71,8 @@ fn answer(evidence: &Evidence, standing: &Standing, request: &Request<Incoming>)
             let (ledger, lost) = (&evidence.ledger, evidence.ledger.stats().lost);
             let (room, refused) = (ledger.room(), standing.refused.load());
             let open = evidence.telemetry.metrics().breakers_open();
-            let whole = lost == 0 && open.is_empty() && refused.is_none();
+            let unmanned = standing.unmanned.load();
+            let whole = lost == 0 && open.is_empty() && refused.is_none() && unmanned.is_empty();
             // Not ready is who cannot serve an allowed read; with less than that, writes are refused one by one.
             let (status, state) = match (room, ledger.failure()) {
                 (Room::Floor, _) | (_, Some(_)) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
@@ -84,7 +85,9 @@ fn answer(evidence: &Evidence, standing: &Standing, request: &Request<Incoming>)
                 "refused": refused.as_ref().map(|refused| told(refused)),
             });
             let upstreams = json!({"breaker_open": open});
-            let body = json!({"status": state, "audit": audit, "upstreams": upstreams, "configuration": configuration});
+            let unmanned: Vec<String> = unmanned.iter().map(ToString::to_string).collect();
+            let body = json!({"status": state, "audit": audit, "upstreams": upstreams, "configuration": configuration,
+                "holds": {"unmanned": unmanned}});
             text(status, "application/json", format!("{body}\n"))
         }
         "/metrics" => {

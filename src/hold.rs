@@ -6,6 +6,7 @@
 
 pub mod digest;
 pub mod ladder;
+mod moments;
 mod rows;
 pub mod sealed;
 
@@ -17,11 +18,11 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use crate::call::{AgentId, Approval, RecordId, Stage, Stop, StopKind, hex};
+use crate::call::{AgentId, Approval, RecordId, Stage, Stop, StopKind, TraceContext, hex};
 use crate::record::{Evidence, OnEnd, ReleaseEnd};
 use crate::store::holds::{About, Claim, End, Hold, HoldState, NewHold, Opened, Terms, Vote, Voted, Wanted};
 use crate::store::{Store, StoreError};
-use crate::telemetry::hop::Outcome;
+use crate::telemetry::hop::MomentKind;
 use digest::Subject;
 use rows::Rows;
 use sealed::Sealer;
@@ -67,6 +68,8 @@ pub struct Gate {
     instance: String,
     /// Told when something new will run out of time.
     opened: Notify,
+    /// Told when there is something that people may be told of.
+    told: Notify,
     /// Whether there is anybody who could decide.
     manned: bool,
 }
@@ -90,6 +93,8 @@ pub struct Wish {
     pub subject: Subject,
     /// Its upstream and its `Idempotency-Key`, if it has one.
     pub idempotency_key: Option<Vec<u8>>,
+    /// The server span of the call.
+    pub trace: Option<TraceContext>,
 }
 
 impl Gate {
@@ -111,6 +116,7 @@ impl Gate {
             waiting: Mutex::default(),
             instance: RecordId::new().to_string(),
             opened: Notify::new(),
+            told: Notify::new(),
             manned,
         };
         gate.rows.recover().await?;
@@ -122,6 +128,11 @@ impl Gate {
     /// Whether anybody could decide: with nobody, no call waits for an answer that cannot come.
     pub fn is_manned(&self) -> bool {
         self.manned
+    }
+
+    /// Waits until something has happened to a hold since this was asked last.
+    pub async fn happened(&self) {
+        self.told.notified().await;
     }
 
     /// What seals the states that waiting agents carry.
@@ -151,7 +162,9 @@ impl Gate {
         let hold = match opened {
             Opened::Joined(hold) => hold,
             Opened::New(hold) => {
+                self.emit(MomentKind::Opened, &hold, wish.trace);
                 self.opened.notify_one();
+                self.told.notify_one();
                 self.count().await;
                 hold
             }
@@ -216,6 +229,7 @@ impl Gate {
     pub async fn vote(&self, id: RecordId, vote: Vote) -> Result<Voted, StoreError> {
         let voted = self.store.vote(id, vote).await?;
         if let Voted::Counted(hold) = &voted {
+            self.emit(MomentKind::Decided, hold, None);
             self.changed(hold);
             self.count().await;
             self.written().await;
@@ -240,11 +254,12 @@ impl Gate {
         self: &Arc<Gate>,
         hold: &Hold,
         digest: [u8; 32],
-        record: RecordId,
+        (record, trace): (RecordId, Option<TraceContext>),
     ) -> Result<Option<OnEnd>, Box<Stop>> {
         let lease = Claim { by: self.instance.clone(), time: LEASE_TIME, record };
         let released = self.store.release(hold.id, digest, lease).await;
         let Some(hold) = released.map_err(|error| unavailable(&error.to_string()))? else { return Ok(None) };
+        self.emit(MomentKind::Released, &hold, trace);
         self.changed(&hold);
         if let Err(error) = self.rows.write().await {
             self.settle(hold.id, record, ReleaseEnd::NotSent(format!("not sent: {error}"))).await;
@@ -314,7 +329,10 @@ impl Gate {
             self.evidence.telemetry.metrics().hold_escalated();
             tracing::warn!(event = "hold.escalated", hold = %hold.id, holdpoint.upstream = %hold.about.upstream, team = %hold.about.team, "half of a hold's time is over, and nobody has decided");
         }
-        if !swept.expired.is_empty() || !swept.escalated.is_empty() {
+        for hold in &swept.expiring {
+            tracing::warn!(event = "hold.expiring", hold = %hold.id, holdpoint.upstream = %hold.about.upstream, team = %hold.about.team, "a quarter of a hold's time is left, and nobody has decided");
+        }
+        if !(swept.expired.is_empty() && swept.escalated.is_empty() && swept.expiring.is_empty()) {
             self.count().await;
             self.written().await;
         }
@@ -359,12 +377,8 @@ impl Gate {
         }
         if hold.state.is_end() {
             let waited = hold.changed.duration_since(hold.opened).unwrap_or_default();
-            let outcome = match hold.state {
-                HoldState::Executed => Outcome::Executed,
-                HoldState::Expired | HoldState::Withdrawn => Outcome::Expired,
-                HoldState::Denied => Outcome::Denied,
-                _ => Outcome::Unavailable,
-            };
+            self.emit(MomentKind::Ended, hold, None);
+            let outcome = moments::outcome(hold.state);
             self.evidence.telemetry.metrics().hold_ended(outcome, waited);
         }
     }
@@ -378,6 +392,7 @@ impl Gate {
 
     /// Writes what the audit does not have yet. What cannot be written now is written later, in its order.
     async fn written(&self) {
+        self.told.notify_one();
         if let Err(error) = self.rows.write().await {
             tracing::warn!(%error, "the audit does not have the last changes of holds yet");
         }

@@ -34,4 +34,5 @@ pub mod store;
 pub mod task;
 pub mod telemetry;
 pub mod units;
+pub mod webhook;
 pub mod yaml;

@@ -11,7 +11,7 @@ mod transport;
 
 pub use export::Loss;
 pub use hop::Hop;
-pub use metrics::Metrics;
+pub use metrics::{Delivery, Metrics};
 
 use std::hash::Hasher as _;
 use std::sync::{Arc, Mutex};

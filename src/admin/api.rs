@@ -13,7 +13,9 @@ use serde_json::{Map, Value, json};
 use super::caller::Caller;
 use super::problem::Problem;
 use super::shadow::InShadow;
-use super::{Admin, agents, console, endorsements, events, holds, records, runs, shadow, tasks, tools};
+use super::{
+    Admin, agents, console, endorsements, events, holds, notifications, records, runs, shadow, tasks, tools,
+};
 
 /// One operation of the API.
 struct Route {
@@ -159,6 +161,25 @@ static ROUTES: &[Route] = &[
         shape::<holds::Say>,
         shape::<holds::Hold>,
     ),
+    Route {
+        query: Some(shape::<notifications::Which>),
+        ..Route::get(
+            "/v1/notifications",
+            "What webhooks should be told and have not confirmed, about holds that you may see",
+            || get(notifications::list),
+            shape::<notifications::Notifications>,
+        )
+    },
+    Route {
+        method: "post",
+        path: "/v1/notifications/{id}/retry",
+        summary: "Try a notification again now, also one that is not tried any more",
+        handler: Some(|| post(notifications::retry)),
+        query: None,
+        body: None,
+        answer: Some(shape::<notifications::Notification>),
+        media: None,
+    },
     Route {
         query: Some(shape::<records::Wanted>),
         ..Route::get(

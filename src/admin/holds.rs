@@ -307,7 +307,7 @@ fn unknown(id: &str) -> Problem {
 }
 
 /// Whoever sees the agent sees what of it waits, and so does whoever may decide it.
-fn may_see(admin: &Admin, caller: &Caller, hold: &holds::Hold) -> bool {
+pub(super) fn may_see(admin: &Admin, caller: &Caller, hold: &holds::Hold) -> bool {
     let Ok(known) = known(admin, hold) else { return caller.sees(admin, Target::Gateway) };
     let target = Target::Hold(&known, hold);
     [PersonAction::View, PersonAction::Approve]
@@ -315,7 +315,7 @@ fn may_see(admin: &Admin, caller: &Caller, hold: &holds::Hold) -> bool {
         .any(|action| caller.asks(admin, action, target).outcome == Outcome::Allow)
 }
 
-fn known(admin: &Admin, hold: &holds::Hold) -> Result<Arc<Known>, Problem> {
+pub(super) fn known(admin: &Admin, hold: &holds::Hold) -> Result<Arc<Known>, Problem> {
     let gone = || Problem::Conflict(format!("{} is not in the registry any more", hold.about.agent));
     admin.directory().find(&hold.about.agent).ok_or_else(gone)
 }

@@ -15,6 +15,7 @@ use crate::identify::people::People;
 use crate::identify::svid::{Role, Trust};
 use crate::pipeline::{Gateway, Generation};
 use crate::telemetry::Metrics;
+use crate::webhook;
 
 /// How often it is looked at.
 const EVERY: Duration = Duration::from_secs(60);
@@ -27,6 +28,7 @@ pub(super) struct Ageing {
     pub identity: Arc<tls::Identity>,
     pub trust: Arc<ArcSwap<Trust>>,
     pub people: Arc<ArcSwap<People>>,
+    pub notify: Arc<ArcSwap<webhook::Config>>,
     pub connections: Arc<Connections>,
     /// The trust domains that the metrics know.
     pub told: Mutex<HashSet<Arc<str>>>,

@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use super::ageing::Ageing;
 use super::generation;
 use crate::call::AgentId;
-use crate::config::{self, Digests, Loaded, Settings, Sources};
+use crate::config::{self, Digests, Loaded, Settings, Sources, Unmanned};
 use crate::identify::svid::Role;
 use crate::net::Inside;
 use crate::pipeline::Generation;
@@ -37,6 +37,8 @@ pub struct Standing {
     pub refused: ArcSwapOption<Refused>,
     /// What has changed and waits for a restart, by its key.
     pub restart: ArcSwap<Vec<&'static str>>,
+    /// Policies that hold calls which nobody could approve.
+    pub unmanned: ArcSwap<Vec<Unmanned>>,
 }
 
 /// An attempt that was refused.
@@ -83,7 +85,7 @@ impl Reload {
     pub(super) fn new(
         file: PathBuf,
         sources: Sources,
-        settings: Settings,
+        (settings, unmanned): (Settings, Vec<Unmanned>),
         ageing: Arc<Ageing>,
         drain: watch::Receiver<bool>,
     ) -> Reload {
@@ -95,7 +97,9 @@ impl Reload {
         gateway.evidence.telemetry.metrics().generation(generation.number);
         let last = Mutex::new(Last { sources, digests });
         let (standing, turn, left) = (Arc::default(), Mutex::default(), TaskTracker::new());
-        Reload { file, settings, ageing, standing, turn, last, left, drain }
+        let reload = Reload { file, settings, ageing, standing, turn, last, left, drain };
+        reload.manned(unmanned);
+        reload
     }
 
     /// Whether the configuration on disk is in force.
@@ -198,8 +202,9 @@ impl Reload {
     }
 
     fn adopt(&self, loaded: Loaded, before: &Digests, digests: &Digests, runtime: &Handle) -> u64 {
-        let Ageing { gateway, identity, trust, people: known, connections, .. } = &*self.ageing;
+        let Ageing { gateway, identity, trust, people: known, connections, notify, .. } = &*self.ageing;
         self.warn(&loaded.settings);
+        let (unmanned, told) = (config::unmanned(&loaded), Arc::clone(&loaded.settings.notify));
         let people = Arc::new(loaded.people.clone());
         let old = gateway.in_force.load_full();
         let (next, presented, trusted) = generation::next(&old, loaded);
@@ -209,6 +214,8 @@ impl Reload {
         identity.adopt(&presented);
         trust.store(Arc::clone(&trusted));
         known.store(people);
+        notify.store(told);
+        self.manned(unmanned);
         gateway.in_force.store(Arc::clone(&next));
         gateway.turned.notify_waiters();
         let untrusted = match ["config", "trust"].iter().all(|part| before.get(*part) == digests.get(*part)) {
@@ -228,6 +235,12 @@ impl Reload {
             self.left.spawn_on(ending, runtime);
         }
         next.number
+    }
+
+    /// Notes which policies hold calls that nobody could approve.
+    fn manned(&self, unmanned: Vec<Unmanned>) {
+        self.ageing.gateway.evidence.telemetry.metrics().holds_unmanned(unmanned.len());
+        self.standing.unmanned.store(Arc::new(unmanned));
     }
 
     /// Says what has changed and cannot change while the gateway runs. The rest is applied.

@@ -11,6 +11,7 @@ use crate::names::visible;
 use crate::units;
 
 use super::load::{Loaded, Reader};
+use super::manned::untold;
 use super::raw;
 use super::shadow::in_shadow;
 use super::upstream::Parts;
@@ -107,6 +108,7 @@ impl Reader {
 /// tools that look alike.
 pub fn warnings(loaded: &Loaded) -> Vec<String> {
     let mut warnings = in_shadow(loaded);
+    warnings.extend(untold(loaded));
     for (name, _) in loaded.listings.iter().filter(|(_, listing)| listing.pins == Pins::Required) {
         let unpinned = unpinned(&loaded.catalog, name);
         if !unpinned.is_empty() {

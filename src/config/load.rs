@@ -20,7 +20,7 @@ use crate::identify::directory::Directory;
 use crate::identify::people::People;
 use crate::identify::svid::{DomainSource, Role, Trust};
 use crate::json::Limits;
-use crate::{accept, flow, forward, hold, limit, record, telemetry};
+use crate::{accept, flow, forward, hold, limit, record, telemetry, webhook};
 
 use super::audit::Keeping;
 use super::listing::CatalogFile;
@@ -79,6 +79,8 @@ pub struct Settings {
     pub limits: limit::Config,
     /// How calls wait for people.
     pub holds: hold::Config,
+    /// Whom to tell of them.
+    pub notify: Arc<webhook::Config>,
     /// Flow control.
     pub flow: flow::Config,
     /// The audit.
@@ -219,7 +221,6 @@ impl Reader {
         let sections = [
             ("store.postgres", &raw.store.postgres),
             ("oidc", &raw.oidc),
-            ("notify", &raw.notify),
             ("credentials", &raw.credentials),
             ("tasks", &raw.tasks),
             ("connect", &raw.connect),
@@ -314,6 +315,7 @@ impl Reader {
             decode,
             limits,
             holds: self.holds(raw),
+            notify: Arc::new(self.notify(raw)),
             flow: flow::Config { window, profile: self.profile(raw) },
             store: match &raw.store.sqlite {
                 Some(path) => self.path(path),

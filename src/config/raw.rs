@@ -50,8 +50,8 @@ pub struct File {
     pub holds: Holds,
     /// Not supported yet.
     pub oidc: Option<Value>,
-    /// Not supported yet.
-    pub notify: Option<Value>,
+    /// Who is told of held calls, beside the console.
+    pub notify: Option<super::notify::Notify>,
     /// Not supported yet.
     pub credentials: Option<Value>,
     /// Not supported yet.

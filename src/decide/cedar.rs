@@ -186,6 +186,14 @@ impl Policy {
         self.first_end.is_some_and(|end| now >= end)
     }
 
+    /// What each policy that holds calls asks of people, by the policy's id.
+    pub fn holds(&self) -> Vec<(Arc<str>, HoldTerms)> {
+        let asks = |rule: &RuleInfo| Some((Arc::clone(&rule.id), rule.terms.clone()?));
+        let mut holds: Vec<_> = self.rules.values().filter_map(asks).collect();
+        holds.sort_by(|(a, _), (b, _)| a.cmp(b));
+        holds
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()

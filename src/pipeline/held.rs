@@ -203,6 +203,7 @@ impl Case {
         waiting: Waiting,
     ) -> Result<Case, Refused> {
         let Waiting { held, input, carried } = waiting;
+        let trace = record.context();
         let entered = async {
             let task = input.task.as_ref().map(|task| Arc::clone(&task.id)).unwrap_or_default();
             let subject = subject(generation, held.call(), held.facts(), &task)?;
@@ -211,7 +212,7 @@ impl Case {
                 let text = "the requestState is of another call";
                 return Err(Stop::new(Stage::Hold, StopKind::Malformed, "params", text));
             }
-            let wish = wish(&held, &input, generation, subject.clone());
+            let wish = Wish { trace, ..wish(&held, &input, generation, subject.clone()) };
             let (hold, waiter) = gw.gate.enter(wish, generation.holds).await?;
             Ok((subject, hold, waiter))
         };
@@ -355,7 +356,8 @@ impl Case {
         if self.gone.is_gone() {
             return Err(hold::left());
         }
-        let released = gw.gate.release(&self.hold, self.subject.digest, record.id()).await?;
+        let released =
+            gw.gate.release(&self.hold, self.subject.digest, (record.id(), record.context())).await?;
         let Some(on_end) = released else { return Ok(None) };
         record.releasing(on_end);
         in_run.approved(&gw).await;
@@ -457,6 +459,7 @@ fn wish(held: &Held, input: &PolicyInput, generation: &Generation, subject: Subj
         },
         ttl: held.terms.ttl,
         subject,
+        trace: None,
         idempotency_key: key.map(|key| [resource.upstream.as_bytes(), b" ", key.as_bytes()].concat()),
     }
 }

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use super::{Record, State};
-use crate::call::{RecordId, Stop};
+use crate::call::{RecordId, Stop, TraceContext};
 use crate::decode::Call;
 
 /// How a call that was sent ended.
@@ -47,6 +47,11 @@ impl ReleaseEnd {
 }
 
 impl Record {
+    /// The context of this hop's server span.
+    pub fn context(&self) -> Option<TraceContext> {
+        self.hop.as_ref().map(|hop| hop.trace)
+    }
+
     /// Forgets what was noted since the call was decoded: it is understood and decided again.
     pub fn again(&mut self) {
         self.noted.truncate(self.marks.0);

@@ -1,5 +1,7 @@
 //! What a restart takes from the audit: the labels that recent intents brought to their agents.
 
+pub mod since;
+
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::ops::ControlFlow;

@@ -59,7 +59,7 @@ pub trait Holds: Send + Sync {
     /// Executions whose gateway is gone: their lease ran out.
     fn lapsed(&self) -> Answer<'_, Vec<Hold>>;
 
-    /// Ends what ran out of time and says what should be escalated now, each once.
+    /// Ends what ran out of time and says what should be escalated now and what expires soon, each once.
     fn expire(&self) -> Answer<'_, Swept>;
 
     /// How many holds are pending.
@@ -70,15 +70,6 @@ pub trait Holds: Send + Sync {
 
     /// The audit has every row up to this one.
     fn audited(&self, place: i64) -> Answer<'_, ()>;
-
-    /// The first events that nobody was told of yet and whose time has come, in their order.
-    fn outbox(&self, most: usize) -> Answer<'_, Vec<Event>>;
-
-    /// An event was told.
-    fn told(&self, place: i64) -> Answer<'_, ()>;
-
-    /// An event could not be told: it is tried again after a while, or never, when `again` is `None`.
-    fn untold(&self, place: i64, again: Option<Duration>) -> Answer<'_, ()>;
 
     /// The store's clock.
     fn clock(&self) -> Answer<'_, SystemTime>;
@@ -335,6 +326,8 @@ pub struct Swept {
     pub expired: Vec<Hold>,
     /// Holds that are to be escalated now.
     pub escalated: Vec<Hold>,
+    /// Holds that have a quarter of their time left now.
+    pub expiring: Vec<Hold>,
     /// In how long something else does.
     pub next: Option<Duration>,
 }
@@ -354,23 +347,6 @@ pub struct AuditRow {
     pub members: Vec<u8>,
 }
 
-/// Something that people should be told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
-    /// Its place among all events.
-    pub place: i64,
-    /// Its id: the same each time it is told.
-    pub id: RecordId,
-    /// What happened: `hold.opened`, `hold.voted`, `hold.escalated` and so on.
-    pub kind: String,
-    /// The hold.
-    pub hold: RecordId,
-    /// When it happened.
-    pub at: SystemTime,
-    /// How often it was tried.
-    pub attempts: u32,
-}
-
 /// Something that happens to a hold, as the audit and whoever is notified see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment<'a> {
@@ -380,6 +356,8 @@ pub enum Moment<'a> {
     Voted(&'a Vote),
     /// Nobody has decided, and half of its time is over.
     Escalated,
+    /// Nobody has decided, and a quarter of its time is left.
+    Expiring,
     /// It is executed from now on.
     Released,
     /// It came to an end, or back to being approved.
@@ -394,7 +372,7 @@ impl Moment<'_> {
         match self {
             Moment::Voted(_) => "vote",
             Moment::Released => "released",
-            Moment::Opened | Moment::Escalated | Moment::Ended => "held",
+            Moment::Opened | Moment::Escalated | Moment::Expiring | Moment::Ended => "held",
         }
     }
 
@@ -404,6 +382,7 @@ impl Moment<'_> {
             Moment::Opened => "opened",
             Moment::Voted(_) => "voted",
             Moment::Escalated => "escalated",
+            Moment::Expiring => "expiring",
             Moment::Released => "released",
             Moment::Ended => "ended",
         }
@@ -424,7 +403,7 @@ impl Moment<'_> {
         members.text("state", hold.state.as_str());
         members.plain("digest", format_args!("sha256:{}", hex(&hold.digest)));
         match self {
-            Moment::Opened | Moment::Escalated => {
+            Moment::Opened | Moment::Escalated | Moment::Expiring => {
                 members.text("reason", &about.reason);
                 members.text("rule", &about.rule);
                 members.number("quorum", hold.terms.quorum);
@@ -455,7 +434,38 @@ impl Moment<'_> {
         }
         members
     }
+
+    /// What happened, for people who are told of it elsewhere. Nothing of the call's arguments is in it, nor of why it is
+    /// held, since that may quote them.
+    pub fn told(self, hold: &Hold) -> Members {
+        let (about, mut members) = (&hold.about, Members::default());
+        members.plain("hold", hold.id);
+        members.text("state", hold.state.as_str());
+        members.text("agent", about.agent.as_str());
+        members.text("owner", &about.owner);
+        members.text("team", &about.team);
+        members.text("upstream", &about.upstream);
+        // An agent may have made up the name of a tool.
+        members.text("tool", &about.tool.chars().take(TOOL_CHARS_MAX).collect::<String>());
+        members.text("class", about.class.as_str());
+        members.number("consequence", about.consequence);
+        members.text("rule", &about.rule);
+        members.plain("digest", format_args!("sha256:{}", hex(&hold.digest)));
+        members.plain("opened", timestamp(hold.opened));
+        members.plain("expires", timestamp(hold.expires));
+        members.number("quorum", hold.terms.quorum);
+        members.texts("approvers", hold.terms.approvers.iter().map(String::as_str));
+        members.texts("approved_by", hold.approvals().map(|vote| vote.by.as_str()));
+        if let Moment::Voted(vote) = self {
+            members.text("vote", vote.says.as_str());
+            members.text("by", &vote.by);
+        }
+        members
+    }
 }
+
+/// The longest name of a tool that people are told elsewhere.
+const TOOL_CHARS_MAX: usize = 128;
 
 fn timestamp(at: SystemTime) -> impl std::fmt::Display {
     crate::units::moment(at.into(), 6)

@@ -445,9 +445,9 @@ pub struct HoldMoment {
     pub kind: MomentKind,
     /// The span's own context.
     pub trace: TraceContext,
-    /// The span under which it happened: the held call's server span, or none.
+    /// The span under which it happened: the opening's, for the moments that follow it.
     pub parent: Option<TraceContext>,
-    /// The opening's span, for the moments that follow it.
+    /// The server span of the call that was held or goes on; else the opening's span.
     pub link: Option<TraceContext>,
     /// The hold.
     pub hold: Arc<str>,
@@ -476,4 +476,6 @@ pub enum MomentKind {
     Decided,
     /// The call went on.
     Released,
+    /// It came to an end.
+    Ended,
 }

@@ -1,5 +1,7 @@
 //! The gateway's own figures in Prometheus text. Labels come from closed sets or from configuration, never from an agent.
 
+mod method;
+
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -19,6 +21,7 @@ use super::export::Loss;
 use super::hop::{Hop, Outcome, status_label};
 use super::spans::http_method;
 use crate::call::{BreakerPhase, Class, Protocol};
+use method::mcp_method;
 
 /// Series that one histogram may have before new label values become `other`.
 const SERIES_MAX: usize = 2048;
@@ -88,6 +91,23 @@ struct UpstreamLabel {
     holdpoint_upstream: Arc<str>,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DeliveryLabels {
+    webhook: Arc<str>,
+    outcome: &'static str,
+}
+
+/// What became of one attempt to tell a webhook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// It has it.
+    Delivered,
+    /// It does not, and is told again.
+    Failed,
+    /// It does not, and is not told any more.
+    Dead,
+}
+
 /// Makes the histograms of a family.
 #[derive(Clone, Copy, Debug)]
 struct Buckets(&'static [f64]);
@@ -138,6 +158,10 @@ pub struct Metrics {
     hold: Histograms<OutcomeLabel>,
     holds_pending: Gauge,
     holds_escalated: Counter,
+    holds_unmanned: Gauge,
+    notified: Family<DeliveryLabels, Counter>,
+    notifications_waiting: Gauge,
+    notifications_dead: Gauge,
     audit_commit: Histogram,
     audit_bytes: Counter,
     dropped: Family<Reason, Counter>,
@@ -177,6 +201,10 @@ impl Metrics {
             hold: Family::new_with_constructor(Buckets(HOLD_SECONDS)),
             holds_pending: Gauge::default(),
             holds_escalated: Counter::default(),
+            holds_unmanned: Gauge::default(),
+            notified: Family::default(),
+            notifications_waiting: Gauge::default(),
+            notifications_dead: Gauge::default(),
             audit_commit: Buckets(COMMIT_SECONDS).new_metric(),
             audit_bytes: Counter::default(),
             dropped: Family::default(),
@@ -202,6 +230,7 @@ impl Metrics {
         let mut registry = Registry::default();
         self.register_durations(&mut registry);
         self.register_counts(&mut registry);
+        self.register_people(&mut registry);
         // A loss that never happened is a zero, not an absence: alerts on rates need the first increase.
         for loss in Loss::ALL {
             drop(self.dropped.get_or_create(&Reason { reason: loss.as_str() }));
@@ -310,6 +339,24 @@ impl Metrics {
         add("holdpoint_generation", "The generation of configuration in force", self.generation.clone());
     }
 
+    fn register_people(&self, registry: &mut Registry) {
+        registry.register(
+            "holdpoint_notifications",
+            "Attempts to tell webhooks of holds, by webhook and outcome",
+            self.notified.clone(),
+        );
+        let mut add = |name: &str, help: &str, gauge| registry.register(name, help, gauge);
+        add(
+            "holdpoint_holds_unmanned",
+            "Policies that hold calls which nobody could approve",
+            self.holds_unmanned.clone(),
+        );
+        let waiting = self.notifications_waiting.clone();
+        add("holdpoint_notifications_waiting", "Notifications that no webhook has confirmed yet", waiting);
+        let dead = self.notifications_dead.clone();
+        add("holdpoint_notifications_dead", "Notifications that are not tried any more", dead);
+    }
+
     /// Counts a call that ended.
     pub(super) fn count(&self, hop: &Hop) {
         let error_type = hop.error_type().map_or("", |error| error.label());
@@ -381,6 +428,27 @@ impl Metrics {
     /// Nobody has decided a hold, and half of its time is over.
     pub fn hold_escalated(&self) {
         self.holds_escalated.inc();
+    }
+
+    /// So many policies hold calls which nobody could approve.
+    pub fn holds_unmanned(&self, policies: usize) {
+        self.holds_unmanned.set(whole(policies));
+    }
+
+    /// So many notifications wait, and so many are dead.
+    pub fn notifications(&self, waiting: u64, dead: u64) {
+        self.notifications_waiting.set(i64::try_from(waiting).unwrap_or(i64::MAX));
+        self.notifications_dead.set(i64::try_from(dead).unwrap_or(i64::MAX));
+    }
+
+    /// A webhook was told, or was not.
+    pub fn notified(&self, webhook: &Arc<str>, delivery: Delivery) {
+        let outcome = match delivery {
+            Delivery::Delivered => "delivered",
+            Delivery::Failed => "failed",
+            Delivery::Dead => "dead",
+        };
+        self.notified.get_or_create(&DeliveryLabels { webhook: Arc::clone(webhook), outcome }).inc();
     }
 
     /// So many holds wait for people.
@@ -499,52 +567,4 @@ impl HttpLabels {
 
 fn whole(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
-}
-
-/// The method, when it is one of MCP's; else `other`.
-fn mcp_method(method: &str) -> &'static str {
-    const KNOWN: [&str; 41] = [
-        "tools/call",
-        "tools/list",
-        "initialize",
-        "ping",
-        "completion/complete",
-        "elicitation/create",
-        "logging/setLevel",
-        "notifications/cancelled",
-        "notifications/elicitation/complete",
-        "notifications/initialized",
-        "notifications/message",
-        "notifications/progress",
-        "notifications/prompts/list_changed",
-        "notifications/resources/list_changed",
-        "notifications/resources/updated",
-        "notifications/roots/list_changed",
-        "notifications/subscriptions/acknowledged",
-        "notifications/tasks/status",
-        "notifications/tools/list_changed",
-        "prompts/get",
-        "prompts/list",
-        "resources/list",
-        "resources/read",
-        "resources/subscribe",
-        "resources/templates/list",
-        "resources/unsubscribe",
-        "roots/list",
-        "sampling/createMessage",
-        "server/discover",
-        "subscriptions/listen",
-        "tasks/cancel",
-        "tasks/get",
-        "tasks/list",
-        "tasks/result",
-        "tasks/update",
-        "DELETE",
-        "GET",
-        "POST",
-        "response",
-        "batch",
-        "stream",
-    ];
-    KNOWN.into_iter().find(|known| *known == method).unwrap_or("other")
 }

@@ -116,6 +116,7 @@ pub(super) fn of_moment(moment: &HoldMoment, batch: &mut Batch) {
         MomentKind::Opened => "holdpoint.hold.opened",
         MomentKind::Decided => "holdpoint.hold.decided",
         MomentKind::Released => "holdpoint.hold.released",
+        MomentKind::Ended => "holdpoint.hold.ended",
     };
     batch.span(moment.trace, name, Kind::Internal, |span| {
         match moment.parent {

@@ -57,7 +57,7 @@ async fn a_catalogue_is_drafted_pinned_and_compared() {
     let (code, text) = run(&world, &["catalog", "diff"]).await;
     assert_eq!(code, 0, "{text}");
     let (code, text) = run(&world, &["check"]).await;
-    assert!(code == 0 && !text.contains("warning"), "{text}");
+    assert!(code == 0 && !text.contains("needs pins") && !text.contains("look alike"), "{text}");
 
     server.serve(vec![tool("find", "Finds customers, and then some."), tool("new", "Is new.")]);
     let (code, text) = run(&world, &["catalog", "diff", "--json"]).await;

@@ -65,7 +65,7 @@ async fn what_operators_see_of_an_open_breaker() {
     let world = World::odd(odd, &opens_after(1), "").await;
     let closed = "holdpoint_upstream_breaker{holdpoint_upstream=\"odd\"} 0\n";
     assert!(world.page("/metrics").await.contains(closed), "it is there before anything fails");
-    assert!(world.page("/readyz").await.contains("\"status\":\"ready\""));
+    assert!(world.page("/readyz").await.contains("\"breaker_open\":[]"));
     world.agent("support").http("GET", "/odd/v1/invoices/1", None).await.unwrap();
     let page = world.page("/metrics").await;
     assert!(page.contains("holdpoint_upstream_breaker{holdpoint_upstream=\"odd\"} 2\n"), "{page}");

@@ -64,6 +64,7 @@ pub struct World {
     pub crm: Sample,
     pub running: Option<Running>,
     holds: String,
+    more: String,
 }
 
 impl World {
@@ -78,6 +79,11 @@ impl World {
     }
 
     pub async fn with(holds: &str) -> World {
+        World::having(holds, "").await
+    }
+
+    /// A gateway with more sections of configuration.
+    pub async fn having(holds: &str, more: &str) -> World {
         let dir = std::env::temp_dir().join(format!("hp-holds-{}", RecordId::new()));
         std::fs::create_dir_all(&dir).unwrap();
         let pki = dir.join("pki");
@@ -100,7 +106,8 @@ impl World {
         }
         let mail = Sample::mcp().await.unwrap();
         let crm = Sample::http().await.unwrap();
-        let mut world = World { dir, mail, crm, running: None, holds: holds.to_owned() };
+        let mut world =
+            World { dir, mail, crm, running: None, holds: holds.to_owned(), more: more.to_owned() };
         world.up().await;
         world
     }
@@ -128,8 +135,8 @@ holds: {{{}}}
 store: {{sqlite: state/holdpoint.db}}
 audit: {{dir: audit}}
 keys: {{dir: keys}}
-",
-            self.holds
+{}",
+            self.holds, self.more
         );
         let file = self.dir.join("holdpoint.yaml");
         std::fs::write(&file, yaml).unwrap();

@@ -13,4 +13,6 @@ mod deciding;
 mod digest;
 mod failures;
 mod harness;
+mod restored;
+mod told;
 mod waiting;

@@ -4,7 +4,7 @@ use std::os::unix::fs::symlink;
 use std::time::Duration;
 
 use holdpoint::pki;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::{SOON, World};
 use crate::place::{edit, generation, generations, metric, ready, replace, world};
@@ -105,7 +105,7 @@ async fn a_certificate_that_comes_before_its_key_is_waited_for() {
     assert_eq!(generation(&world), first);
     std::fs::rename(pki.join("second-key.pem"), pki.join("gateway-key.pem")).unwrap();
     comes(&world, first + 1).await;
-    assert_eq!(ready(&world).await["status"], "ready");
+    assert_eq!(ready(&world).await["configuration"]["refused"], Value::Null);
     world.join().await;
 }
 
@@ -118,7 +118,7 @@ async fn a_mistake_in_a_followed_file_is_told_and_its_repair_found() {
     let good = std::fs::read_to_string(&path).unwrap();
     replace(&path, "tools: [");
     let end = tokio::time::Instant::now() + SOON * 3;
-    while ready(&world).await["status"] != "degraded" {
+    while ready(&world).await["configuration"]["refused"].is_null() {
         assert!(tokio::time::Instant::now() < end, "nobody tells of the mistake");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -127,7 +127,7 @@ async fn a_mistake_in_a_followed_file_is_told_and_its_repair_found() {
     // What was there before is no change, and the mistake is gone.
     replace(&path, &good);
     let end = tokio::time::Instant::now() + SOON * 3;
-    while ready(&world).await["status"] != "ready" {
+    while !ready(&world).await["configuration"]["refused"].is_null() {
         assert!(tokio::time::Instant::now() < end, "the repair is not found");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

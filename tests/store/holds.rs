@@ -6,7 +6,9 @@ use holdpoint::call::{Class, Confidentiality};
 use holdpoint::store::holds::{
     About, Claim, End, Endorsement, HoldState, Lift, NewHold, Opened, Says, Terms, Vote, Voted, Wanted,
 };
+use holdpoint::store::notifications::{Addressee, Backlog, Notification, NotificationState};
 use holdpoint::store::{Changed, StoreError};
+use holdpoint::webhook::EVENTS;
 
 use super::*;
 
@@ -262,14 +264,95 @@ pub async fn every_change_has_a_row_for_the_audit_and_an_event(store: Arc<dyn St
     store.audited(rows[1].place).await.unwrap();
     assert_eq!(store.audit_rows().await.unwrap(), rows[2..]);
 
-    let events = store.outbox(10).await.unwrap();
-    let kinds: Vec<_> = events.iter().map(|event| &*event.kind).collect();
-    assert_eq!(kinds, ["hold.opened", "hold.voted", "hold.released", "hold.ended"]);
-    store.told(events[0].place).await.unwrap();
-    store.untold(events[1].place, Some(LONG)).await.unwrap();
-    store.untold(events[2].place, None).await.unwrap();
-    assert_eq!(store.outbox(10).await.unwrap(), events[3..]);
-    assert_eq!(store.outbox(0).await.unwrap(), []);
+    store.address(vec![to("chat", &["hold.opened", "hold.released", "hold.ended"])]).await.unwrap();
+    let told = store.notifications(None).await.unwrap();
+    let kinds: Vec<_> = told.iter().map(|one| &*one.kind).collect();
+    assert_eq!(kinds, ["hold.opened", "hold.released", "hold.ended"], "in order, and nothing else");
+    let data: Vec<serde_json::Value> = told
+        .iter()
+        .map(|one| format!("{{{}}}", String::from_utf8_lossy(&one.data)))
+        .map(|text| serde_json::from_str(&text).unwrap())
+        .collect();
+    let states: Vec<_> = data.iter().map(|data| data["state"].as_str().unwrap()).collect();
+    assert_eq!(states, ["pending", "releasing", "executed"], "each tells what was so then");
+    assert_eq!(data[0]["hold"], id.to_string());
+}
+
+fn to(webhook: &str, kinds: &[&'static str]) -> Addressee {
+    Addressee { webhook: webhook.to_owned(), kinds: kinds.to_vec() }
+}
+
+async fn due(store: &dyn Store, webhook: &str) -> Vec<Notification> {
+    store.due(webhook.to_owned(), 10).await.unwrap()
+}
+
+pub async fn a_hold_is_told_in_order_and_only_a_confirmation_takes_it_off(store: Arc<dyn Store>) {
+    let everything = || vec![to("chat", &EVENTS), to("pager", &["hold.opened"])];
+    let first = approved(&*store, "a", 1).await;
+    let second = opened(&*store, new_hold("b", 2)).await;
+    assert_eq!(store.backlog().await.unwrap(), Backlog { events: 3, waiting: 0, dead: 0 });
+    assert_eq!(store.address(everything()).await.unwrap(), 3);
+    assert_eq!(store.address(everything()).await.unwrap(), 0, "each event is addressed once");
+    assert_eq!(store.backlog().await.unwrap(), Backlog { events: 0, waiting: 5, dead: 0 });
+
+    // Of each hold the first alone; the other waits until that is confirmed.
+    let told = due(&*store, "chat").await;
+    assert_eq!(
+        told.iter().map(|one| (one.hold, &*one.kind)).collect::<Vec<_>>(),
+        [(first, "hold.opened"), (second, "hold.opened")]
+    );
+    store.undelivered(told[0].id, Some(LONG), "it answered 500".to_owned()).await.unwrap();
+    let left = due(&*store, "chat").await;
+    assert_eq!(left, told[1..], "what failed waits, and what comes after it in its hold waits with it");
+    let failed = store.notification(told[0].id).await.unwrap().unwrap();
+    assert_eq!((failed.attempts, &*failed.failure, failed.id), (1, "it answered 500", told[0].id));
+
+    // A dead one does not hold up what comes after it, and can be tried again.
+    store.undelivered(told[0].id, None, "it answered 410".to_owned()).await.unwrap();
+    let mut kinds: Vec<_> = due(&*store, "chat").await.iter().map(|one| one.kind.clone()).collect();
+    kinds.sort();
+    assert_eq!(kinds, ["hold.opened", "hold.voted"]);
+    let dead = store.notifications(Some(NotificationState::Dead)).await.unwrap();
+    assert_eq!(dead.iter().map(|one| (one.id, one.attempts)).collect::<Vec<_>>(), [(told[0].id, 2)]);
+    assert_eq!(store.retry(told[0].id).await.unwrap(), Changed::Now);
+    assert_eq!(store.notifications(Some(NotificationState::Dead)).await.unwrap(), []);
+    let again: Vec<_> = due(&*store, "chat").await.iter().map(|one| one.id).collect();
+    assert!(again.len() == 2 && again.contains(&told[0].id), "under the same id, and before what follows it");
+    assert_eq!(store.retry(RecordId::new()).await.unwrap(), Changed::Not);
+
+    for one in store.notifications(None).await.unwrap() {
+        store.delivered(one.id).await.unwrap();
+    }
+    assert_eq!(store.backlog().await.unwrap(), Backlog::default());
+}
+
+pub async fn what_waits_for_a_webhook_that_is_gone_is_dead_and_not_lost(store: Arc<dyn Store>) {
+    opened(&*store, new_hold("a", 1)).await;
+    store.address(vec![to("chat", &EVENTS), to("pager", &EVENTS)]).await.unwrap();
+    store.address(vec![to("pager", &EVENTS)]).await.unwrap();
+    let dead = store.notifications(Some(NotificationState::Dead)).await.unwrap();
+    assert_eq!(dead.iter().map(|one| &*one.webhook).collect::<Vec<_>>(), ["chat"]);
+    assert_eq!(due(&*store, "pager").await.len(), 1);
+    // With nobody to tell, events are not kept for anybody.
+    opened(&*store, new_hold("a", 2)).await;
+    assert_eq!(store.address(Vec::new()).await.unwrap(), 1);
+    assert_eq!(store.backlog().await.unwrap(), Backlog { events: 0, waiting: 0, dead: 2 });
+}
+
+pub async fn people_are_told_once_that_a_quarter_of_the_time_is_left(store: Arc<dyn Store>) {
+    let decided = approved(&*store, "a", 2).await;
+    let end = std::time::Instant::now() + Duration::from_secs(30);
+    let id = opened(&*store, NewHold { ttl: Duration::from_secs(8), ..new_hold("a", 3) }).await;
+    let mut soon = Vec::new();
+    while soon.is_empty() {
+        let swept = store.expire().await.unwrap();
+        soon.extend(swept.expiring.into_iter().map(|hold| (hold.id, hold.state)));
+        assert!(std::time::Instant::now() < end, "nobody was told");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(soon, [(id, HoldState::Pending)]);
+    assert_eq!(store.expire().await.unwrap().expiring, [], "once");
+    assert_eq!(store.hold(decided).await.unwrap().unwrap().state, HoldState::Approved);
 }
 
 pub async fn the_bytes_of_a_held_call_are_erased_at_its_end(store: Arc<dyn Store>) {

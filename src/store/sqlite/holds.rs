@@ -4,13 +4,13 @@ use std::time::{Duration, SystemTime};
 
 use sqlx::{AssertSqlSafe, SqliteConnection};
 
-use super::rows::{audit_row, event, hold, parsed, vote, words};
+use super::rows::{audit_row, hold, parsed, vote, words};
 use super::state::{Halt, Read, Within, bounded};
 use super::{Sqlite, moment, within};
 use crate::call::{AgentId, RecordId};
 use crate::store::holds::{
-    AUDIT_ROWS_MAX, AuditRow, Claim, ENDED_KEPT, End, Event, HELD_BYTES_MAX, HOLDS_LISTED_MAX, Hold,
-    HoldState, Holds, Moment, NewHold, Opened, Swept, Vote, Voted, Wanted,
+    AUDIT_ROWS_MAX, AuditRow, Claim, ENDED_KEPT, End, HELD_BYTES_MAX, HOLDS_LISTED_MAX, Hold, HoldState,
+    Holds, Moment, NewHold, Opened, Swept, Vote, Voted, Wanted,
 };
 use crate::store::{Answer, REASON_BYTES_MAX, StoreError};
 
@@ -150,41 +150,6 @@ impl Holds for Sqlite {
         })
     }
 
-    fn outbox(&self, most: usize) -> Answer<'_, Vec<Event>> {
-        Box::pin(async move {
-            self.write(async |tx| {
-                let now = now(tx).await?;
-                let rows =
-                    sqlx::query("SELECT * FROM outbox WHERE dead = 0 AND next <= ? ORDER BY place LIMIT ?");
-                let rows =
-                    rows.bind(now).bind(i64::try_from(most).unwrap_or(i64::MAX)).fetch_all(&mut *tx).await?;
-                Ok(rows.iter().map(event).collect::<Read<_>>()?)
-            })
-            .await
-        })
-    }
-
-    fn told(&self, place: i64) -> Answer<'_, ()> {
-        Box::pin(async move {
-            let done = sqlx::query("DELETE FROM outbox WHERE place = ?").bind(place);
-            done.execute(&self.writer).await.map(|_| ()).map_err(within(&self.path))
-        })
-    }
-
-    fn untold(&self, place: i64, again: Option<Duration>) -> Answer<'_, ()> {
-        Box::pin(async move {
-            self.write(async |tx| {
-                let next = now(tx).await? + again.map_or(0, span);
-                let done = sqlx::query(
-                    "UPDATE outbox SET attempts = attempts + 1, next = ?, dead = ? WHERE place = ?",
-                );
-                done.bind(next).bind(i64::from(again.is_none())).bind(place).execute(&mut *tx).await?;
-                Ok(())
-            })
-            .await
-        })
-    }
-
     fn clock(&self) -> Answer<'_, SystemTime> {
         Box::pin(async move { self.write(async |tx| Ok(moment(now(tx).await?))).await })
     }
@@ -197,12 +162,12 @@ pub(super) async fn abandon(tx: &mut SqliteConnection) -> Result<(), sqlx::Error
 }
 
 /// The store's clock, in microseconds since 1970.
-async fn now(tx: &mut SqliteConnection) -> Within<i64> {
+pub(super) async fn now(tx: &mut SqliteConnection) -> Within<i64> {
     let now = sqlx::query_scalar("SELECT CAST(unixepoch('subsec') * 1000000 AS INTEGER)");
     Ok(now.fetch_one(&mut *tx).await?)
 }
 
-fn span(time: Duration) -> i64 {
+pub(super) fn span(time: Duration) -> i64 {
     i64::try_from(time.as_micros()).unwrap_or(i64::MAX / 2)
 }
 
@@ -397,6 +362,16 @@ async fn expire(tx: &mut SqliteConnection) -> Within<Swept> {
         done.execute(&mut *tx).await?;
         swept.escalated.extend(changed(tx, parsed(&id)?, 1, Moment::Escalated).await?);
     }
+    let soon = sqlx::query_scalar(
+        "SELECT id FROM hold WHERE state = 'pending' AND expiring IS NULL AND expires - (expires - opened) / 4 <= ?
+         ORDER BY expires LIMIT ?",
+    );
+    let soon: Vec<String> = soon.bind(now).bind(HOLDS_LISTED_MAX as i64).fetch_all(&mut *tx).await?;
+    for id in soon {
+        let done = sqlx::query("UPDATE hold SET expiring = ? WHERE id = ?").bind(now).bind(&*id);
+        done.execute(&mut *tx).await?;
+        swept.expiring.extend(changed(tx, parsed(&id)?, 1, Moment::Expiring).await?);
+    }
     let results = sqlx::query("UPDATE hold SET result = NULL WHERE result IS NOT NULL AND expires <= ?");
     results.bind(now).execute(&mut *tx).await?;
     let old = sqlx::query(
@@ -404,7 +379,9 @@ async fn expire(tx: &mut SqliteConnection) -> Within<Swept> {
     );
     old.bind(now - span(ENDED_KEPT)).execute(&mut *tx).await?;
     let next = sqlx::query_scalar(
-        "SELECT min(CASE WHEN state = 'pending' AND escalated IS NULL THEN escalates ELSE expires END) FROM hold
+        "SELECT min(CASE WHEN state = 'pending' AND escalated IS NULL THEN escalates
+             WHEN state = 'pending' AND expiring IS NULL THEN expires - (expires - opened) / 4
+             ELSE expires END) FROM hold
          WHERE state IN ('pending', 'approved')",
     );
     let next: Option<i64> = next.fetch_one(&mut *tx).await?;
@@ -427,7 +404,7 @@ async fn changed(
     Ok(Some(hold))
 }
 
-async fn happened(
+pub(super) async fn happened(
     tx: &mut SqliteConnection,
     hold: &Hold,
     moment: Moment<'_>,
@@ -441,17 +418,27 @@ async fn happened(
         .bind(moment.members(hold).as_bytes())
         .execute(&mut *tx)
         .await?;
-    sqlx::query("INSERT INTO outbox (id, kind, hold, at, next) VALUES (?1, ?2, ?3, ?4, ?4)")
-        .bind(RecordId::new().to_string())
+    event(tx, hold, moment, now).await?;
+    // A denial is the end as well, and whoever waits for the end is told of it.
+    if matches!(moment, Moment::Voted(_)) && hold.state.is_end() {
+        event(tx, hold, Moment::Ended, now).await?;
+    }
+    Ok(())
+}
+
+/// What people are told.
+async fn event(tx: &mut SqliteConnection, hold: &Hold, moment: Moment<'_>, now: i64) -> Within<()> {
+    sqlx::query("INSERT INTO event (kind, hold, at, data) VALUES (?, ?, ?, ?)")
         .bind(format!("hold.{}", moment.word()))
         .bind(hold.id.to_string())
         .bind(now)
+        .bind(moment.told(hold).as_bytes())
         .execute(&mut *tx)
         .await?;
     Ok(())
 }
 
-async fn known(tx: &mut SqliteConnection, id: RecordId) -> Within<Hold> {
+pub(super) async fn known(tx: &mut SqliteConnection, id: RecordId) -> Within<Hold> {
     let gone = || Halt::Refused(StoreError::Failed(format!("hold {id} is gone")));
     find(tx, id).await?.ok_or_else(gone)
 }
@@ -464,7 +451,7 @@ async fn find(tx: &mut SqliteConnection, id: RecordId) -> Within<Option<Hold>> {
     Ok(Some(hold(&row, votes)?))
 }
 
-async fn all(tx: &mut SqliteConnection, ids: Vec<String>) -> Within<Vec<Hold>> {
+pub(super) async fn all(tx: &mut SqliteConnection, ids: Vec<String>) -> Within<Vec<Hold>> {
     let mut all = Vec::with_capacity(ids.len());
     for id in ids {
         all.push(known(tx, parsed(&id)?).await?);

@@ -6,7 +6,7 @@ use sqlx::sqlite::SqliteRow;
 use super::moment;
 use super::state::Read;
 use crate::call::{AgentId, Class, RecordId};
-use crate::store::holds::{About, AuditRow, Event, Hold, HoldState, Says, Terms, Vote};
+use crate::store::holds::{About, AuditRow, Hold, HoldState, Says, Terms, Vote};
 
 pub(super) fn hold(row: &SqliteRow, votes: Vec<Vote>) -> Read<Hold> {
     let number = |name| row.try_get::<i64, _>(name);
@@ -66,17 +66,6 @@ pub(super) fn audit_row(row: &SqliteRow) -> Read<AuditRow> {
         kind: row.try_get("kind")?,
         at: moment(row.try_get("at")?),
         members: row.try_get("members")?,
-    })
-}
-
-pub(super) fn event(row: &SqliteRow) -> Read<Event> {
-    Ok(Event {
-        place: row.try_get("place")?,
-        id: id(row, "id")?,
-        kind: row.try_get("kind")?,
-        hold: id(row, "hold")?,
-        at: moment(row.try_get("at")?),
-        attempts: u32::try_from(row.try_get::<i64, _>("attempts")?).unwrap_or(u32::MAX),
     })
 }
 
