@@ -4,6 +4,7 @@
 mod agents;
 mod api;
 mod body;
+mod breakglass;
 mod caller;
 mod console;
 mod endorsements;

@@ -376,6 +376,11 @@ impl Gate {
         }
     }
 
+    /// Puts into the audit what it does not have yet of what the store keeps for it; when this returns it is synced.
+    pub async fn audited(&self) -> Result<(), String> {
+        self.rows.write().await
+    }
+
     /// Writes what the audit does not have yet. What cannot be written now is written later, in its order.
     async fn written(&self) {
         if let Err(error) = self.rows.write().await {

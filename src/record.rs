@@ -277,7 +277,14 @@ impl Record {
         note_decision(&mut self.noted, judged, would_be, revision);
         self.noted.texts("findings", judged.input.findings.iter().map(|finding| &**finding));
         wire::write(&judged.input, &mut self.noted);
+        let glass = judged.input.break_glass.as_ref().filter(|_| !judged.lifted.is_empty());
+        let glass = glass.map(|glass| glass.grants.clone()).unwrap_or_default();
+        if !glass.is_empty() {
+            self.noted.texts("break_glass", glass.iter().map(|id| &**id));
+            tracing::warn!(event = "breakglass.used", record = %self.id, grants = %glass.join(","), "an emergency lift decided a call");
+        }
         if let Some(hop) = &mut self.hop {
+            hop.decision.break_glass = glass;
             hop.decision.rule = Arc::clone(&decision.rule);
             hop.decision.outcome = match judged.verdict {
                 Verdict::Allow(_) => hop::Outcome::Allowed,

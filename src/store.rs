@@ -5,6 +5,7 @@
 //! because it can be thrown away and made again.
 
 pub mod holds;
+pub mod lifts;
 mod records;
 pub mod sqlite;
 pub mod tasks;
@@ -92,7 +93,7 @@ pub enum StoreError {
 }
 
 /// What must outlive the process. Every change is durable, also against loss of power, when its answer is there.
-pub trait Store: holds::Holds + holds::Grants + tasks::Tasks + Send + Sync {
+pub trait Store: holds::Holds + holds::Grants + lifts::Lifts + tasks::Tasks + Send + Sync {
     /// Suspends an agent. One that is suspended already keeps its first suspension.
     ///
     /// Errors: [`StoreError::Full`], [`StoreError::TooLarge`], or the database's.

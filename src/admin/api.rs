@@ -13,7 +13,9 @@ use serde_json::{Map, Value, json};
 use super::caller::Caller;
 use super::problem::Problem;
 use super::shadow::InShadow;
-use super::{Admin, agents, console, endorsements, events, holds, records, runs, shadow, tasks, tools};
+use super::{
+    Admin, agents, breakglass, console, endorsements, events, holds, records, runs, shadow, tasks, tools,
+};
 
 /// One operation of the API.
 struct Route {
@@ -96,6 +98,36 @@ static ROUTES: &[Route] = &[
         || post(agents::suspend),
         shape::<agents::Reason>,
         shape::<agents::Ordered>,
+    ),
+    Route::get(
+        "/v1/breakglass",
+        "Emergency lifts: those that are open or not reviewed first, and what may be lifted",
+        || get(breakglass::list),
+        shape::<breakglass::Lifts>,
+    ),
+    Route::post(
+        "/v1/breakglass",
+        "Lift policies that let themselves be lifted, for at most an hour; somebody else reviews it afterwards",
+        || post(breakglass::open),
+        shape::<breakglass::Wish>,
+        shape::<breakglass::Lift>,
+    ),
+    Route {
+        method: "delete",
+        ..Route::post(
+            "/v1/breakglass/{id}",
+            "End an emergency lift before its time: from the next decision on",
+            || delete(breakglass::close),
+            shape::<agents::Reason>,
+            shape::<breakglass::Lift>,
+        )
+    },
+    Route::post(
+        "/v1/breakglass/{id}/review",
+        "Say that you have looked at what was done under an emergency lift of somebody else",
+        || post(breakglass::review),
+        shape::<agents::Reason>,
+        shape::<breakglass::Lift>,
     ),
     Route::get(
         "/v1/endorsements",
@@ -284,7 +316,7 @@ pub fn openapi() -> Value {
             "title": "Holdpoint admin API",
             "version": env!("CARGO_PKG_VERSION"),
             "description": "Over mutual TLS with a certificate of a trust domain of people, or over the machine's own \
-                            socket, which sees, suspends and resumes, and nothing else. `/v1/tasks` is on the listener of \
+                            socket, which sees, suspends and resumes, and opens break-glass in a person's name. `/v1/tasks` is on the listener of \
                             kind `tasks`, for certificates of a trust domain of orchestrators.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },

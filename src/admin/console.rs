@@ -1,6 +1,7 @@
 //! The console: pages made on the server, without a script. They show what the API tells, to whom the API tells it.
 
 mod agents;
+mod breakglass;
 mod page;
 mod records;
 mod shadow;

@@ -46,6 +46,9 @@ pub(super) fn note_decision(
             members.texts("errors", decision.errors.iter().map(String::as_str));
         }
         members.text("revision", revision);
+        if !judged.lifted.is_empty() {
+            members.texts("lifted", judged.lifted.iter().map(|id| &**id));
+        }
     });
     if let Some(would_be) = would_be {
         members.object("would_be", |members| {

@@ -503,7 +503,7 @@ impl Hold {
     }
 }
 
-/// What people give beside votes: endorsements of destinations, and emergency lifts.
+/// What people give beside votes: endorsements of destinations.
 pub trait Grants: Send + Sync {
     /// Remembers a destination.
     fn endorse(&self, endorsement: Endorsement) -> Answer<'_, ()>;
@@ -513,15 +513,6 @@ pub trait Grants: Send + Sync {
 
     /// Takes an endorsement back.
     fn revoke_endorsement(&self, id: RecordId, by: String, reason: String) -> Answer<'_, Changed>;
-
-    /// Opens an emergency lift.
-    fn open_lift(&self, lift: Lift) -> Answer<'_, ()>;
-
-    /// Emergency lifts, the newest first; at most [`HOLDS_LISTED_MAX`].
-    fn lifts(&self) -> Answer<'_, Vec<Lift>>;
-
-    /// Closes an emergency lift before its time.
-    fn close_lift(&self, id: RecordId, by: String, reason: String) -> Answer<'_, Changed>;
 }
 
 /// A destination that a person remembered, for one agent and one kind of sink.
@@ -557,27 +548,6 @@ pub struct Endorsement {
     pub until: SystemTime,
     /// Who took it back, why and when.
     pub revoked: Option<Revoked>,
-}
-
-/// An emergency lift: "break-glass".
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lift {
-    /// Its id.
-    pub id: RecordId,
-    /// The agents that it is for.
-    pub agents: Vec<AgentId>,
-    /// The roles that it stands in for, sorted.
-    pub roles: Vec<String>,
-    /// Who opened it.
-    pub by: String,
-    /// Why.
-    pub reason: String,
-    /// When.
-    pub at: SystemTime,
-    /// Until when.
-    pub until: SystemTime,
-    /// Who closed it, why and when.
-    pub closed: Option<Revoked>,
 }
 
 /// Who took something back, why and when.

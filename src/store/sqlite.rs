@@ -4,6 +4,7 @@ mod block;
 mod grants;
 mod holds;
 mod index;
+mod lifts;
 mod rows;
 mod state;
 mod tasks;
@@ -25,7 +26,7 @@ use sqlx::sqlite::{
 use super::StoreError;
 
 /// The format that this version writes: the number of the last migration.
-const FORMAT: i64 = 4;
+const FORMAT: i64 = 5;
 /// How long a statement waits for another program that has the file locked.
 const BUSY_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long somebody waits for a connection.
@@ -108,6 +109,7 @@ fn migrations() -> Migrator {
         step(2, "frozen", include_str!("sqlite/0002_frozen.sql")),
         step(3, "holds", include_str!("sqlite/0003_holds.sql")),
         step(4, "tasks", include_str!("sqlite/0004_tasks.sql")),
+        step(5, "lifts", include_str!("sqlite/0005_lifts.sql")),
     ])
 }
 

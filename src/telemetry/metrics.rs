@@ -138,6 +138,9 @@ pub struct Metrics {
     hold: Histograms<OutcomeLabel>,
     holds_pending: Gauge,
     holds_escalated: Counter,
+    breakglass_open: Gauge,
+    breakglass_reviews: Gauge,
+    breakglass_calls: Counter,
     audit_commit: Histogram,
     audit_bytes: Counter,
     dropped: Family<Reason, Counter>,
@@ -177,6 +180,9 @@ impl Metrics {
             hold: Family::new_with_constructor(Buckets(HOLD_SECONDS)),
             holds_pending: Gauge::default(),
             holds_escalated: Counter::default(),
+            breakglass_open: Gauge::default(),
+            breakglass_reviews: Gauge::default(),
+            breakglass_calls: Counter::default(),
             audit_commit: Buckets(COMMIT_SECONDS).new_metric(),
             audit_bytes: Counter::default(),
             dropped: Family::default(),
@@ -256,6 +262,11 @@ impl Metrics {
             "Holds that nobody had decided when half of their time was over",
             self.holds_escalated.clone(),
         );
+        registry.register(
+            "holdpoint_breakglass_calls",
+            "Calls that an emergency lift decided",
+            self.breakglass_calls.clone(),
+        );
         registry.register("holdpoint_calls", "Calls by class, decision and mode", self.calls.clone());
         let help = "What flow control found in calls, by what became of them";
         registry.register("holdpoint_flow_findings", help, self.flow_findings.clone());
@@ -296,6 +307,12 @@ impl Metrics {
         );
         let mut add = |name: &str, help: &str, gauge| registry.register(name, help, gauge);
         add("holdpoint_holds_pending", "Holds that wait for people", self.holds_pending.clone());
+        add("holdpoint_breakglass_open", "Emergency lifts in force", self.breakglass_open.clone());
+        add(
+            "holdpoint_breakglass_reviews",
+            "Emergency lifts that ended and that nobody has reviewed",
+            self.breakglass_reviews.clone(),
+        );
         add(
             "holdpoint_audit_free_bytes",
             "What the audit's disk has left; 0 when nobody looks",
@@ -339,6 +356,9 @@ impl Metrics {
             mode: if hop.decision.would_be.is_some() { "shadow" } else { "enforce" },
         };
         self.calls.get_or_create(&labels).inc();
+        if !hop.decision.break_glass.is_empty() {
+            self.breakglass_calls.inc();
+        }
         for finding in &hop.decision.findings {
             // Names of sequences are the operator's own, and few.
             let labels = FindingLabels { finding: finding.clone(), decision: hop.decision.outcome.as_str() };
@@ -381,6 +401,12 @@ impl Metrics {
     /// Nobody has decided a hold, and half of its time is over.
     pub fn hold_escalated(&self) {
         self.holds_escalated.inc();
+    }
+
+    /// So many emergency lifts are in force, and so many that ended are to be reviewed.
+    pub fn breakglass(&self, open: usize, reviews: usize) {
+        self.breakglass_open.set(whole(open));
+        self.breakglass_reviews.set(whole(reviews));
     }
 
     /// So many holds wait for people.

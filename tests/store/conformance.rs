@@ -55,7 +55,9 @@ on_every_database! {
         a_lapsed_execution_is_found_and_settled_once,
         every_change_has_a_row_for_the_audit_and_an_event,
         the_bytes_of_a_held_call_are_erased_at_its_end,
-        endorsements_and_lifts_are_kept_and_taken_back_once,
+        endorsements_are_kept_and_taken_back_once,
+        a_lift_stands_for_its_time_and_owes_a_review_of_somebody_else,
+        a_lift_ends_by_the_stores_clock_and_that_is_told_once,
     ],
     indexes: [
         records_are_found_by_each_of_their_marks_the_newest_first,

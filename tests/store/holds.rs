@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use holdpoint::call::{Class, Confidentiality};
 use holdpoint::store::holds::{
-    About, Claim, End, Endorsement, HoldState, Lift, NewHold, Opened, Says, Terms, Vote, Voted, Wanted,
+    About, Claim, End, Endorsement, HoldState, NewHold, Opened, Says, Terms, Vote, Voted, Wanted,
 };
+use holdpoint::store::lifts::{LIFTS_OPEN_MAX, Lifted, NewLift, Reviewed, Scope};
 use holdpoint::store::{Changed, StoreError};
 
 use super::*;
@@ -287,7 +288,7 @@ pub async fn the_bytes_of_a_held_call_are_erased_at_its_end(store: Arc<dyn Store
     assert_eq!(store.held_bytes(id).await.unwrap(), None);
 }
 
-pub async fn endorsements_and_lifts_are_kept_and_taken_back_once(store: Arc<dyn Store>) {
+pub async fn endorsements_are_kept_and_taken_back_once(store: Arc<dyn Store>) {
     let endorsement = Endorsement {
         id: RecordId::new(),
         agent: agent("a"),
@@ -311,19 +312,59 @@ pub async fn endorsements_and_lifts_are_kept_and_taken_back_once(store: Arc<dyn 
     assert_eq!(revoke().await.unwrap(), Changed::Now);
     assert_eq!(revoke().await.unwrap(), Changed::Not);
     assert_eq!(store.endorsements().await.unwrap()[0].revoked.as_ref().unwrap().by, "olga");
+}
 
-    let lift = Lift {
+fn lift(by: &str, time: Duration) -> NewLift {
+    NewLift {
         id: RecordId::new(),
-        agents: vec![agent("a"), agent("b")],
-        roles: vec!["oncall".to_owned()],
-        by: "ana".to_owned(),
+        rules: vec!["hold-deploy".to_owned()],
+        scope: Scope {
+            agents: vec![agent("a"), agent("b")],
+            groups: vec!["tier-1".to_owned()],
+            upstreams: vec![],
+        },
+        by: by.to_owned(),
+        evidence: "mtls 01".to_owned(),
         reason: "everything burns".to_owned(),
-        at: second(1),
-        until: second(2),
-        closed: None,
+        time,
+    }
+}
+
+pub async fn a_lift_stands_for_its_time_and_owes_a_review_of_somebody_else(store: Arc<dyn Store>) {
+    let wish = lift("ana", LONG);
+    let Lifted::Open(open) = store.open_lift(wish.clone()).await.unwrap() else { panic!("it opens") };
+    assert_eq!((&open.rules, &open.scope, open.until), (&wish.rules, &wish.scope, open.at + LONG));
+    assert_eq!(store.lifts().await.unwrap(), std::slice::from_ref(&open));
+    assert_eq!(store.open_lift(lift("ana", LONG)).await.unwrap(), Lifted::Owed(open.id), "one at a time");
+    let review = |by: &str| store.review_lift(open.id, by.to_owned(), "looked at".to_owned());
+    assert_eq!(review("olga").await.unwrap(), Reviewed::Open);
+    let close = || store.close_lift(open.id, "olga".to_owned(), "it is out".to_owned());
+    let closed = close().await.unwrap().unwrap();
+    assert_eq!(closed.closed.as_ref().unwrap().by, "olga");
+    assert_eq!(close().await.unwrap(), None, "once");
+    assert_eq!(store.open_lift(lift("ana", LONG)).await.unwrap(), Lifted::Owed(open.id), "a review is owed");
+    assert_eq!(review("ana").await.unwrap(), Reviewed::Own);
+    assert!(matches!(review("olga").await.unwrap(), Reviewed::Now(lift) if lift.reviewed.is_some()));
+    assert!(matches!(review("oda").await.unwrap(), Reviewed::Before(_)));
+    assert_eq!(
+        store.review_lift(RecordId::new(), "olga".to_owned(), String::new()).await.unwrap(),
+        Reviewed::Unknown
+    );
+    assert!(matches!(store.open_lift(lift("ana", LONG)).await.unwrap(), Lifted::Open(_)), "and is paid");
+    let kinds: Vec<String> = store.audit_rows().await.unwrap().into_iter().map(|row| row.kind).collect();
+    assert_eq!(kinds, ["breakglass"; 4]);
+}
+
+pub async fn a_lift_ends_by_the_stores_clock_and_that_is_told_once(store: Arc<dyn Store>) {
+    let Lifted::Open(open) = store.open_lift(lift("ana", Duration::ZERO)).await.unwrap() else {
+        panic!("it opens")
     };
-    store.open_lift(lift.clone()).await.unwrap();
-    assert_eq!(store.lifts().await.unwrap(), std::slice::from_ref(&lift));
-    let close = || store.close_lift(lift.id, "olga".to_owned(), "it is out".to_owned());
-    assert_eq!((close().await.unwrap(), close().await.unwrap()), (Changed::Now, Changed::Not));
+    assert_eq!(store.close_lift(open.id, "olga".to_owned(), "late".to_owned()).await.unwrap(), None);
+    assert_eq!(store.end_lifts().await.unwrap(), [open]);
+    assert_eq!(store.end_lifts().await.unwrap(), []);
+    for number in 0..LIFTS_OPEN_MAX {
+        let opened = store.open_lift(lift(&format!("person-{number}"), LONG)).await.unwrap();
+        assert!(matches!(opened, Lifted::Open(_)), "{opened:?}");
+    }
+    assert_eq!(store.open_lift(lift("one more", LONG)).await.unwrap(), Lifted::TooMany);
 }

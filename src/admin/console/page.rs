@@ -5,7 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use maud::{DOCTYPE, Markup, html};
 
-use super::shadow;
+use super::{breakglass, shadow};
 use crate::admin::Admin;
 use crate::admin::caller::Caller;
 use crate::admin::literal::{self, Part};
@@ -46,6 +46,7 @@ pub(super) fn page(admin: &Admin, caller: &Caller, place: Place, title: &str, co
                     }
                     span class="who" { span class="unseen" { "You are " } (text(caller.name())) }
                 }
+                (breakglass::banner(admin))
                 (shadow::banner(&InShadow::now(admin)))
                 main id="content" {
                     h1 { (text(title)) }

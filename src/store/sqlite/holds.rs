@@ -197,12 +197,12 @@ pub(super) async fn abandon(tx: &mut SqliteConnection) -> Result<(), sqlx::Error
 }
 
 /// The store's clock, in microseconds since 1970.
-async fn now(tx: &mut SqliteConnection) -> Within<i64> {
+pub(super) async fn now(tx: &mut SqliteConnection) -> Within<i64> {
     let now = sqlx::query_scalar("SELECT CAST(unixepoch('subsec') * 1000000 AS INTEGER)");
     Ok(now.fetch_one(&mut *tx).await?)
 }
 
-fn span(time: Duration) -> i64 {
+pub(super) fn span(time: Duration) -> i64 {
     i64::try_from(time.as_micros()).unwrap_or(i64::MAX / 2)
 }
 
