@@ -16,6 +16,7 @@ mod order;
 mod problem;
 mod records;
 mod runs;
+mod settled;
 mod shadow;
 mod tasks;
 mod tools;

@@ -8,6 +8,7 @@ pub mod digest;
 pub mod ladder;
 mod rows;
 pub mod sealed;
+mod settled;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -244,7 +245,11 @@ impl Gate {
     ) -> Result<Option<OnEnd>, Box<Stop>> {
         let lease = Claim { by: self.instance.clone(), time: LEASE_TIME, record };
         let released = self.store.release(hold.id, digest, lease).await;
-        let Some(hold) = released.map_err(|error| unavailable(&error.to_string()))? else { return Ok(None) };
+        let Some(hold) = released.map_err(|error| unavailable(&error.to_string()))? else {
+            // What it stood on may have ended, and that is on record too.
+            self.written().await;
+            return Ok(None);
+        };
         self.changed(&hold);
         if let Err(error) = self.rows.write().await {
             self.settle(hold.id, record, ReleaseEnd::NotSent(format!("not sent: {error}"))).await;
@@ -351,12 +356,7 @@ impl Gate {
 
     /// Tells whoever waits, and the metrics.
     fn changed(&self, hold: &Hold) {
-        {
-            let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(sender) = waiting.get(&hold.id) {
-                sender.send_replace(hold.state);
-            }
-        }
+        self.tell(hold);
         if hold.state.is_end() {
             let waited = hold.changed.duration_since(hold.opened).unwrap_or_default();
             let outcome = match hold.state {
@@ -366,6 +366,14 @@ impl Gate {
                 _ => Outcome::Unavailable,
             };
             self.evidence.telemetry.metrics().hold_ended(outcome, waited);
+        }
+    }
+
+    /// Tells whoever waits.
+    fn tell(&self, hold: &Hold) {
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sender) = waiting.get(&hold.id) {
+            sender.send_replace(hold.state);
         }
     }
 
@@ -439,6 +447,13 @@ pub fn told(hold: &Hold) -> Box<Stop> {
             StopKind::Denied,
             "denied-by-people",
             format!("People denied this call (hold {id}). Do not retry it."),
+        ),
+        HoldState::Expired if hold.executes.is_some() => (
+            StopKind::Expired,
+            "stood",
+            format!(
+                "The approval that this call stood on has ended (hold {id}). Repeat it: it is held anew."
+            ),
         ),
         HoldState::Expired => (
             StopKind::Expired,

@@ -7,7 +7,9 @@
 pub mod holds;
 pub mod lifts;
 mod records;
+pub mod resolve;
 pub mod sqlite;
+pub mod standing;
 pub mod tasks;
 
 pub use records::{
@@ -93,7 +95,16 @@ pub enum StoreError {
 }
 
 /// What must outlive the process. Every change is durable, also against loss of power, when its answer is there.
-pub trait Store: holds::Holds + holds::Grants + lifts::Lifts + tasks::Tasks + Send + Sync {
+pub trait Store:
+    holds::Holds
+    + holds::Grants
+    + lifts::Lifts
+    + resolve::Resolutions
+    + standing::Standings
+    + tasks::Tasks
+    + Send
+    + Sync
+{
     /// Suspends an agent. One that is suspended already keeps its first suspension.
     ///
     /// Errors: [`StoreError::Full`], [`StoreError::TooLarge`], or the database's.

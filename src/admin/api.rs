@@ -14,7 +14,8 @@ use super::caller::Caller;
 use super::problem::Problem;
 use super::shadow::InShadow;
 use super::{
-    Admin, agents, breakglass, console, endorsements, events, holds, records, runs, shadow, tasks, tools,
+    Admin, agents, breakglass, console, endorsements, events, holds, records, runs, settled, shadow, tasks,
+    tools,
 };
 
 /// One operation of the API.
@@ -191,6 +192,13 @@ static ROUTES: &[Route] = &[
         shape::<holds::Say>,
         shape::<holds::Hold>,
     ),
+    Route::post(
+        "/v1/holds/{id}/resolve",
+        "Say what came of a call of which nobody knew whether it took effect; nothing is executed by that",
+        || post(settled::resolve),
+        shape::<settled::Finding>,
+        shape::<holds::Hold>,
+    ),
     Route {
         query: Some(shape::<records::Wanted>),
         ..Route::get(
@@ -232,6 +240,22 @@ static ROUTES: &[Route] = &[
         || get(shadow::show),
         shape::<shadow::Told>,
     ),
+    Route::get(
+        "/v1/standing",
+        "Approvals that stand for more than one execution of exactly one call, those in force first",
+        || get(settled::list),
+        shape::<settled::Standings>,
+    ),
+    Route {
+        method: "delete",
+        ..Route::post(
+            "/v1/standing/{id}",
+            "Take a standing approval back: what it approved and has not run ends",
+            || delete(settled::revoke),
+            shape::<agents::Reason>,
+            shape::<settled::Standing>,
+        )
+    },
     Route {
         method: "post",
         path: "/v1/tasks",

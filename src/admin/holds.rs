@@ -19,6 +19,10 @@ use crate::call::{Person, PersonAction, RecordId, hex, unhex};
 use crate::decide::Outcome;
 use crate::identify::directory::Known;
 use crate::store::holds::{self, HoldState, Says, Voted, Wanted};
+use crate::store::standing::{
+    STANDING_CONSEQUENCE_MAX, STANDING_TIME_MAX, STANDING_TIMES_MAX, StandingTerms,
+};
+use crate::units;
 
 /// From which consequence on an approval needs a reason.
 const REASON_FROM: u8 = 4;
@@ -96,6 +100,8 @@ pub struct Hold {
     pub record: Option<String>,
     /// What came of it.
     pub detail: String,
+    /// The standing approval that it is executed by, if people let their approval stand.
+    pub standing: Option<String>,
 }
 
 /// Every hold that the caller may see.
@@ -126,6 +132,20 @@ pub struct Say {
     /// For how long the call's destinations are remembered for its agent, as in `30d`: only by whoever completes an
     /// approval, and never for what is secret.
     pub remember: Option<String>,
+    /// That the approval stands for more than one execution of this very call: only by whoever completes an approval, and
+    /// never for consequence 4.
+    pub standing: Option<StandingWish>,
+}
+
+/// For how long, and how often, exactly this call may be executed.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StandingWish {
+    /// For how long, as in `30m`; at most 24h.
+    #[serde(rename = "for")]
+    pub time: String,
+    /// How often, the first time among them; at most 100.
+    pub times: u32,
 }
 
 /// `GET /v1/holds`
@@ -191,6 +211,7 @@ async fn vote(
         (Some(time), Says::Approve) => Some(endorsements::time(time)?),
     };
     let hold = find(admin, caller, id).await?;
+    let standing = standing(say, says, &hold)?;
     let digest = say.digest.strip_prefix("sha256:").unwrap_or(&say.digest);
     let invalid = || Problem::Invalid("`digest` must be `sha256:` and 64 hexadecimal digits".to_owned());
     let digest: [u8; 32] = unhex(digest).ok_or_else(invalid)?;
@@ -223,7 +244,11 @@ async fn vote(
         evidence: format!("mtls {serial}"),
         at: SystemTime::now(),
     };
-    match admin.gate().vote(hold.id, vote).await? {
+    let voted = match standing {
+        Some(terms) => admin.gate().stand(hold.id, vote, terms).await?,
+        None => admin.gate().vote(hold.id, vote).await?,
+    };
+    match voted {
         Voted::Counted(hold) => {
             if hold.state == HoldState::Approved {
                 for one in remembered {
@@ -247,6 +272,31 @@ async fn vote(
     }
 }
 
+/// For how long and how often the approval is to stand, if it is.
+fn standing(say: &Say, says: Says, hold: &holds::Hold) -> Result<Option<StandingTerms>, Problem> {
+    let Some(wish) = &say.standing else { return Ok(None) };
+    if says == Says::Deny {
+        return Err(Problem::Invalid("`standing` belongs to an approval".to_owned()));
+    }
+    if say.remember.is_some() {
+        let text =
+            "`remember` or `standing`: with the destinations remembered, the call may not be held again";
+        return Err(Problem::Invalid(text.to_owned()));
+    }
+    let time = units::duration(&wish.time).filter(|time| !time.is_zero() && *time <= STANDING_TIME_MAX);
+    let time = time.ok_or_else(|| {
+        Problem::Invalid(format!("`standing.for`: `{}` must be a time such as 30m, at most 24h", wish.time))
+    })?;
+    if !(1..=STANDING_TIMES_MAX).contains(&wish.times) {
+        return Err(Problem::Invalid(format!("`standing.times` must be 1 to {STANDING_TIMES_MAX}")));
+    }
+    if hold.about.consequence > STANDING_CONSEQUENCE_MAX {
+        let text = format!("no approval of a call of a consequence above {STANDING_CONSEQUENCE_MAX} stands");
+        return Err(Problem::Invalid(text));
+    }
+    Ok(Some(StandingTerms { time, times: wish.times }))
+}
+
 /// Whether the call is made on behalf of this person.
 pub(super) fn acts_for(person: &Person, hold: &holds::Hold) -> bool {
     let on_behalf = &hold.about.on_behalf_of;
@@ -254,7 +304,7 @@ pub(super) fn acts_for(person: &Person, hold: &holds::Hold) -> bool {
 }
 
 /// A hold that the caller may see. One that they may not see is not there.
-async fn find(admin: &Admin, caller: &Caller, id: &str) -> Result<holds::Hold, Problem> {
+pub(super) async fn find(admin: &Admin, caller: &Caller, id: &str) -> Result<holds::Hold, Problem> {
     let hold = match RecordId::parse(id) {
         Some(id) => admin.gate().show(id).await?,
         None => None,
@@ -262,12 +312,12 @@ async fn find(admin: &Admin, caller: &Caller, id: &str) -> Result<holds::Hold, P
     hold.filter(|hold| may_see(admin, caller, hold)).ok_or_else(|| unknown(id))
 }
 
-fn unknown(id: &str) -> Problem {
+pub(super) fn unknown(id: &str) -> Problem {
     Problem::NotFound(format!("no hold `{id}`"))
 }
 
 /// Whoever sees the agent sees what of it waits, and so does whoever may decide it.
-fn may_see(admin: &Admin, caller: &Caller, hold: &holds::Hold) -> bool {
+pub(super) fn may_see(admin: &Admin, caller: &Caller, hold: &holds::Hold) -> bool {
     let Ok(known) = known(admin, hold) else { return caller.sees(admin, Target::Gateway) };
     let target = Target::Hold(&known, hold);
     [PersonAction::View, PersonAction::Approve]
@@ -275,12 +325,12 @@ fn may_see(admin: &Admin, caller: &Caller, hold: &holds::Hold) -> bool {
         .any(|action| caller.asks(admin, action, target).outcome == Outcome::Allow)
 }
 
-fn known(admin: &Admin, hold: &holds::Hold) -> Result<Arc<Known>, Problem> {
+pub(super) fn known(admin: &Admin, hold: &holds::Hold) -> Result<Arc<Known>, Problem> {
     let gone = || Problem::Conflict(format!("{} is not in the registry any more", hold.about.agent));
     admin.directory().find(&hold.about.agent).ok_or_else(gone)
 }
 
-fn told(hold: &holds::Hold) -> Hold {
+pub(super) fn told(hold: &holds::Hold) -> Hold {
     let about = &hold.about;
     Hold {
         id: hold.id.to_string(),
@@ -316,5 +366,6 @@ fn told(hold: &holds::Hold) -> Hold {
             .collect(),
         record: hold.record.map(|record| record.to_string()),
         detail: hold.detail.clone(),
+        standing: hold.executes.map(|by| by.standing.to_string()),
     }
 }

@@ -5,6 +5,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use super::resolve::Resolution;
+use super::standing::Use;
 use super::{Answer, Changed};
 use crate::call::{AgentId, Class, Confidentiality, RecordId, hex};
 use crate::json::Members;
@@ -250,6 +252,8 @@ pub struct Hold {
     pub record: Option<RecordId>,
     /// What came of it, as an operator reads it; empty while it is open.
     pub detail: String,
+    /// The standing approval that it is executed by, if it is executed by one.
+    pub executes: Option<Use>,
 }
 
 /// What a person says of a hold.
@@ -384,6 +388,8 @@ pub enum Moment<'a> {
     Released,
     /// It came to an end, or back to being approved.
     Ended,
+    /// A person said what came of it.
+    Resolved(&'a Resolution),
 }
 
 // === impl Moment ===
@@ -394,7 +400,7 @@ impl Moment<'_> {
         match self {
             Moment::Voted(_) => "vote",
             Moment::Released => "released",
-            Moment::Opened | Moment::Escalated | Moment::Ended => "held",
+            Moment::Opened | Moment::Escalated | Moment::Ended | Moment::Resolved(_) => "held",
         }
     }
 
@@ -406,6 +412,7 @@ impl Moment<'_> {
             Moment::Escalated => "escalated",
             Moment::Released => "released",
             Moment::Ended => "ended",
+            Moment::Resolved(_) => "resolved",
         }
     }
 
@@ -423,6 +430,10 @@ impl Moment<'_> {
         members.number("consequence", about.consequence);
         members.text("state", hold.state.as_str());
         members.plain("digest", format_args!("sha256:{}", hex(&hold.digest)));
+        if let Some(by) = hold.executes {
+            members.plain("standing", by.standing);
+            members.number("use", by.number);
+        }
         match self {
             Moment::Opened | Moment::Escalated => {
                 members.text("reason", &about.reason);
@@ -444,6 +455,14 @@ impl Moment<'_> {
                 });
                 members.text("reason", &vote.reason);
                 members.plain("seen", format_args!("sha256:{}", hex(&vote.digest)));
+            }
+            Moment::Resolved(said) => {
+                members.text("found", said.found.as_str());
+                members.object("by", |members| {
+                    members.text("kind", "person");
+                    members.text("id", &said.by);
+                });
+                members.text("reason", &said.reason);
             }
             Moment::Released | Moment::Ended => {
                 if let Some(record) = hold.record {

@@ -5,7 +5,9 @@ mod grants;
 mod holds;
 mod index;
 mod lifts;
+mod resolve;
 mod rows;
+mod standing;
 mod state;
 mod tasks;
 
@@ -109,7 +111,7 @@ fn migrations() -> Migrator {
         step(2, "frozen", include_str!("sqlite/0002_frozen.sql")),
         step(3, "holds", include_str!("sqlite/0003_holds.sql")),
         step(4, "tasks", include_str!("sqlite/0004_tasks.sql")),
-        step(5, "lifts", include_str!("sqlite/0005_lifts.sql")),
+        step(5, "grants", include_str!("sqlite/0005_grants.sql")),
     ])
 }
 

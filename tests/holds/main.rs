@@ -14,4 +14,5 @@ mod deciding;
 mod digest;
 mod failures;
 mod harness;
+mod standing;
 mod waiting;
