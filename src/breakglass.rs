@@ -133,7 +133,7 @@ impl Lifts {
                 return Err(LiftError::Audit(format!("nothing is lifted: {error}")));
             }
             let now = lifts.store.clock().await?;
-            lifts.set(|all| all.push(InForce::from(lift.clone(), now)));
+            lifts.set(|all| all.push(InForce::from(Lift::clone(lift), now)));
             tracing::warn!(event = "breakglass.opened", lift = %lift.id, by = %lift.by, rules = %lift.rules.join(","), "an emergency lifts policies");
             lifts.count().await?;
             Ok(opened)

@@ -357,7 +357,9 @@ impl Gate {
     /// Tells whoever waits, and the metrics.
     fn changed(&self, hold: &Hold) {
         self.tell(hold);
-        if hold.state.is_end() {
+        // A further use of an approval that stands waited for nobody.
+        let used = hold.executes.is_some_and(|by| by.number != 1);
+        if hold.state.is_end() && !used {
             let waited = hold.changed.duration_since(hold.opened).unwrap_or_default();
             let outcome = match hold.state {
                 HoldState::Executed => Outcome::Executed,

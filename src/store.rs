@@ -304,6 +304,14 @@ impl Who {
         }
     }
 
+    /// The word for what they are in records: `person`, or `local` for the machine's own socket.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Who::LocalSocket => "local",
+            Who::Person(_) => "person",
+        }
+    }
+
     /// Who a text names.
     pub fn parse(text: &str) -> Who {
         if text == Who::LOCAL_SOCKET { Who::LocalSocket } else { Who::Person(text.to_owned()) }

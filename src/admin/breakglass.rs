@@ -176,8 +176,13 @@ pub(super) async fn review(
     let (person, _) = caller.person().ok_or_else(|| {
         Problem::Forbidden("only a person reviews, with a certificate of their own".to_owned())
     })?;
-    // Whoever sees all that was done may say that they have looked.
-    for known in concerned(&admin, &found.scope) {
+    // Whoever sees all that was done may say that they have looked. Where its agents are gone, that is whoever sees what
+    // belongs to no team.
+    let concerned = concerned(&admin, &found.scope);
+    if concerned.is_empty() {
+        caller.may(&admin, PersonAction::View, Target::Gateway, reason).await?;
+    }
+    for known in concerned {
         let target = Target::Agent(&known.profile().id, &known);
         caller.may(&admin, PersonAction::View, target, reason).await?;
     }

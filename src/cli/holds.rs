@@ -251,6 +251,7 @@ fn show(body: &Value) -> String {
         ("approvers", "/approvers"),
         ("opened", "/opened"),
         ("until", "/expires"),
+        ("standing", "/standing"),
         ("record", "/record"),
         ("detail", "/detail"),
         ("digest", "/digest"),

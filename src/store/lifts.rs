@@ -4,8 +4,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::Answer;
 use super::holds::Revoked;
+use super::{Answer, Who};
 use crate::call::{AgentId, RecordId};
 use crate::json::Members;
 
@@ -93,7 +93,7 @@ pub struct Lift {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lifted {
     /// It is open.
-    Open(Lift),
+    Open(Box<Lift>),
     /// The same person has one that is open, or that nobody has reviewed: this one.
     Owed(RecordId),
     /// There are too many.
@@ -162,9 +162,10 @@ impl Lift {
             LiftMoment::Reviewed => self.reviewed.as_ref(),
             LiftMoment::Opened | LiftMoment::Expired => None,
         };
+        let by = Who::parse(done.map_or(&*self.by, |done| &done.by));
         members.object("by", |members| {
-            members.text("kind", "person");
-            members.text("id", done.map_or(&*self.by, |done| &done.by));
+            members.text("kind", by.kind());
+            members.text("id", by.as_str());
             if done.is_none() {
                 members.text("evidence", &self.evidence);
             }

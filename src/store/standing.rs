@@ -5,8 +5,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::Answer;
 use super::holds::{Hold, Revoked, Vote, Voted};
+use super::{Answer, Who};
 use crate::call::{AgentId, RecordId, hex};
 use crate::json::Members;
 
@@ -115,9 +115,10 @@ impl Standing {
             Some(revoked) => (&revoked.by, &revoked.reason),
             None => (&self.by, &self.reason),
         };
+        let by = Who::parse(by);
         members.object("by", |members| {
-            members.text("kind", "person");
-            members.text("id", by);
+            members.text("kind", by.kind());
+            members.text("id", by.as_str());
         });
         members.text("reason", reason);
         members.texts("approved_by", self.people.iter().map(String::as_str));

@@ -138,7 +138,7 @@ async fn whoever_approves_may_have_the_destination_remembered() {
     let state = async || ask(&world, "oda", "GET", &path, None).await.json()["hold"]["state"].clone();
     assert_eq!(state().await, "approved");
     let id = listed["endorsements"][0]["id"].as_str().unwrap();
-    let revoked = say(&world, &["endorsements", "revoke", id, "--reason", "no partner any more"]);
+    let revoked = self::say(&world, &["endorsements", "revoke", id, "--reason", "no partner any more"]);
     assert_eq!(revoked.0, 0, "{}", revoked.1);
     let again = send(&agent, "bob@partner.test", FIGURES).await;
     assert_eq!((again.outcome().as_str(), world.count("send_email")), ("allowed", 2));

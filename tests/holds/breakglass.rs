@@ -244,6 +244,7 @@ async fn from_the_command_line_and_from_the_machine_itself_in_a_persons_name() {
     let id = lifts(&world).await["lifts"][0]["id"].as_str().unwrap().to_owned();
     let (code, said) = says(&world, None, &["close", &id]).await;
     assert!(code == 0 && said.contains("its policies stand again"), "{said}");
+    assert_eq!(of_type(&world, "breakglass").pop().unwrap()["by"]["kind"], "local");
     assert_eq!((mail(&world.agent("support"), "b").await.as_str(), world.ran()), ("pending", 1));
     let (code, said) = says(&world, None, &["review", &id, "--reason", "fine"]).await;
     assert!(code == 1 && said.contains("only a person reviews"), "{said}");

@@ -336,7 +336,7 @@ pub async fn a_lift_stands_for_its_time_and_owes_a_review_of_somebody_else(store
     let wish = lift("ana", LONG);
     let Lifted::Open(open) = store.open_lift(wish.clone()).await.unwrap() else { panic!("it opens") };
     assert_eq!((&open.rules, &open.scope, open.until), (&wish.rules, &wish.scope, open.at + LONG));
-    assert_eq!(store.lifts().await.unwrap(), std::slice::from_ref(&open));
+    assert_eq!(store.lifts().await.unwrap(), std::slice::from_ref(&*open));
     assert_eq!(store.open_lift(lift("ana", LONG)).await.unwrap(), Lifted::Owed(open.id), "one at a time");
     let review = |by: &str| store.review_lift(open.id, by.to_owned(), "looked at".to_owned());
     assert_eq!(review("olga").await.unwrap(), Reviewed::Open);
@@ -362,7 +362,7 @@ pub async fn a_lift_ends_by_the_stores_clock_and_that_is_told_once(store: Arc<dy
         panic!("it opens")
     };
     assert_eq!(store.close_lift(open.id, "olga".to_owned(), "late".to_owned()).await.unwrap(), None);
-    assert_eq!(store.end_lifts().await.unwrap(), [open]);
+    assert_eq!(store.end_lifts().await.unwrap(), [*open]);
     assert_eq!(store.end_lifts().await.unwrap(), []);
     for number in 0..LIFTS_OPEN_MAX {
         let opened = store.open_lift(lift(&format!("person-{number}"), LONG)).await.unwrap();

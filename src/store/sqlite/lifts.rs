@@ -115,7 +115,8 @@ async fn open(tx: &mut SqliteConnection, new: &NewLift) -> Within<Lifted> {
     .bind(now.saturating_add(span(new.time)))
     .execute(&mut *tx)
     .await?;
-    happened(tx, new.id, LiftMoment::Opened, new.id, now).await.map(Lifted::Open)
+    let lift = happened(tx, new.id, LiftMoment::Opened, new.id, now).await?;
+    Ok(Lifted::Open(Box::new(lift)))
 }
 
 async fn review(tx: &mut SqliteConnection, id: RecordId, by: &str, reason: &str) -> Within<Reviewed> {
