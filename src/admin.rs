@@ -4,6 +4,7 @@
 mod agents;
 mod api;
 mod body;
+mod breakglass;
 mod caller;
 mod console;
 mod endorsements;
@@ -16,6 +17,7 @@ mod order;
 mod problem;
 mod records;
 mod runs;
+mod settled;
 mod shadow;
 mod tasks;
 mod tools;

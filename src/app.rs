@@ -27,6 +27,7 @@ use tokio_util::task::TaskTracker;
 use crate::accept::{self, Conn, Connections, Door, Handler, tls};
 use crate::admin;
 use crate::config::{self, Listener, ListenerKind, Loaded, Settings};
+use crate::breakglass::Lifts;
 use crate::decode::Inbound;
 use crate::flow::Runs;
 use crate::flow::endorsed::Endorsed;
@@ -133,6 +134,7 @@ pub async fn start(loaded: Loaded) -> Result<Running, StartError> {
     let admin = people::admin(&gateway, people, &state, &reload, draining.clone())?;
     let mut tasks = JoinSet::new();
     attend(&gateway, notify, &mut tasks, &draining);
+    tasks.spawn(Arc::clone(&gateway.lifts).attend(draining.clone()));
     tasks.spawn(ageing.watch(draining.clone()));
     let canaries = crate::flow::planted::file(&settings.store);
     tasks.spawn(state::planting(Arc::clone(&gateway.runs), canaries, lineage, draining.clone()));
@@ -259,6 +261,8 @@ async fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
     let evidence = Arc::new(evidence);
     // Nobody is waited for where nobody can decide: people do so on the admin listener alone.
     let gate = Gate::open(Arc::clone(&store), Sealer::of(&ring)?, Arc::clone(&evidence), dir, asked).await?;
+    let watched = Arc::clone(&evidence.telemetry);
+    let lifts = Lifts::read(Arc::clone(&store), Arc::clone(&gate), watched).await?;
     let first = generation::First { breakers, sights: Arc::new(StoredSights(Arc::clone(&store))) };
     let (generation, identity, trust) = generation::first(first, loaded);
     let gateway = Gateway {
@@ -272,6 +276,7 @@ async fn gateway(loaded: Loaded) -> Result<Wired, StartError> {
         store: Arc::clone(&store),
         evidence,
         gate,
+        lifts,
         parked: Arc::default(),
         errands: Errands::default(),
     };

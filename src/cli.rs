@@ -4,6 +4,7 @@
 
 mod agents;
 pub mod audit;
+mod breakglass;
 mod canary;
 mod catalog;
 mod client;
@@ -114,6 +115,13 @@ enum Command {
         gateway: client::Gateway,
         #[command(subcommand)]
         command: endorsements::Command,
+    },
+    /// Lift policies for some minutes in an emergency, end that, and review it, by a running gateway's admin listener.
+    Breakglass {
+        #[command(flatten)]
+        gateway: client::Gateway,
+        #[command(subcommand)]
+        command: breakglass::Command,
     },
     /// Make and list planted tokens that must never leave.
     Canary {
@@ -241,6 +249,9 @@ fn run(arguments: Arguments) -> u8 {
         Command::Notify { gateway, command } => tell(notify::notify(&gateway, &command), format, out),
         Command::Endorsements { gateway, command } => {
             tell(endorsements::endorsements(&gateway, &command), format, out)
+        }
+        Command::Breakglass { gateway, command } => {
+            tell(breakglass::breakglass(&gateway, &command), format, out)
         }
         Command::Canary { config, command } => {
             let said = match config::load(&config.config) {

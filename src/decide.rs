@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::call::{
-    Approval, Auth, Consequence, PolicyAction, PolicyInput, Shade, Stage, Stop, StopKind, WouldBe,
+    Approval, Auth, BreakGlass, Consequence, PolicyAction, PolicyInput, Shade, Stage, Stop, StopKind, WouldBe,
 };
 use crate::classify::Facts;
 use crate::classify::catalog::Upstream;
@@ -61,6 +61,8 @@ pub struct Judged {
     pub decision: Arc<Decision>,
     /// What policy was asked.
     pub input: Box<PolicyInput>,
+    /// The policies that would have decided otherwise, had an emergency not lifted them.
+    pub lifted: Vec<Arc<str>>,
 }
 
 /// Decides a call at this moment. What is in shadow passes, and its shade keeps what would have been.
@@ -100,6 +102,7 @@ fn judged(
     shade: &mut Shade,
 ) -> Judged {
     let decision = policy.evaluate(&input);
+    let lifted = policy.lifted(&input, &decision);
     let covered = shade.covers(facts.consequence) && !input.is_enforced();
     if let Some(would_be) = would_be(&decision, covered) {
         shade.note(would_be);
@@ -115,7 +118,7 @@ fn judged(
             Verdict::Hold(Held { call, facts, run: entry.run, terms, rule, reason })
         }
     };
-    Judged { verdict, decision, input }
+    Judged { verdict, decision, input, lifted }
 }
 
 /// What policy would have said, when that is not what becomes of the call.
@@ -168,13 +171,15 @@ impl Sight {
     }
 }
 
-/// When and from where a call is decided.
-#[derive(Clone, Copy, Debug)]
+/// When and from where a call is decided, and what is lifted at that moment.
+#[derive(Clone, Debug)]
 pub struct Moment {
     /// Now.
     pub now: SystemTime,
     /// The agent's address.
     pub source_ip: IpAddr,
+    /// The emergency lifts in force for it.
+    pub break_glass: Option<BreakGlass>,
 }
 
 fn input(call: &Call, facts: &Facts, entry: &Entry, moment: Moment) -> PolicyInput {
@@ -198,7 +203,7 @@ fn input(call: &Call, facts: &Facts, entry: &Entry, moment: Moment) -> PolicyInp
         now: moment.now,
         source_ip: moment.source_ip,
         approval: None,
-        break_glass: None,
+        break_glass: moment.break_glass,
     }
 }
 

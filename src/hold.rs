@@ -9,6 +9,7 @@ pub mod ladder;
 mod moments;
 mod rows;
 pub mod sealed;
+mod settled;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -258,7 +259,11 @@ impl Gate {
     ) -> Result<Option<OnEnd>, Box<Stop>> {
         let lease = Claim { by: self.instance.clone(), time: LEASE_TIME, record };
         let released = self.store.release(hold.id, digest, lease).await;
-        let Some(hold) = released.map_err(|error| unavailable(&error.to_string()))? else { return Ok(None) };
+        let Some(hold) = released.map_err(|error| unavailable(&error.to_string()))? else {
+            // What it stood on may have ended, and that is on record too.
+            self.written().await;
+            return Ok(None);
+        };
         self.emit(MomentKind::Released, &hold, trace);
         self.changed(&hold);
         if let Err(error) = self.rows.write().await {
@@ -369,17 +374,22 @@ impl Gate {
 
     /// Tells whoever waits, and the metrics.
     fn changed(&self, hold: &Hold) {
-        {
-            let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(sender) = waiting.get(&hold.id) {
-                sender.send_replace(hold.state);
-            }
-        }
-        if hold.state.is_end() {
+        self.tell(hold);
+        // A further use of an approval that stands waited for nobody.
+        let used = hold.executes.is_some_and(|by| by.number != 1);
+        if hold.state.is_end() && !used {
             let waited = hold.changed.duration_since(hold.opened).unwrap_or_default();
             self.emit(MomentKind::Ended, hold, None);
             let outcome = moments::outcome(hold.state);
             self.evidence.telemetry.metrics().hold_ended(outcome, waited);
+        }
+    }
+
+    /// Tells whoever waits.
+    fn tell(&self, hold: &Hold) {
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sender) = waiting.get(&hold.id) {
+            sender.send_replace(hold.state);
         }
     }
 
@@ -388,6 +398,11 @@ impl Gate {
             let pending = usize::try_from(pending).unwrap_or(usize::MAX);
             self.evidence.telemetry.metrics().holds_pending(pending);
         }
+    }
+
+    /// Puts into the audit what it does not have yet of what the store keeps for it; when this returns it is synced.
+    pub async fn audited(&self) -> Result<(), String> {
+        self.rows.write().await
     }
 
     /// Writes what the audit does not have yet. What cannot be written now is written later, in its order.
@@ -455,6 +470,13 @@ pub fn told(hold: &Hold) -> Box<Stop> {
             StopKind::Denied,
             "denied-by-people",
             format!("People denied this call (hold {id}). Do not retry it."),
+        ),
+        HoldState::Expired if hold.executes.is_some() => (
+            StopKind::Expired,
+            "stood",
+            format!(
+                "The approval that this call stood on has ended (hold {id}). Repeat it: it is held anew."
+            ),
         ),
         HoldState::Expired => (
             StopKind::Expired,

@@ -5,6 +5,7 @@ pub mod admin;
 pub mod answer;
 pub mod app;
 pub mod bench;
+pub mod breakglass;
 pub mod call;
 pub mod classify;
 pub mod cli;

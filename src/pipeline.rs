@@ -20,6 +20,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::accept::{Conn, Gone};
+use crate::breakglass::Lifts;
 use crate::call::{PolicyInput, RecordId, Shade, Stage, Stop, StopKind};
 use crate::decide::{Moment, Permitted, Verdict};
 use crate::decode::{Decoded, Inbound};
@@ -67,6 +68,8 @@ pub struct Gateway {
     pub parked: Arc<Parked>,
     /// Where calls wait for people.
     pub gate: Arc<Gate>,
+    /// What people lift in an emergency.
+    pub lifts: Arc<Lifts>,
     /// What is told upstreams in agents' names while nobody waits for it.
     pub errands: Errands,
 }
@@ -238,7 +241,8 @@ async fn run(
 
     // Decide: from here on the call exists only inside a verdict.
     record.enter(Stage::Decide);
-    let moment = Moment { now, source_ip: conn.peer().ip() };
+    let break_glass = gw.lifts.over(call.agent().profile(), &call.route().name, now);
+    let moment = Moment { now, source_ip: conn.peer().ip(), break_glass };
     let judged = decide::call(&generation.policy, call, facts, entry, moment, &mut shade);
     record.decided(&judged, shade.would_be(), generation.policy.revision());
     in_run.judged(gw, record, &judged).await;

@@ -6,8 +6,11 @@
 
 pub mod holds;
 pub mod notifications;
+pub mod lifts;
 mod records;
+pub mod resolve;
 pub mod sqlite;
+pub mod standing;
 pub mod tasks;
 
 pub use records::{
@@ -94,7 +97,15 @@ pub enum StoreError {
 
 /// What must outlive the process. Every change is durable, also against loss of power, when its answer is there.
 pub trait Store:
-    holds::Holds + holds::Grants + notifications::Notifications + tasks::Tasks + Send + Sync
+    holds::Holds
+    + holds::Grants
+    + lifts::Lifts
+    + notifications::Notifications
+    + resolve::Resolutions
+    + standing::Standings
+    + tasks::Tasks
+    + Send
+    + Sync
 {
     /// Suspends an agent. One that is suspended already keeps its first suspension.
     ///
@@ -292,6 +303,14 @@ impl Who {
         match self {
             Who::LocalSocket => Who::LOCAL_SOCKET,
             Who::Person(id) => id,
+        }
+    }
+
+    /// The word for what they are in records: `person`, or `local` for the machine's own socket.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Who::LocalSocket => "local",
+            Who::Person(_) => "person",
         }
     }
 

@@ -158,7 +158,7 @@ fn a_hold_is_lifted_by_exactly_what_its_annotations_promise() {
     let roles = " && context.approval.roles.containsAll([\"payments\", \"oncall\"])";
     load(&hold(two, &format!("{UNLESS}2{roles} }}"))).unwrap();
     load(&hold(two, &format!("{UNLESS}2 }}"))).unwrap();
-    let glass = "unless { (context has break_glass && context.break_glass.roles.contains(\"oncall\")) ||
+    let glass = "unless { (context has break_glass && context.break_glass.rules.contains(\"h\")) ||
         (context has approval && context.approval.digest_ok && 2 <= context.approval.count) }";
     load(&hold("@quorum(\"2\")", glass)).unwrap();
     refused(&hold(two, &format!("{UNLESS}1{roles} }}")), "@quorum says 2 and its `unless` asks for 1");
@@ -168,6 +168,47 @@ fn a_hold_is_lifted_by_exactly_what_its_annotations_promise() {
     refused(&hold("", "unless { context has approval && context.approval.count >= 1 }"), "digest_ok");
     refused(&hold("", "when { context.consequence > 2 }"), "no approval would ever lift it");
     refused(&hold("", "when { !(context has approval) }"), "its `when` speaks of the approval");
+}
+
+#[test]
+fn break_glass_lifts_a_forbid_that_names_itself_and_nothing_else() {
+    let forbid =
+        |condition: &str| format!("{ALL}@id(\"f\") forbid (principal, action, resource) {condition};");
+    let glass = "unless { context has break_glass && context.break_glass.rules.contains(\"f\") }";
+    let policy = load(&forbid(glass)).unwrap();
+    assert_eq!(policy.liftable(), ["f".into()]);
+    assert_eq!(load(&forbid("when { context.consequence > 2 }")).unwrap().liftable(), [] as [Arc<str>; 0]);
+    for (condition, why) in [
+        (
+            "unless { context has break_glass && context.break_glass.rules.contains(\"other\") }",
+            "not of this policy alone",
+        ),
+        ("unless { context has break_glass }", "not of this policy alone"),
+        ("unless { context has break_glass || context.consequence < 2 }", "not of this policy alone"),
+        ("when { !(context has break_glass) }", "its `when` speaks of break-glass"),
+        ("unless { {a: context}.a has break_glass }", "not of this policy alone"),
+    ] {
+        refused(&forbid(condition), why);
+    }
+    let permit = "@id(\"p\") permit (principal, action, resource) when { context has break_glass };";
+    refused(permit, "permits nothing");
+
+    let mut call = input(Class::Write);
+    assert_eq!(policy.evaluate(&call).outcome, Outcome::Deny);
+    let grant = |rule: &str| BreakGlass {
+        grants: vec!["g".into()],
+        by: vec!["ana".into()],
+        until: SystemTime::UNIX_EPOCH,
+        rules: vec![rule.into()],
+    };
+    call.break_glass = Some(grant("other"));
+    let decision = policy.evaluate(&call);
+    assert_eq!((&decision.outcome, policy.lifted(&call, &decision).len()), (&Outcome::Deny, 0));
+    call.break_glass = Some(grant("f"));
+    let decision = policy.evaluate(&call);
+    assert_eq!((&decision.outcome, policy.lifted(&call, &decision)), (&Outcome::Allow, vec!["f".into()]));
+    call.break_glass = None;
+    assert_eq!(policy.evaluate(&call).outcome, Outcome::Deny, "it is not remembered");
 }
 
 #[test]
@@ -396,7 +437,6 @@ fn condition() -> impl Strategy<Value = String> {
         "context.now < datetime(\"2027-01-15\")",
         "context.source_ip.isLoopback()",
         "context has approval && context.approval.count > 0",
-        "context has break_glass",
         "principal.autonomy == \"constrained\"",
         "principal.owned",
         "principal.risk > 1",
@@ -450,10 +490,10 @@ fn question() -> impl Strategy<Value = PolicyInput> {
         call.approval =
             differs(21).then(|| Approval { id: "h".into(), digest_ok: true, count: 1, roles: vec![] });
         call.break_glass = differs(22).then(|| BreakGlass {
-            grant: "g".into(),
-            by: "p".into(),
+            grants: vec!["g".into()],
+            by: vec!["p".into()],
             until: call.now,
-            roles: vec![],
+            rules: vec!["p0".into()],
         });
         call.auth.bound = !differs(23);
         call
@@ -501,7 +541,7 @@ proptest! {
         call.approval =
             flags[3].then(|| Approval { id: Arc::clone(&word), digest_ok: flags[0], count: 3, roles: vec![Arc::clone(&word)] });
         call.break_glass =
-            flags[4].then(|| BreakGlass { grant: Arc::clone(&word), by: Arc::clone(&word), until: call.now, roles: vec![] });
+            flags[4].then(|| BreakGlass { grants: vec![Arc::clone(&word)], by: vec![], until: call.now, rules: vec![Arc::clone(&word)] });
         call.facts.insert(Arc::clone(&word), Lifted::Long(long));
         call.facts.insert("d".into(), Lifted::Decimal(text));
         let json = serde_json::from_str(&wire::to_json(&call).to_string()).unwrap();
@@ -517,7 +557,9 @@ proptest! {
     ) {
         let rules = conditions.iter().enumerate().map(|(at, (permit, condition))| {
             let effect = if *permit { "permit" } else { "forbid" };
-            format!("@id(\"p{at}\") {effect} (principal, action, resource) when {{ {condition} }};\n")
+            let glass = format!("unless {{ context has break_glass && context.break_glass.rules.contains(\"p{at}\") }}");
+            let glass = if *permit { "" } else { &glass };
+            format!("@id(\"p{at}\") {effect} (principal, action, resource) when {{ {condition} }} {glass};\n")
         });
         let facts = Facts::from([("amount".into(), FactType::Long)]);
         let policy = load_with(&(ALL.to_owned() + &rules.collect::<String>()), &facts).unwrap();

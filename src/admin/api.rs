@@ -14,7 +14,8 @@ use super::caller::Caller;
 use super::problem::Problem;
 use super::shadow::InShadow;
 use super::{
-    Admin, agents, console, endorsements, events, holds, notifications, records, runs, shadow, tasks, tools,
+    Admin, agents, breakglass, console, endorsements, events, holds, notifications, records, runs, settled,
+    shadow, tasks, tools,
 };
 
 /// One operation of the API.
@@ -100,6 +101,36 @@ static ROUTES: &[Route] = &[
         shape::<agents::Ordered>,
     ),
     Route::get(
+        "/v1/breakglass",
+        "Emergency lifts: those that are open or not reviewed first, and what may be lifted",
+        || get(breakglass::list),
+        shape::<breakglass::Lifts>,
+    ),
+    Route::post(
+        "/v1/breakglass",
+        "Lift policies that let themselves be lifted, for at most an hour; somebody else reviews it afterwards",
+        || post(breakglass::open),
+        shape::<breakglass::Wish>,
+        shape::<breakglass::Lift>,
+    ),
+    Route {
+        method: "delete",
+        ..Route::post(
+            "/v1/breakglass/{id}",
+            "End an emergency lift before its time: from the next decision on",
+            || delete(breakglass::close),
+            shape::<agents::Reason>,
+            shape::<breakglass::Lift>,
+        )
+    },
+    Route::post(
+        "/v1/breakglass/{id}/review",
+        "Say that you have looked at what was done under an emergency lift of somebody else",
+        || post(breakglass::review),
+        shape::<agents::Reason>,
+        shape::<breakglass::Lift>,
+    ),
+    Route::get(
         "/v1/endorsements",
         "Destinations that people remembered for agents that you may see, those in force first",
         || get(endorsements::list),
@@ -159,6 +190,13 @@ static ROUTES: &[Route] = &[
         "Deny this call: one denial ends it",
         || post(holds::deny),
         shape::<holds::Say>,
+        shape::<holds::Hold>,
+    ),
+    Route::post(
+        "/v1/holds/{id}/resolve",
+        "Say what came of a call of which nobody knew whether it took effect; nothing is executed by that",
+        || post(settled::resolve),
+        shape::<settled::Finding>,
         shape::<holds::Hold>,
     ),
     Route {
@@ -221,6 +259,22 @@ static ROUTES: &[Route] = &[
         || get(shadow::show),
         shape::<shadow::Told>,
     ),
+    Route::get(
+        "/v1/standing",
+        "Approvals that stand for more than one execution of exactly one call, those in force first",
+        || get(settled::list),
+        shape::<settled::Standings>,
+    ),
+    Route {
+        method: "delete",
+        ..Route::post(
+            "/v1/standing/{id}",
+            "Take a standing approval back: what it approved and has not run ends",
+            || delete(settled::revoke),
+            shape::<agents::Reason>,
+            shape::<settled::Standing>,
+        )
+    },
     Route {
         method: "post",
         path: "/v1/tasks",
@@ -305,7 +359,7 @@ pub fn openapi() -> Value {
             "title": "Holdpoint admin API",
             "version": env!("CARGO_PKG_VERSION"),
             "description": "Over mutual TLS with a certificate of a trust domain of people, or over the machine's own \
-                            socket, which sees, suspends and resumes, and nothing else. `/v1/tasks` is on the listener of \
+                            socket, which sees, suspends and resumes, and opens break-glass in a person's name. `/v1/tasks` is on the listener of \
                             kind `tasks`, for certificates of a trust domain of orchestrators.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },

@@ -6,6 +6,7 @@ mod call;
 mod evidence;
 mod hold;
 mod holds;
+mod breakglass;
 mod page;
 mod path;
 mod records;

@@ -19,6 +19,10 @@ use crate::call::{Person, PersonAction, RecordId, hex, unhex};
 use crate::decide::Outcome;
 use crate::identify::directory::Known;
 use crate::store::holds::{self, HoldState, Says, Voted, Wanted};
+use crate::store::standing::{
+    STANDING_CONSEQUENCE_MAX, STANDING_TIME_MAX, STANDING_TIMES_MAX, StandingTerms,
+};
+use crate::units;
 
 /// From which consequence on an approval needs a reason.
 pub(super) const REASON_FROM: u8 = 4;
@@ -100,6 +104,8 @@ pub struct Hold {
     pub record: Option<String>,
     /// What came of it.
     pub detail: String,
+    /// The standing approval that it is executed by, if people let their approval stand.
+    pub standing: Option<String>,
 }
 
 /// Every hold that the caller may see.
@@ -130,6 +136,20 @@ pub struct Say {
     /// For how long the call's destinations are remembered for its agent, as in `30d`: only by whoever completes an
     /// approval, and never for what is secret.
     pub remember: Option<String>,
+    /// That the approval stands for more than one execution of this very call: only by whoever completes an approval, and
+    /// never for consequence 4.
+    pub standing: Option<StandingWish>,
+}
+
+/// For how long, and how often, exactly this call may be executed.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StandingWish {
+    /// For how long, as in `30m`; at most 24h.
+    #[serde(rename = "for")]
+    pub time: String,
+    /// How often, the first time among them; at most 100.
+    pub times: u32,
 }
 
 /// `GET /v1/holds`
@@ -205,6 +225,7 @@ pub(super) async fn vote(
         (Some(time), Says::Approve) => Some(endorsements::time(time)?),
     };
     let hold = find(admin, caller, id).await?;
+    let standing = standing(say, says, &hold)?;
     let digest = say.digest.strip_prefix("sha256:").unwrap_or(&say.digest);
     let invalid = || Problem::Invalid("`digest` must be `sha256:` and 64 hexadecimal digits".to_owned());
     let digest: [u8; 32] = unhex(digest).ok_or_else(invalid)?;
@@ -237,7 +258,11 @@ pub(super) async fn vote(
         evidence: format!("mtls {serial}"),
         at: SystemTime::now(),
     };
-    match admin.gate().vote(hold.id, vote).await? {
+    let voted = match standing {
+        Some(terms) => admin.gate().stand(hold.id, vote, terms).await?,
+        None => admin.gate().vote(hold.id, vote).await?,
+    };
+    match voted {
         Voted::Counted(hold) => {
             if hold.state == HoldState::Approved {
                 for one in remembered {
@@ -287,6 +312,31 @@ pub(super) fn may_remember(admin: &Admin, caller: &Caller, hold: &holds::Hold) -
         && caller.asks(admin, PersonAction::Endorse, Target::Hold(&known, hold)).outcome == Outcome::Allow
 }
 
+/// For how long and how often the approval is to stand, if it is.
+fn standing(say: &Say, says: Says, hold: &holds::Hold) -> Result<Option<StandingTerms>, Problem> {
+    let Some(wish) = &say.standing else { return Ok(None) };
+    if says == Says::Deny {
+        return Err(Problem::Invalid("`standing` belongs to an approval".to_owned()));
+    }
+    if say.remember.is_some() {
+        let text =
+            "`remember` or `standing`: with the destinations remembered, the call may not be held again";
+        return Err(Problem::Invalid(text.to_owned()));
+    }
+    let time = units::duration(&wish.time).filter(|time| !time.is_zero() && *time <= STANDING_TIME_MAX);
+    let time = time.ok_or_else(|| {
+        Problem::Invalid(format!("`standing.for`: `{}` must be a time such as 30m, at most 24h", wish.time))
+    })?;
+    if !(1..=STANDING_TIMES_MAX).contains(&wish.times) {
+        return Err(Problem::Invalid(format!("`standing.times` must be 1 to {STANDING_TIMES_MAX}")));
+    }
+    if hold.about.consequence > STANDING_CONSEQUENCE_MAX {
+        let text = format!("no approval of a call of a consequence above {STANDING_CONSEQUENCE_MAX} stands");
+        return Err(Problem::Invalid(text));
+    }
+    Ok(Some(StandingTerms { time, times: wish.times }))
+}
+
 /// Whether the call is made on behalf of this person.
 pub(super) fn acts_for(person: &Person, hold: &holds::Hold) -> bool {
     let on_behalf = &hold.about.on_behalf_of;
@@ -302,7 +352,7 @@ pub(super) async fn find(admin: &Admin, caller: &Caller, id: &str) -> Result<hol
     hold.filter(|hold| may_see(admin, caller, hold)).ok_or_else(|| unknown(id))
 }
 
-fn unknown(id: &str) -> Problem {
+pub(super) fn unknown(id: &str) -> Problem {
     Problem::NotFound(format!("no hold `{id}`"))
 }
 
@@ -320,7 +370,7 @@ pub(super) fn known(admin: &Admin, hold: &holds::Hold) -> Result<Arc<Known>, Pro
     admin.directory().find(&hold.about.agent).ok_or_else(gone)
 }
 
-fn told(hold: &holds::Hold) -> Hold {
+pub(super) fn told(hold: &holds::Hold) -> Hold {
     let about = &hold.about;
     Hold {
         id: hold.id.to_string(),
@@ -358,5 +408,6 @@ fn told(hold: &holds::Hold) -> Hold {
             .collect(),
         record: hold.record.map(|record| record.to_string()),
         detail: hold.detail.clone(),
+        standing: hold.executes.map(|by| by.standing.to_string()),
     }
 }

@@ -54,7 +54,7 @@ pub struct PolicyInput {
     pub source_ip: IpAddr,
     /// People's approval of exactly this call; never present before a hold.
     pub approval: Option<Approval>,
-    /// A break-glass grant in force for this agent.
+    /// What break-glass lifts for this call.
     pub break_glass: Option<BreakGlass>,
 }
 
@@ -351,15 +351,15 @@ pub struct Approval {
     pub roles: Vec<Arc<str>>,
 }
 
-/// An emergency lift, granted by a person and limited in time.
+/// The emergency lifts ("break-glass") in force for one call, together. People granted each of them, for some minutes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BreakGlass {
-    /// The grant's id.
-    pub grant: Arc<str>,
-    /// Who granted it.
-    pub by: Arc<str>,
-    /// When it ends.
+    /// The grants' ids, sorted.
+    pub grants: Vec<Arc<str>>,
+    /// Who granted them, sorted.
+    pub by: Vec<Arc<str>>,
+    /// When the first of them ends.
     pub until: SystemTime,
-    /// The roles it stands in for, sorted.
-    pub roles: Vec<Arc<str>>,
+    /// The policies that they lift, by `@id`, sorted.
+    pub rules: Vec<Arc<str>>,
 }

@@ -20,11 +20,11 @@ pub struct Person {
 /// What a person asks for. Policy has an action of each name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PersonAction {
-    /// Approve a held call. Reserved.
+    /// Approve a held call.
     Approve,
-    /// Open an emergency lift. Reserved.
+    /// Open an emergency lift.
     BreakGlass,
-    /// Remember a destination. Reserved.
+    /// Remember a destination.
     Endorse,
     /// Take records away.
     Export,

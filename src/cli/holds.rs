@@ -5,7 +5,7 @@ use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
 use clap::Subcommand;
 use http::Method;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::USAGE;
 use super::client::{Failure, Gateway, items, said, segment, word};
@@ -42,6 +42,12 @@ pub(super) enum Command {
         /// Remember the call's destinations for its agent, for so long, as in 30d.
         #[arg(long)]
         remember: Option<String>,
+        /// Let the approval stand for so long, as in 30m; at most 24h, and never for consequence 4.
+        #[arg(long = "for", requires = "times", conflicts_with = "remember")]
+        time: Option<String>,
+        /// How often exactly this call may then run, the first time among them; at most 100.
+        #[arg(long, requires = "time")]
+        times: Option<u32>,
     },
     /// Deny this call: one denial ends it.
     Deny {
@@ -54,6 +60,41 @@ pub(super) enum Command {
         #[arg(long)]
         digest: Option<String>,
     },
+    /// Say what came of a call that is `indeterminate`, once you have found out. Nothing is run by that.
+    #[command(group = clap::ArgGroup::new("found").required(true))]
+    Resolve {
+        /// The hold's id.
+        id: String,
+        /// It took effect.
+        #[arg(long, group = "found")]
+        executed: bool,
+        /// It did not.
+        #[arg(long, group = "found")]
+        failed: bool,
+        /// It may be run again: only for a tool of which the catalogue says that twice is once.
+        #[arg(long, group = "found")]
+        again: bool,
+        /// How you know: it is what the record says later.
+        #[arg(long)]
+        reason: String,
+    },
+    /// Show and take back approvals that stand for more than one run of exactly one call.
+    #[command(subcommand)]
+    Standing(Standing),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Standing {
+    /// Show them, those in force first.
+    List,
+    /// Take one back: what it approved and has not run ends.
+    Revoke {
+        /// The standing approval's id.
+        id: String,
+        /// Why: it is what the record says later.
+        #[arg(long)]
+        reason: String,
+    },
 }
 
 /// Carries out a command: 0 done, 1 refused, 2 not reached, 64 bad usage.
@@ -63,10 +104,34 @@ pub(super) fn holds(gateway: &Gateway, command: &Command) -> Said {
             .ask(Method::GET, &format!("/v1/holds?state={}", segment(state)), None)
             .map(|reply| said(reply, list)),
         Command::Show { id } => gateway.ask(Method::GET, &path(id, ""), None).map(|reply| said(reply, show)),
-        Command::Approve { id, digest, reason, remember } => {
-            approve(gateway, id, digest.as_deref(), reason, remember.as_deref())
+        Command::Approve { id, digest, reason, remember, time, times } => {
+            let mut body = Map::from_iter([("reason".to_owned(), json!(reason))]);
+            if let Some(remember) = remember {
+                body.insert("remember".to_owned(), json!(remember));
+            }
+            if let (Some(time), Some(times)) = (time, times) {
+                body.insert("standing".to_owned(), json!({"for": time, "times": times}));
+            }
+            approve(gateway, id, digest.as_deref(), body)
         }
         Command::Deny { id, reason, digest } => deny(gateway, id, reason, digest.as_deref()),
+        Command::Resolve { id, executed, again, reason, .. } => {
+            let found = match (executed, again) {
+                (true, _) => "executed",
+                (_, true) => "again",
+                _ => "failed",
+            };
+            let body = json!({"found": found, "reason": reason});
+            gateway.ask(Method::POST, &path(id, "/resolve"), Some(&body)).map(|reply| said(reply, voted))
+        }
+        Command::Standing(Standing::List) => {
+            gateway.ask(Method::GET, "/v1/standing", None).map(|reply| said(reply, standings))
+        }
+        Command::Standing(Standing::Revoke { id, reason }) => {
+            let path = format!("/v1/standing/{}", segment(id));
+            let reply = gateway.ask(Method::DELETE, &path, Some(&json!({"reason": reason})));
+            reply.map(|reply| said(reply, |body| format!("{} is taken back\n", word(body, "/id"))))
+        }
     };
     done.unwrap_or_else(|failure| {
         let (code, text) = match failure {
@@ -81,8 +146,7 @@ fn approve(
     gateway: &Gateway,
     id: &str,
     digest: Option<&str>,
-    reason: &str,
-    remember: Option<&str>,
+    mut body: Map<String, Value>,
 ) -> Result<Said, Failure> {
     let digest = match digest {
         Some(digest) => digest.to_owned(),
@@ -99,11 +163,8 @@ fn approve(
             seen
         }
     };
-    let mut body = json!({"digest": digest, "reason": reason});
-    if let (Some(remember), Some(members)) = (remember, body.as_object_mut()) {
-        members.insert("remember".to_owned(), json!(remember));
-    }
-    let reply = gateway.ask(Method::POST, &path(id, "/approve"), Some(&body))?;
+    body.insert("digest".to_owned(), json!(digest));
+    let reply = gateway.ask(Method::POST, &path(id, "/approve"), Some(&Value::Object(body)))?;
     Ok(said(reply, voted))
 }
 
@@ -157,6 +218,20 @@ fn list(body: &Value) -> String {
     table(&rows)
 }
 
+fn standings(body: &Value) -> String {
+    if items(body, "standing").is_empty() {
+        return "No approval stands.\n".to_owned();
+    }
+    let mut rows = vec![["ID", "STATE", "AGENT", "TOOL", "RAN", "UNTIL", "APPROVED BY"].map(str::to_owned)];
+    rows.extend(items(body, "standing").iter().map(|one| {
+        let [id, state, agent, upstream, tool, used, times, until, people] =
+            ["/id", "/state", "/agent", "/upstream", "/tool", "/used", "/times", "/until", "/people"]
+                .map(|at| word(one, at));
+        [id, state, agent, format!("{upstream} {tool}"), format!("{used} of {times}"), until, people]
+    }));
+    table(&rows)
+}
+
 fn show(body: &Value) -> String {
     let hold = body.get("hold").unwrap_or(&Value::Null);
     let rows = [
@@ -176,6 +251,7 @@ fn show(body: &Value) -> String {
         ("approvers", "/approvers"),
         ("opened", "/opened"),
         ("until", "/expires"),
+        ("standing", "/standing"),
         ("record", "/record"),
         ("detail", "/detail"),
         ("digest", "/digest"),
@@ -198,8 +274,14 @@ fn voted(body: &Value) -> String {
     match state.as_str() {
         "approved" => {
             let until = word(body, "/expires");
+            let stands = match word(body, "/standing").as_str() {
+                "-" => String::new(),
+                standing => {
+                    format!("The approval stands: `holdpoint holds standing revoke {standing}` ends that\n")
+                }
+            };
             format!(
-                "{id} is approved. Nothing has run yet: it runs once, when its agent is there, until {until}\n"
+                "{id} is approved. Nothing has run yet: it runs once, when its agent is there, until {until}\n{stands}"
             )
         }
         "pending" => format!("{id} has your approval, and needs more\n"),

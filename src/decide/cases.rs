@@ -122,9 +122,9 @@ fn yes() -> bool {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawGrant {
-    by: String,
     #[serde(default)]
-    roles: Vec<String>,
+    by: Vec<String>,
+    rules: Vec<String>,
     until: Option<String>,
 }
 
@@ -301,10 +301,10 @@ fn input(case: &Case, facts: &Facts, problems: &mut Vec<String>) -> Option<Polic
             roles: arcs(&approval.roles),
         }),
         break_glass: case.break_glass.as_ref().map(|grant| BreakGlass {
-            grant: Arc::from("case"),
-            by: Arc::from(grant.by.as_str()),
+            grants: vec![Arc::from("case")],
+            by: arcs(&grant.by),
             until: grant.until.as_deref().and_then(wire::time).unwrap_or(now),
-            roles: arcs(&grant.roles),
+            rules: arcs(&grant.rules),
         }),
     };
     problems.is_empty().then_some(input)

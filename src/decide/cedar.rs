@@ -1,5 +1,6 @@
 //! The policy of one generation: loaded whole or not at all, and asked once per call.
 
+mod glass;
 mod kept;
 mod load;
 mod looks;

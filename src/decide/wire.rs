@@ -118,10 +118,10 @@ fn rest(input: &PolicyInput, members: &mut Members) {
     }
     if let Some(grant) = &input.break_glass {
         members.object("break_glass", |members| {
-            members.text("grant", &grant.grant);
-            members.text("by", &grant.by);
+            members.texts("grants", grant.grants.iter().map(|id| &**id));
+            members.texts("by", grant.by.iter().map(|id| &**id));
             instant("until", grant.until, members);
-            members.texts("roles", grant.roles.iter().map(|role| &**role));
+            members.texts("rules", grant.rules.iter().map(|id| &**id));
         });
     }
 }
@@ -301,10 +301,10 @@ fn approval(json: &Fields<'_>) -> Result<Approval, String> {
 
 fn break_glass(json: &Fields<'_>) -> Result<BreakGlass, String> {
     Ok(BreakGlass {
-        grant: json.text("grant")?,
-        by: json.text("by")?,
+        grants: json.texts("grants")?,
+        by: json.texts("by")?,
         until: json.word("until", time)?,
-        roles: json.texts("roles")?,
+        rules: json.texts("rules")?,
     })
 }
 

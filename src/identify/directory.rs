@@ -223,6 +223,12 @@ impl Directory {
         self.below.iter().map(|known| known.key().clone()).collect()
     }
 
+    /// Every entry as an agent, in no particular order; the one of a wildcard stands for those below it.
+    pub fn known(&self) -> impl Iterator<Item = Arc<Known>> {
+        let below = self.wildcards.iter().map(|entry| Known::new(Arc::clone(entry), &entry.id));
+        self.exact.values().cloned().chain(below)
+    }
+
     /// Every entry, in no particular order.
     pub fn entries(&self) -> impl Iterator<Item = &Entry> {
         let exact = self.exact.values().map(|known| known.entry());

@@ -338,7 +338,8 @@ impl Case {
         record.entered(&entry);
         let judging = Judging::of(&gw, &generation, &self.conn, &call);
         let answer = dialogue::Answer::of(&gw, &self.conn, &call);
-        let moment = Moment { now, source_ip: self.conn.peer().ip() };
+        let break_glass = gw.lifts.over(call.agent().profile(), &call.route().name, now);
+        let moment = Moment { now, source_ip: self.conn.peer().ip(), break_glass };
         let approval = hold::approval(&self.hold, &self.subject.digest);
         let judged = decide::release(&generation.policy, call, facts, entry, (moment, approval), &mut shade);
         record.decided(&judged, shade.would_be(), generation.policy.revision());

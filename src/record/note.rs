@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Durability;
-use crate::call::{Class, PolicyAction, Protocol, Stage, Stop, StopKind, WouldBe};
+use crate::call::{Class, PolicyAction, Protocol, RecordId, Stage, Stop, StopKind, WouldBe};
 use crate::classify::Facts;
 use crate::decide::{Judged, Verdict};
 use crate::json::Members;
@@ -22,6 +22,17 @@ pub(super) fn durability(facts: &Facts) -> Durability {
     } else {
         Durability::Synced
     }
+}
+
+/// The emergency lifts that decided a call, said aloud.
+pub(super) fn note_lifted(members: &mut Members, judged: &Judged, record: RecordId) -> Vec<Arc<str>> {
+    let glass = judged.input.break_glass.as_ref().filter(|_| !judged.lifted.is_empty());
+    let grants = glass.map(|glass| glass.grants.clone()).unwrap_or_default();
+    if !grants.is_empty() {
+        members.texts("break_glass", grants.iter().map(|id| &**id));
+        tracing::warn!(event = "breakglass.used", %record, grants = %grants.join(","), "an emergency lift decided a call");
+    }
+    grants
 }
 
 /// What was decided and why, and what would have been.
@@ -46,6 +57,9 @@ pub(super) fn note_decision(
             members.texts("errors", decision.errors.iter().map(String::as_str));
         }
         members.text("revision", revision);
+        if !judged.lifted.is_empty() {
+            members.texts("lifted", judged.lifted.iter().map(|id| &**id));
+        }
     });
     if let Some(would_be) = would_be {
         members.object("would_be", |members| {

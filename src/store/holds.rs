@@ -5,6 +5,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use super::resolve::Resolution;
+use super::standing::Use;
 use super::{Answer, Changed};
 use crate::call::{AgentId, Class, Confidentiality, RecordId, hex};
 use crate::json::Members;
@@ -241,6 +243,8 @@ pub struct Hold {
     pub record: Option<RecordId>,
     /// What came of it, as an operator reads it; empty while it is open.
     pub detail: String,
+    /// The standing approval that it is executed by, if it is executed by one.
+    pub executes: Option<Use>,
 }
 
 /// What a person says of a hold.
@@ -362,6 +366,8 @@ pub enum Moment<'a> {
     Released,
     /// It came to an end, or back to being approved.
     Ended,
+    /// A person said what came of it.
+    Resolved(&'a Resolution),
 }
 
 // === impl Moment ===
@@ -372,7 +378,11 @@ impl Moment<'_> {
         match self {
             Moment::Voted(_) => "vote",
             Moment::Released => "released",
-            Moment::Opened | Moment::Escalated | Moment::Expiring | Moment::Ended => "held",
+            Moment::Opened
+            | Moment::Escalated
+            | Moment::Expiring
+            | Moment::Ended
+            | Moment::Resolved(_) => "held",
         }
     }
 
@@ -385,6 +395,7 @@ impl Moment<'_> {
             Moment::Expiring => "expiring",
             Moment::Released => "released",
             Moment::Ended => "ended",
+            Moment::Resolved(_) => "resolved",
         }
     }
 
@@ -402,6 +413,10 @@ impl Moment<'_> {
         members.number("consequence", about.consequence);
         members.text("state", hold.state.as_str());
         members.plain("digest", format_args!("sha256:{}", hex(&hold.digest)));
+        if let Some(by) = hold.executes {
+            members.plain("standing", by.standing);
+            members.number("use", by.number);
+        }
         match self {
             Moment::Opened | Moment::Escalated | Moment::Expiring => {
                 members.text("reason", &about.reason);
@@ -423,6 +438,14 @@ impl Moment<'_> {
                 });
                 members.text("reason", &vote.reason);
                 members.plain("seen", format_args!("sha256:{}", hex(&vote.digest)));
+            }
+            Moment::Resolved(said) => {
+                members.text("found", said.found.as_str());
+                members.object("by", |members| {
+                    members.text("kind", "person");
+                    members.text("id", &said.by);
+                });
+                members.text("reason", &said.reason);
             }
             Moment::Released | Moment::Ended => {
                 if let Some(record) = hold.record {
@@ -513,7 +536,7 @@ impl Hold {
     }
 }
 
-/// What people give beside votes: endorsements of destinations, and emergency lifts.
+/// What people give beside votes: endorsements of destinations.
 pub trait Grants: Send + Sync {
     /// Remembers a destination.
     fn endorse(&self, endorsement: Endorsement) -> Answer<'_, ()>;
@@ -523,15 +546,6 @@ pub trait Grants: Send + Sync {
 
     /// Takes an endorsement back.
     fn revoke_endorsement(&self, id: RecordId, by: String, reason: String) -> Answer<'_, Changed>;
-
-    /// Opens an emergency lift.
-    fn open_lift(&self, lift: Lift) -> Answer<'_, ()>;
-
-    /// Emergency lifts, the newest first; at most [`HOLDS_LISTED_MAX`].
-    fn lifts(&self) -> Answer<'_, Vec<Lift>>;
-
-    /// Closes an emergency lift before its time.
-    fn close_lift(&self, id: RecordId, by: String, reason: String) -> Answer<'_, Changed>;
 }
 
 /// A destination that a person remembered, for one agent and one kind of sink.
@@ -567,27 +581,6 @@ pub struct Endorsement {
     pub until: SystemTime,
     /// Who took it back, why and when.
     pub revoked: Option<Revoked>,
-}
-
-/// An emergency lift: "break-glass".
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lift {
-    /// Its id.
-    pub id: RecordId,
-    /// The agents that it is for.
-    pub agents: Vec<AgentId>,
-    /// The roles that it stands in for, sorted.
-    pub roles: Vec<String>,
-    /// Who opened it.
-    pub by: String,
-    /// Why.
-    pub reason: String,
-    /// When.
-    pub at: SystemTime,
-    /// Until when.
-    pub until: SystemTime,
-    /// Who closed it, why and when.
-    pub closed: Option<Revoked>,
 }
 
 /// Who took something back, why and when.

@@ -6,7 +6,10 @@ mod grants;
 mod holds;
 mod index;
 mod notifications;
+mod lifts;
+mod resolve;
 mod rows;
+mod standing;
 mod state;
 mod tasks;
 
@@ -111,6 +114,7 @@ fn migrations() -> Migrator {
         step(3, "holds", include_str!("sqlite/0003_holds.sql")),
         step(4, "tasks", include_str!("sqlite/0004_tasks.sql")),
         step(5, "notifications", include_str!("sqlite/0005_notifications.sql")),
+        step(6, "grants", include_str!("sqlite/0006_grants.sql")),
     ])
 }
 

@@ -153,6 +153,8 @@ pub struct Decision {
     pub hold: Option<Arc<str>>,
     /// Ids of the people who approved.
     pub approvers: Vec<Arc<str>>,
+    /// The emergency lifts without which it would have been decided otherwise.
+    pub break_glass: Vec<Arc<str>>,
 }
 
 /// When, and how long each part took. Offsets are monotonic, from `start`.
@@ -411,6 +413,7 @@ impl Hop {
                 findings: Vec::new(),
                 hold: None,
                 approvers: Vec::new(),
+                break_glass: Vec::new(),
             },
             error: None,
             timing: Timing {

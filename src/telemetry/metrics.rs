@@ -162,6 +162,9 @@ pub struct Metrics {
     notified: Family<DeliveryLabels, Counter>,
     notifications_waiting: Gauge,
     notifications_dead: Gauge,
+    breakglass_open: Gauge,
+    breakglass_reviews: Gauge,
+    breakglass_calls: Counter,
     audit_commit: Histogram,
     audit_bytes: Counter,
     dropped: Family<Reason, Counter>,
@@ -205,6 +208,9 @@ impl Metrics {
             notified: Family::default(),
             notifications_waiting: Gauge::default(),
             notifications_dead: Gauge::default(),
+            breakglass_open: Gauge::default(),
+            breakglass_reviews: Gauge::default(),
+            breakglass_calls: Counter::default(),
             audit_commit: Buckets(COMMIT_SECONDS).new_metric(),
             audit_bytes: Counter::default(),
             dropped: Family::default(),
@@ -285,6 +291,11 @@ impl Metrics {
             "Holds that nobody had decided when half of their time was over",
             self.holds_escalated.clone(),
         );
+        registry.register(
+            "holdpoint_breakglass_calls",
+            "Calls that an emergency lift decided",
+            self.breakglass_calls.clone(),
+        );
         registry.register("holdpoint_calls", "Calls by class, decision and mode", self.calls.clone());
         let help = "What flow control found in calls, by what became of them";
         registry.register("holdpoint_flow_findings", help, self.flow_findings.clone());
@@ -325,6 +336,12 @@ impl Metrics {
         );
         let mut add = |name: &str, help: &str, gauge| registry.register(name, help, gauge);
         add("holdpoint_holds_pending", "Holds that wait for people", self.holds_pending.clone());
+        add("holdpoint_breakglass_open", "Emergency lifts in force", self.breakglass_open.clone());
+        add(
+            "holdpoint_breakglass_reviews",
+            "Emergency lifts that ended and that nobody has reviewed",
+            self.breakglass_reviews.clone(),
+        );
         add(
             "holdpoint_audit_free_bytes",
             "What the audit's disk has left; 0 when nobody looks",
@@ -386,6 +403,9 @@ impl Metrics {
             mode: if hop.decision.would_be.is_some() { "shadow" } else { "enforce" },
         };
         self.calls.get_or_create(&labels).inc();
+        if !hop.decision.break_glass.is_empty() {
+            self.breakglass_calls.inc();
+        }
         for finding in &hop.decision.findings {
             // Names of sequences are the operator's own, and few.
             let labels = FindingLabels { finding: finding.clone(), decision: hop.decision.outcome.as_str() };
@@ -449,6 +469,12 @@ impl Metrics {
             Delivery::Dead => "dead",
         };
         self.notified.get_or_create(&DeliveryLabels { webhook: Arc::clone(webhook), outcome }).inc();
+    }
+
+    /// So many emergency lifts are in force, and so many that ended are to be reviewed.
+    pub fn breakglass(&self, open: usize, reviews: usize) {
+        self.breakglass_open.set(whole(open));
+        self.breakglass_reviews.set(whole(reviews));
     }
 
     /// So many holds wait for people.

@@ -260,6 +260,7 @@ impl Attributes<'_, '_> {
         self.text("holdpoint.rule", &decision.rule);
         self.list("holdpoint.labels", &decision.labels);
         self.list("holdpoint.findings", &decision.findings);
+        self.list("holdpoint.breakglass.id", &decision.break_glass);
         self.hold(hop);
     }
 

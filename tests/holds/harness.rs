@@ -1,6 +1,7 @@
 //! What the stories share: a gateway with agents of two teams, people of several kinds, and upstreams that remember what
 //! they saw.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use holdpoint::pki;
 use holdpoint::record::tail::{self, Format};
 use holdpoint::record::verify::{Status, verify};
 use serde_json::{Value, json};
+use tokio::process::Command;
 
 /// Longer than anything here takes, even on a busy machine.
 pub const SOON: Duration = Duration::from_secs(30);
@@ -26,6 +28,8 @@ const PEOPLE: &str = "
 - {id: spiffe://people.example.org/sre, email: sre@example.org, roles: [oncall], teams: [care]}
 - {id: spiffe://people.example.org/ana, email: Ana@example.org}
 - {id: spiffe://people.example.org/pia, email: pia@example.org, roles: [oncall, approver], teams: [payments]}
+- {id: spiffe://people.example.org/gus, email: gus@example.org, roles: [breakglass], teams: [care]}
+- {id: spiffe://people.example.org/ada, email: risk@example.org, roles: [admin]}
 - {id: spiffe://people.example.org/auditor, email: aud@example.org, roles: [auditor]}
 ";
 
@@ -91,7 +95,7 @@ impl World {
         for agent in ["agent/support", "agent/other", "agent/payer"] {
             pki::issue_agent(&pki, agent).unwrap();
         }
-        for person in ["olga", "oda", "sre", "ana", "pia", "auditor"] {
+        for person in ["olga", "oda", "sre", "ana", "pia", "gus", "ada", "auditor"] {
             pki::issue_person(&pki, person).unwrap();
         }
         std::fs::write(dir.join("agents.yaml"), agents("active")).unwrap();
@@ -161,10 +165,31 @@ keys: {{dir: keys}}
         self.running.as_ref().unwrap().reload().now().await.unwrap();
     }
 
+    fn pem(&self, stem: &str) -> PathBuf {
+        self.dir.join("pki").join(format!("{stem}.pem"))
+    }
+
+    fn address(&self, kind: ListenerKind) -> SocketAddr {
+        self.running.as_ref().unwrap().address(kind).unwrap()
+    }
+
     fn client(&self, stem: &str, kind: ListenerKind) -> Agent {
-        let pem = |stem: &str| self.dir.join("pki").join(format!("{stem}.pem"));
-        let gateway = self.running.as_ref().unwrap().address(kind).unwrap();
-        Agent::new(gateway, &pem(stem), &pem(&format!("{stem}-key")), &pem("example.org")).unwrap()
+        self.client_at(stem, self.address(kind))
+    }
+
+    /// Somebody at a gateway that runs elsewhere.
+    pub fn client_at(&self, stem: &str, gateway: SocketAddr) -> Agent {
+        let key = self.pem(&format!("{stem}-key"));
+        Agent::new(gateway, &self.pem(stem), &key, &self.pem("example.org")).unwrap()
+    }
+
+    /// Gives a command what it needs to speak to this gateway as a person.
+    pub fn speaks_as<'c>(&self, command: &'c mut Command, person: &str) -> &'c mut Command {
+        command
+            .env("HOLDPOINT_ADDR", format!("https://localhost:{}", self.address(ListenerKind::Admin).port()))
+            .env("HOLDPOINT_CERT", self.pem(person))
+            .env("HOLDPOINT_KEY", self.pem(&format!("{person}-key")))
+            .env("HOLDPOINT_CACERT", self.pem("example.org"))
     }
 
     pub fn agent(&self, stem: &str) -> Agent {
@@ -271,7 +296,7 @@ pub fn agents(state: &str) -> String {
     let entry = |name: &str, team: &str, state: &str| {
         format!(
             "- {{id: \"spiffe://example.org/agent/{name}\", owner: {OWNER}, team: {team}, autonomy: constrained, \
-             state: {state}, risk: 1}}\n"
+             state: {state}, risk: 1, groups: [{team}]}}\n"
         )
     };
     [entry("support", "care", state), entry("other", "care", "active"), entry("payer", "payments", "active")]

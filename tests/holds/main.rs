@@ -9,10 +9,12 @@
     reason = "a test stops at the first surprise"
 )]
 
+mod breakglass;
 mod deciding;
 mod digest;
 mod failures;
 mod harness;
 mod restored;
 mod told;
+mod standing;
 mod waiting;

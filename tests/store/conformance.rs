@@ -58,7 +58,12 @@ on_every_database! {
         what_waits_for_a_webhook_that_is_gone_is_dead_and_not_lost,
         people_are_told_once_that_a_quarter_of_the_time_is_left,
         the_bytes_of_a_held_call_are_erased_at_its_end,
-        endorsements_and_lifts_are_kept_and_taken_back_once,
+        endorsements_are_kept_and_taken_back_once,
+        a_lift_stands_for_its_time_and_owes_a_review_of_somebody_else,
+        a_lift_ends_by_the_stores_clock_and_that_is_told_once,
+        an_approval_stands_for_its_call_and_is_counted_at_each_release,
+        a_standing_approval_that_is_taken_back_approves_nothing_more,
+        what_nobody_knew_is_settled_by_a_person_once,
     ],
     indexes: [
         records_are_found_by_each_of_their_marks_the_newest_first,

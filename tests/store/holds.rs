@@ -4,9 +4,12 @@ use std::sync::Arc;
 
 use holdpoint::call::{Class, Confidentiality};
 use holdpoint::store::holds::{
-    About, Claim, End, Endorsement, HoldState, Lift, NewHold, Opened, Says, Terms, Vote, Voted, Wanted,
+    About, Claim, End, Endorsement, HoldState, NewHold, Opened, Says, Terms, Vote, Voted, Wanted,
 };
 use holdpoint::store::notifications::{Addressee, Backlog, Notification, NotificationState};
+use holdpoint::store::lifts::{LIFTS_OPEN_MAX, Lifted, NewLift, Reviewed, Scope};
+use holdpoint::store::resolve::{Found, Resolution, Resolved};
+use holdpoint::store::standing::StandingTerms;
 use holdpoint::store::{Changed, StoreError};
 use holdpoint::webhook::EVENTS;
 
@@ -370,7 +373,7 @@ pub async fn the_bytes_of_a_held_call_are_erased_at_its_end(store: Arc<dyn Store
     assert_eq!(store.held_bytes(id).await.unwrap(), None);
 }
 
-pub async fn endorsements_and_lifts_are_kept_and_taken_back_once(store: Arc<dyn Store>) {
+pub async fn endorsements_are_kept_and_taken_back_once(store: Arc<dyn Store>) {
     let endorsement = Endorsement {
         id: RecordId::new(),
         agent: agent("a"),
@@ -394,19 +397,156 @@ pub async fn endorsements_and_lifts_are_kept_and_taken_back_once(store: Arc<dyn 
     assert_eq!(revoke().await.unwrap(), Changed::Now);
     assert_eq!(revoke().await.unwrap(), Changed::Not);
     assert_eq!(store.endorsements().await.unwrap()[0].revoked.as_ref().unwrap().by, "olga");
+}
 
-    let lift = Lift {
+fn lift(by: &str, time: Duration) -> NewLift {
+    NewLift {
         id: RecordId::new(),
-        agents: vec![agent("a"), agent("b")],
-        roles: vec!["oncall".to_owned()],
-        by: "ana".to_owned(),
+        rules: vec!["hold-deploy".to_owned()],
+        scope: Scope {
+            agents: vec![agent("a"), agent("b")],
+            groups: vec!["tier-1".to_owned()],
+            upstreams: vec![],
+        },
+        by: by.to_owned(),
+        evidence: "mtls 01".to_owned(),
         reason: "everything burns".to_owned(),
-        at: second(1),
-        until: second(2),
-        closed: None,
+        time,
+    }
+}
+
+pub async fn a_lift_stands_for_its_time_and_owes_a_review_of_somebody_else(store: Arc<dyn Store>) {
+    let wish = lift("ana", LONG);
+    let Lifted::Open(open) = store.open_lift(wish.clone()).await.unwrap() else { panic!("it opens") };
+    assert_eq!((&open.rules, &open.scope, open.until), (&wish.rules, &wish.scope, open.at + LONG));
+    assert_eq!(store.lifts().await.unwrap(), std::slice::from_ref(&*open));
+    assert_eq!(store.open_lift(lift("ana", LONG)).await.unwrap(), Lifted::Owed(open.id), "one at a time");
+    let review = |by: &str| store.review_lift(open.id, by.to_owned(), "looked at".to_owned());
+    assert_eq!(review("olga").await.unwrap(), Reviewed::Open);
+    let close = || store.close_lift(open.id, "olga".to_owned(), "it is out".to_owned());
+    let closed = close().await.unwrap().unwrap();
+    assert_eq!(closed.closed.as_ref().unwrap().by, "olga");
+    assert_eq!(close().await.unwrap(), None, "once");
+    assert_eq!(store.open_lift(lift("ana", LONG)).await.unwrap(), Lifted::Owed(open.id), "a review is owed");
+    assert_eq!(review("ana").await.unwrap(), Reviewed::Own);
+    assert!(matches!(review("olga").await.unwrap(), Reviewed::Now(lift) if lift.reviewed.is_some()));
+    assert!(matches!(review("oda").await.unwrap(), Reviewed::Before(_)));
+    assert_eq!(
+        store.review_lift(RecordId::new(), "olga".to_owned(), String::new()).await.unwrap(),
+        Reviewed::Unknown
+    );
+    assert!(matches!(store.open_lift(lift("ana", LONG)).await.unwrap(), Lifted::Open(_)), "and is paid");
+    let kinds: Vec<String> = store.audit_rows().await.unwrap().into_iter().map(|row| row.kind).collect();
+    assert_eq!(kinds, ["breakglass"; 4]);
+}
+
+pub async fn a_lift_ends_by_the_stores_clock_and_that_is_told_once(store: Arc<dyn Store>) {
+    let Lifted::Open(open) = store.open_lift(lift("ana", Duration::ZERO)).await.unwrap() else {
+        panic!("it opens")
     };
-    store.open_lift(lift.clone()).await.unwrap();
-    assert_eq!(store.lifts().await.unwrap(), std::slice::from_ref(&lift));
-    let close = || store.close_lift(lift.id, "olga".to_owned(), "it is out".to_owned());
-    assert_eq!((close().await.unwrap(), close().await.unwrap()), (Changed::Now, Changed::Not));
+    assert_eq!(store.close_lift(open.id, "olga".to_owned(), "late".to_owned()).await.unwrap(), None);
+    assert_eq!(store.end_lifts().await.unwrap(), [*open]);
+    assert_eq!(store.end_lifts().await.unwrap(), []);
+    for number in 0..LIFTS_OPEN_MAX {
+        let opened = store.open_lift(lift(&format!("person-{number}"), LONG)).await.unwrap();
+        assert!(matches!(opened, Lifted::Open(_)), "{opened:?}");
+    }
+    assert_eq!(store.open_lift(lift("one more", LONG)).await.unwrap(), Lifted::TooMany);
+}
+
+const FIVE: StandingTerms = StandingTerms { time: LONG, times: 5 };
+
+/// A hold of a call that is approved, and stands for so many executions.
+async fn standing(store: &dyn Store, digest: u8, times: u32) -> RecordId {
+    let id = opened(store, new_hold("a", digest)).await;
+    let terms = StandingTerms { times, ..FIVE };
+    let voted = store.stand(id, vote("olga", Says::Approve, digest), terms).await.unwrap();
+    let Voted::Counted(hold) = voted else { panic!("{voted:?}") };
+    assert_eq!((hold.state, hold.executes.unwrap().number), (HoldState::Approved, 0));
+    id
+}
+
+async fn runs(store: &dyn Store, id: RecordId, digest: u8) -> Option<u32> {
+    let record = RecordId::new();
+    let hold = store.release(id, [digest; 32], lease(record)).await.unwrap()?;
+    store.settle(id, end(HoldState::Executed, record)).await.unwrap().unwrap();
+    Some(hold.executes.unwrap().number)
+}
+
+pub async fn an_approval_stands_for_its_call_and_is_counted_at_each_release(store: Arc<dyn Store>) {
+    let first = standing(&*store, 1, 2).await;
+    let Opened::Joined(same) = store.open_hold(new_hold("a", 1)).await.unwrap() else { panic!("it is open") };
+    assert_eq!(same.id, first, "what has not run is joined");
+    assert_eq!(runs(&*store, first, 1).await, Some(1));
+    assert!(
+        matches!(store.open_hold(new_hold("a", 2)).await.unwrap(), Opened::New(hold) if hold.executes.is_none())
+    );
+    assert!(
+        matches!(store.open_hold(new_hold("b", 1)).await.unwrap(), Opened::New(hold) if hold.executes.is_none())
+    );
+    let graver = NewHold { about: About { consequence: 4, ..new_hold("a", 1).about }, ..new_hold("a", 1) };
+    assert!(matches!(store.open_hold(graver).await.unwrap(), Opened::Joined(_)), "it has become graver");
+    let more = NewHold { terms: Terms { quorum: 2, approvers: vec![] }, ..new_hold("a", 1) };
+    assert!(matches!(store.open_hold(more).await.unwrap(), Opened::Joined(_)), "policy asks for more");
+    let second = opened(&*store, new_hold("a", 1)).await;
+    let hold = store.hold(second).await.unwrap().unwrap();
+    assert_eq!((hold.state, hold.votes.len()), (HoldState::Approved, 1));
+    assert_eq!(runs(&*store, second, 1).await, Some(2));
+    assert!(
+        matches!(store.open_hold(new_hold("a", 1)).await.unwrap(), Opened::Joined(hold) if hold.id == second)
+    );
+    let one = store.standings().await.unwrap().remove(0);
+    assert_eq!((one.used, one.times, one.state(SystemTime::now())), (2, 2, "used-up"));
+}
+
+pub async fn a_standing_approval_that_is_taken_back_approves_nothing_more(store: Arc<dyn Store>) {
+    let first = standing(&*store, 1, 5).await;
+    let id = store.standings().await.unwrap()[0].id;
+    let revoke = || store.revoke_standing(id, "oda".to_owned(), "no more".to_owned());
+    let (revoked, ended) = revoke().await.unwrap().unwrap();
+    assert_eq!(
+        (revoked.revoked.unwrap().by.as_str(), ended[0].id, ended[0].state),
+        ("oda", first, HoldState::Expired)
+    );
+    assert!(revoke().await.unwrap().is_none(), "once");
+    assert_eq!(runs(&*store, first, 1).await, None);
+    assert_eq!(store.held_bytes(first).await.unwrap(), None);
+    let anew = opened(&*store, new_hold("a", 1)).await;
+    assert_eq!(state(&*store, anew).await, HoldState::Pending);
+    // One whose time ends while a hold waits for its agent approves nothing either.
+    let id = opened(&*store, new_hold("a", 2)).await;
+    let short = StandingTerms { time: Duration::ZERO, times: 5 };
+    store.stand(id, vote("olga", Says::Approve, 2), short).await.unwrap();
+    assert_eq!((runs(&*store, id, 2).await, state(&*store, id).await), (None, HoldState::Expired));
+    let too_much = StandingTerms { times: 101, ..FIVE };
+    let id = opened(&*store, new_hold("a", 3)).await;
+    assert!(store.stand(id, vote("olga", Says::Approve, 3), too_much).await.is_err());
+    assert_eq!(state(&*store, id).await, HoldState::Pending, "and the vote is undone with it");
+}
+
+pub async fn what_nobody_knew_is_settled_by_a_person_once(store: Arc<dyn Store>) {
+    let said = |found| Resolution { found, by: "olga".to_owned(), reason: "looked".to_owned() };
+    for (digest, idempotent, found, expected) in [
+        (1, false, Found::Executed, Some(HoldState::Executed)),
+        (2, false, Found::Failed, Some(HoldState::Failed)),
+        (3, false, Found::Again, None),
+        (4, true, Found::Again, Some(HoldState::Approved)),
+    ] {
+        let mut new = new_hold("a", digest);
+        new.about.idempotent = idempotent;
+        let id = opened(&*store, new).await;
+        assert!(matches!(store.resolve(id, said(found)).await.unwrap(), Resolved::Known(_)), "it waits");
+        store.vote(id, vote("olga", Says::Approve, digest)).await.unwrap();
+        let record = RecordId::new();
+        store.release(id, [digest; 32], lease(record)).await.unwrap().unwrap();
+        store.settle(id, end(HoldState::Indeterminate, record)).await.unwrap().unwrap();
+        assert_eq!(store.held_bytes(id).await.unwrap().is_some(), idempotent);
+        match (store.resolve(id, said(found)).await.unwrap(), expected) {
+            (Resolved::Now(hold), Some(state)) => assert_eq!(hold.state, state),
+            (Resolved::NotAgain(hold), None) => assert_eq!(hold.state, HoldState::Indeterminate),
+            (other, _) => panic!("{other:?}"),
+        }
+        assert_eq!(store.held_bytes(id).await.unwrap().is_some(), idempotent);
+    }
+    assert_eq!(store.resolve(RecordId::new(), said(Found::Failed)).await.unwrap(), Resolved::Unknown);
 }

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use maud::{DOCTYPE, Markup, html};
 
-use super::shadow;
+use super::{breakglass, shadow};
 use crate::admin::Admin;
 use crate::admin::agents::moment;
 use crate::admin::caller::Caller;
@@ -76,6 +76,7 @@ pub(super) fn whole(admin: &Admin, caller: &Caller, face: &Face<'_>, content: &M
                     }
                     span class="who" { span class="unseen" { "You are " } (text(caller.name())) }
                 }
+                (breakglass::banner(admin))
                 (shadow::banner(&InShadow::now(admin)))
                 main id="content" {
                     @if let Some(before) = face.before { (before) }

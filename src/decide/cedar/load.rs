@@ -12,6 +12,7 @@ use cedar_policy::{
 
 use time::{Date, OffsetDateTime};
 
+use super::glass;
 use super::looks::Looks;
 use super::person;
 use super::terms::{self, HoldTerms};
@@ -47,6 +48,8 @@ pub(super) struct RuleInfo {
     pub(super) public: Arc<str>,
     pub(super) file: Arc<str>,
     pub(super) terms: Option<HoldTerms>,
+    /// Whether break-glass may lift it.
+    pub(super) liftable: bool,
     pub(super) mode: Mode,
     pub(super) looks: Looks,
 }
@@ -230,6 +233,10 @@ fn admit(
     {
         problems.push(problem);
     }
+    let liftable = glass::liftable(&rule, &id).unwrap_or_else(|problem| {
+        problems.push(problem);
+        false
+    });
     mistakes.extend(problems.into_iter().map(|problem| Mistake::new(file, &*id, problem)));
     let public = Arc::from(rule.annotation("public").unwrap_or("policy"));
     let mode = rule.annotation("mode").and_then(|words| mode(words).ok()).unwrap_or(Mode::Enforce);
@@ -247,7 +254,7 @@ fn admit(
     }
     match set.add(renamed) {
         Ok(()) => {
-            rules.insert(name, RuleInfo { id, public, file: Arc::from(file), terms, mode, looks });
+            rules.insert(name, RuleInfo { id, public, file: Arc::from(file), terms, liftable, mode, looks });
         }
         Err(error) => mistakes.push(Mistake::new(file, &*id, error.to_string())),
     }

@@ -200,7 +200,7 @@ fn roles(conjunct: &Value) -> Option<Vec<Arc<str>>> {
     }
 }
 
-fn flatten<'a>(expression: &'a Value, operator: &str, parts: &mut Vec<&'a Value>) {
+pub(super) fn flatten<'a>(expression: &'a Value, operator: &str, parts: &mut Vec<&'a Value>) {
     let sides =
         expression.get(operator).and_then(|operands| Some((operands.get("left")?, operands.get("right")?)));
     match sides {
@@ -214,6 +214,11 @@ fn flatten<'a>(expression: &'a Value, operator: &str, parts: &mut Vec<&'a Value>
 
 /// Whether an expression looks at `context.approval`, or at the context as a whole.
 fn speaks(expression: &Value) -> bool {
+    speaks_of(expression, "approval")
+}
+
+/// Whether an expression looks at an attribute of the context, or at the context as a whole.
+pub(super) fn speaks_of(expression: &Value, name: &str) -> bool {
     match expression {
         Value::Object(fields) => {
             if is_context(expression) {
@@ -223,17 +228,17 @@ fn speaks(expression: &Value) -> bool {
                 if let Some(operands) = fields.get(operator)
                     && operands.get("left").is_some_and(is_context)
                 {
-                    return operands.get("attr").is_none_or(|attr| attr == "approval");
+                    return operands.get("attr").is_none_or(|attr| attr == name);
                 }
             }
-            fields.values().any(speaks)
+            fields.values().any(|value| speaks_of(value, name))
         }
-        Value::Array(items) => items.iter().any(speaks),
+        Value::Array(items) => items.iter().any(|item| speaks_of(item, name)),
         _ => false,
     }
 }
 
-fn is_context(expression: &Value) -> bool {
+pub(super) fn is_context(expression: &Value) -> bool {
     expression.get("Var").is_some_and(|var| var == "context")
 }
 
@@ -245,13 +250,13 @@ fn is_field(expression: &Value, field: &str) -> bool {
     attribute(expression, is_approval, field)
 }
 
-fn attribute(expression: &Value, of: fn(&Value) -> bool, name: &str) -> bool {
+pub(super) fn attribute(expression: &Value, of: fn(&Value) -> bool, name: &str) -> bool {
     expression.get(".").is_some_and(|operands| {
         operands.get("left").is_some_and(of) && operands.get("attr").is_some_and(|attr| attr == name)
     })
 }
 
-fn has(expression: &Value, of: fn(&Value) -> bool, name: &str) -> bool {
+pub(super) fn has(expression: &Value, of: fn(&Value) -> bool, name: &str) -> bool {
     expression.get("has").is_some_and(|operands| {
         operands.get("left").is_some_and(of) && operands.get("attr").is_some_and(|attr| attr == name)
     })

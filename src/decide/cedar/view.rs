@@ -378,10 +378,10 @@ pub(super) fn context(input: &PolicyInput, approval: Option<&Approval>) -> Resul
     if let Some(grant) = &input.break_glass {
         let until = Value::new_datetime(datetime(utc(grant.until)?));
         let fields = [
-            ("grant", text(&grant.grant)),
-            ("by", text(&grant.by)),
+            ("grants", set(&grant.grants)),
+            ("by", set(&grant.by)),
             ("until", until),
-            ("roles", set(&grant.roles)),
+            ("rules", set(&grant.rules)),
         ];
         pairs.push(("break_glass", record(fields)?));
     }

@@ -1,15 +1,15 @@
-//! Endorsements and emergency lifts, in SQL.
+//! Endorsements, in SQL.
 
 use std::time::SystemTime;
 
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
-use super::rows::{id, list_of, words};
+use super::rows::id;
 use super::state::{Read, bounded, changed};
 use super::{Sqlite, micros, moment, within};
 use crate::call::{AgentId, Confidentiality, RecordId};
-use crate::store::holds::{Endorsement, Grants, HOLDS_LISTED_MAX, Lift, Revoked};
+use crate::store::holds::{Endorsement, Grants, HOLDS_LISTED_MAX, Revoked};
 use crate::store::{Answer, Changed, REASON_BYTES_MAX};
 
 impl Grants for Sqlite {
@@ -68,48 +68,6 @@ impl Grants for Sqlite {
             Ok(changed(done.rows_affected()))
         })
     }
-
-    fn open_lift(&self, lift: Lift) -> Answer<'_, ()> {
-        Box::pin(async move {
-            bounded("the reason", &lift.reason, REASON_BYTES_MAX)?;
-            let agents: Vec<String> = lift.agents.iter().map(|agent| agent.as_str().to_owned()).collect();
-            sqlx::query(
-                "INSERT INTO lift (id, agents, roles, by, reason, at, until) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            )
-            .bind(lift.id.to_string())
-            .bind(words(&agents))
-            .bind(words(&lift.roles))
-            .bind(&*lift.by)
-            .bind(&*lift.reason)
-            .bind(micros(lift.at))
-            .bind(micros(lift.until))
-            .execute(&self.writer)
-            .await
-            .map(|_| ())
-            .map_err(within(&self.path))
-        })
-    }
-
-    fn lifts(&self) -> Answer<'_, Vec<Lift>> {
-        Box::pin(async move {
-            let rows = sqlx::query("SELECT * FROM lift ORDER BY at DESC, id DESC LIMIT ?");
-            let rows = rows.bind(HOLDS_LISTED_MAX as i64).fetch_all(&self.readers).await;
-            let rows = rows.and_then(|rows| rows.iter().map(lift).collect());
-            rows.map_err(within(&self.path))
-        })
-    }
-
-    fn close_lift(&self, id: RecordId, by: String, reason: String) -> Answer<'_, Changed> {
-        Box::pin(async move {
-            bounded("the reason", &reason, REASON_BYTES_MAX)?;
-            let done = sqlx::query(
-                "UPDATE lift SET closed_by = ?, closed_reason = ?, closed_at = ? WHERE id = ? AND closed_at IS NULL",
-            );
-            let done = done.bind(by).bind(reason).bind(micros(SystemTime::now())).bind(id.to_string());
-            let done = done.execute(&self.writer).await.map_err(within(&self.path))?;
-            Ok(changed(done.rows_affected()))
-        })
-    }
 }
 
 fn endorsement(row: &SqliteRow) -> Read<Endorsement> {
@@ -135,21 +93,7 @@ fn endorsement(row: &SqliteRow) -> Read<Endorsement> {
     })
 }
 
-fn lift(row: &SqliteRow) -> Read<Lift> {
-    let agents = list_of(row, "agents")?;
-    Ok(Lift {
-        id: id(row, "id")?,
-        agents: agents.iter().map(|agent| AgentId::from_normalised(agent)).collect(),
-        roles: list_of(row, "roles")?,
-        by: row.try_get("by")?,
-        reason: row.try_get("reason")?,
-        at: moment(row.try_get("at")?),
-        until: moment(row.try_get("until")?),
-        closed: revoked(row, ["closed_by", "closed_reason", "closed_at"])?,
-    })
-}
-
-fn revoked(row: &SqliteRow, [by, reason, at]: [&str; 3]) -> Read<Option<Revoked>> {
+pub(super) fn revoked(row: &SqliteRow, [by, reason, at]: [&str; 3]) -> Read<Option<Revoked>> {
     let Some(at) = row.try_get::<Option<i64>, _>(at)? else { return Ok(None) };
     Ok(Some(Revoked { by: row.try_get(by)?, reason: row.try_get(reason)?, at: moment(at) }))
 }

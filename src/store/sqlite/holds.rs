@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, SqliteConnection};
 
 use super::rows::{audit_row, hold, parsed, vote, words};
 use super::state::{Halt, Read, Within, bounded};
-use super::{Sqlite, moment, within};
+use super::{Sqlite, moment, standing, within};
 use crate::call::{AgentId, RecordId};
 use crate::store::holds::{
     AUDIT_ROWS_MAX, AuditRow, Claim, ENDED_KEPT, End, HELD_BYTES_MAX, HOLDS_LISTED_MAX, Hold, HoldState,
@@ -191,8 +191,15 @@ async fn open(tx: &mut SqliteConnection, new: &NewHold) -> Within<Opened> {
     );
     let same: Option<String> =
         same.bind(&new.digest[..]).bind(agent).bind(now).fetch_optional(&mut *tx).await?;
-    if let Some(id) = same {
-        return Ok(Opened::Joined(known(tx, parsed(&id)?).await?));
+    let same = match same {
+        Some(id) => Some(known(tx, parsed(&id)?).await?),
+        None => None,
+    };
+    if let Some(hold) = standing::again(tx, new, same.as_ref(), now).await? {
+        return Ok(Opened::New(hold));
+    }
+    if let Some(hold) = same {
+        return Ok(Opened::Joined(hold));
     }
     let pending =
         sqlx::query_scalar("SELECT count(*) FROM hold WHERE agent = ? AND state = 'pending' AND expires > ?");
@@ -206,7 +213,7 @@ async fn open(tx: &mut SqliteConnection, new: &NewHold) -> Within<Opened> {
     Ok(Opened::New(hold))
 }
 
-async fn insert(tx: &mut SqliteConnection, new: &NewHold, now: i64) -> Within<()> {
+pub(super) async fn insert(tx: &mut SqliteConnection, new: &NewHold, now: i64) -> Within<()> {
     let NewHold { about, terms, .. } = new;
     let expires = now.saturating_add(span(new.ttl));
     sqlx::query(
@@ -244,7 +251,7 @@ async fn insert(tx: &mut SqliteConnection, new: &NewHold, now: i64) -> Within<()
     Ok(())
 }
 
-async fn count(tx: &mut SqliteConnection, id: RecordId, mut vote: Vote) -> Within<Voted> {
+pub(super) async fn count(tx: &mut SqliteConnection, id: RecordId, mut vote: Vote) -> Within<Voted> {
     let at = now(tx).await?;
     let Some(mut hold) = find(tx, id).await? else { return Ok(Voted::Unknown) };
     if hold.state != HoldState::Pending || hold.expires <= moment(at) {
@@ -313,7 +320,10 @@ async fn release(
     .bind(&digest[..])
     .execute(&mut *tx)
     .await?;
-    changed(tx, id, done.rows_affected(), Moment::Released).await
+    if done.rows_affected() == 0 || !standing::counted(tx, id, now).await? {
+        return Ok(None);
+    }
+    changed(tx, id, 1, Moment::Released).await
 }
 
 async fn settle(tx: &mut SqliteConnection, id: RecordId, end: &End) -> Within<Option<Hold>> {
@@ -322,7 +332,7 @@ async fn settle(tx: &mut SqliteConnection, id: RecordId, end: &End) -> Within<Op
     let done = sqlx::query(
         "UPDATE hold SET state = ?1, changed = ?2, detail = ?3, lease_by = NULL, lease_until = NULL,
            record = CASE ?1 WHEN 'approved' THEN NULL ELSE record END,
-           bytes = CASE ?1 WHEN 'approved' THEN bytes ELSE NULL END
+           bytes = CASE WHEN ?1 = 'approved' OR (?1 = 'indeterminate' AND idempotent = 1) THEN bytes ELSE NULL END
          WHERE id = ?4 AND state = 'releasing' AND record = ?5",
     )
     .bind(end.state.as_str())
@@ -374,6 +384,13 @@ async fn expire(tx: &mut SqliteConnection) -> Within<Swept> {
     }
     let results = sqlx::query("UPDATE hold SET result = NULL WHERE result IS NOT NULL AND expires <= ?");
     results.bind(now).execute(&mut *tx).await?;
+    // A call that a person may let be done again keeps its bytes until its time is over.
+    let bytes = sqlx::query(
+        "UPDATE hold SET bytes = NULL WHERE state = 'indeterminate' AND bytes IS NOT NULL AND expires <= ?",
+    );
+    bytes.bind(now).execute(&mut *tx).await?;
+    let stood = sqlx::query("DELETE FROM standing WHERE until < ?").bind(now - span(ENDED_KEPT));
+    stood.execute(&mut *tx).await?;
     let old = sqlx::query(
         "DELETE FROM hold WHERE changed < ? AND state NOT IN ('pending', 'approved', 'releasing')",
     );
@@ -390,7 +407,7 @@ async fn expire(tx: &mut SqliteConnection) -> Within<Swept> {
 }
 
 /// The hold as it is now, with its rows for the audit and the outbox, when a statement changed it.
-async fn changed(
+pub(super) async fn changed(
     tx: &mut SqliteConnection,
     id: RecordId,
     rows: u64,
@@ -418,6 +435,10 @@ pub(super) async fn happened(
         .bind(moment.members(hold).as_bytes())
         .execute(&mut *tx)
         .await?;
+    // Nobody is woken for what they have let stand.
+    if hold.executes.is_some() && moment == Moment::Opened {
+        return Ok(());
+    }
     event(tx, hold, moment, now).await?;
     // A denial is the end as well, and whoever waits for the end is told of it.
     if matches!(moment, Moment::Voted(_)) && hold.state.is_end() {
@@ -443,7 +464,7 @@ pub(super) async fn known(tx: &mut SqliteConnection, id: RecordId) -> Within<Hol
     find(tx, id).await?.ok_or_else(gone)
 }
 
-async fn find(tx: &mut SqliteConnection, id: RecordId) -> Within<Option<Hold>> {
+pub(super) async fn find(tx: &mut SqliteConnection, id: RecordId) -> Within<Option<Hold>> {
     let row = sqlx::query("SELECT * FROM hold WHERE id = ?").bind(id.to_string());
     let Some(row) = row.fetch_optional(&mut *tx).await? else { return Ok(None) };
     let votes = sqlx::query("SELECT * FROM vote WHERE hold = ? ORDER BY place").bind(id.to_string());

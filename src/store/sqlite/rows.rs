@@ -7,6 +7,7 @@ use super::moment;
 use super::state::Read;
 use crate::call::{AgentId, Class, RecordId};
 use crate::store::holds::{About, AuditRow, Hold, HoldState, Says, Terms, Vote};
+use crate::store::standing::Use;
 
 pub(super) fn hold(row: &SqliteRow, votes: Vec<Vote>) -> Read<Hold> {
     let number = |name| row.try_get::<i64, _>(name);
@@ -14,6 +15,7 @@ pub(super) fn hold(row: &SqliteRow, votes: Vec<Vote>) -> Read<Hold> {
     let word: String = row.try_get("state")?;
     let class: String = row.try_get("class")?;
     let record: Option<String> = row.try_get("record")?;
+    let standing: Option<String> = row.try_get("standing")?;
     Ok(Hold {
         id: id(row, "id")?,
         state: HoldState::parse(&word).ok_or_else(|| wrong("a state of a hold"))?,
@@ -42,6 +44,9 @@ pub(super) fn hold(row: &SqliteRow, votes: Vec<Vote>) -> Read<Hold> {
         votes,
         record: record.as_deref().map(parsed).transpose()?,
         detail: row.try_get("detail")?,
+        executes: standing
+            .map(|standing| Ok::<_, sqlx::Error>(Use { standing: parsed(&standing)?, number: level("use")? }))
+            .transpose()?,
     })
 }
 
