@@ -6,6 +6,7 @@ mod holds;
 mod listeners;
 mod listing;
 mod load;
+mod oidc;
 pub mod people;
 pub mod raw;
 pub mod registry;

@@ -19,7 +19,7 @@ use crate::identify::directory::Directory;
 use crate::identify::people::People;
 use crate::identify::svid::{DomainSource, Role, Trust};
 use crate::json::Limits;
-use crate::{accept, flow, forward, hold, limit, record, telemetry};
+use crate::{accept, flow, forward, hold, limit, oidc, record, telemetry};
 
 use super::audit::Keeping;
 use super::listing::CatalogFile;
@@ -76,6 +76,8 @@ pub struct Settings {
     pub limits: limit::Config,
     /// How calls wait for people.
     pub holds: hold::Config,
+    /// The identity provider of people.
+    pub oidc: Option<oidc::Config>,
     /// Flow control.
     pub flow: flow::Config,
     /// The audit.
@@ -182,6 +184,7 @@ impl Reader {
         let path = raw.people.as_deref().map(|path| self.path(path));
         let people = path.map(|path| people::load(&path, &mut self.sources, &mut self.mistakes));
         self.of_people(&raw, people.as_ref(), trust.as_ref());
+        people.iter().for_each(|people| self.of_subjects(&raw, people));
         self.of_orchestrators(&raw, trust.as_ref());
         let mut parts = upstream::Parts::default();
         for (at, upstream) in raw.upstreams.iter().enumerate() {
@@ -213,7 +216,6 @@ impl Reader {
     fn reserved(&mut self, raw: &File) {
         let sections = [
             ("store.postgres", &raw.store.postgres),
-            ("oidc", &raw.oidc),
             ("notify", &raw.notify),
             ("credentials", &raw.credentials),
             ("tasks", &raw.tasks),
@@ -310,6 +312,7 @@ impl Reader {
             decode,
             limits,
             holds: self.holds(raw),
+            oidc: self.oidc(raw),
             flow: flow::Config { window, profile: self.profile(raw) },
             store: match &raw.store.sqlite {
                 Some(path) => self.path(path),
