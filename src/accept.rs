@@ -268,7 +268,7 @@ enum Party {
     /// Its certificate was verified.
     Certified(Entered),
     /// It has none; the place is given up with the connection.
-    Guest(Arc<Guest>, OwnedSemaphorePermit),
+    Guest { guest: Arc<Guest>, _place: OwnedSemaphorePermit },
 }
 
 /// Whom the calls of a connection come from.
@@ -400,7 +400,7 @@ impl<H: Handler> Listener<H> {
             let place = Arc::clone(guests).try_acquire_owned();
             let place = place.map_err(|_| ("overload", "too many without a certificate".to_owned()))?;
             let guest = Guest { peer, h2, fault: Arc::default() };
-            return Ok((stream, Party::Guest(Arc::new(guest), place)));
+            return Ok((stream, Party::Guest { guest: Arc::new(guest), _place: place }));
         }
         let der = chain.first().ok_or_else(|| ("no-certificate", "the peer presented none".to_owned()))?;
         let leaf = Leaf::read(der).map_err(|error| (error.reason(), error.to_string()))?;
@@ -536,14 +536,14 @@ impl Party {
     fn framing(&self) -> (bool, Arc<OnceLock<&'static str>>) {
         match self {
             Party::Certified(entered) => (entered.conn().h2, Arc::clone(&entered.conn().fault)),
-            Party::Guest(guest, _) => (guest.h2, Arc::clone(&guest.fault)),
+            Party::Guest { guest, .. } => (guest.h2, Arc::clone(&guest.fault)),
         }
     }
 
     fn whose(&self) -> Whose {
         match self {
             Party::Certified(entered) => Whose::Certified(Arc::clone(entered.conn())),
-            Party::Guest(guest, _) => Whose::Guest(Arc::clone(guest)),
+            Party::Guest { guest, .. } => Whose::Guest(Arc::clone(guest)),
         }
     }
 
@@ -553,7 +553,7 @@ impl Party {
             Party::Certified(entered) => {
                 entered.conn().not_after().duration_since(SystemTime::now()).unwrap_or_default()
             }
-            Party::Guest(..) => Duration::MAX,
+            Party::Guest { .. } => Duration::MAX,
         }
     }
 
@@ -561,7 +561,7 @@ impl Party {
     async fn cut(&self) {
         match self {
             Party::Certified(entered) => entered.cut().await,
-            Party::Guest(..) => std::future::pending().await,
+            Party::Guest { .. } => std::future::pending().await,
         }
     }
 }

@@ -126,7 +126,7 @@ pub async fn start(loaded: Loaded) -> Result<Running, StartError> {
     });
     let reload =
         Arc::new(Reload::new(file, sources, settings.clone(), Arc::clone(&ageing), draining.clone()));
-    let admin = people::admin(&gateway, people, &state, &reload, draining.clone())?;
+    let admin = people::admin(&gateway, people, &state, &reload, settings.oidc.clone(), draining.clone())?;
     let mut tasks = JoinSet::new();
     tasks.spawn(Arc::clone(&gateway.gate).attend(draining.clone()));
     tasks.spawn(ageing.watch(draining.clone()));
@@ -144,8 +144,7 @@ pub async fn start(loaded: Loaded) -> Result<Running, StartError> {
                 let Some(admin) = &admin else { continue };
                 let bounds = admin::PeopleListener::bounds(&settings.accept);
                 let people = admin::PeopleListener::new(Arc::clone(admin), &listener.name);
-                let door = Door::new(&trust, Role::People, Arc::clone(&identity), &connections)
-                    .map_err(StartError::Tls)?;
+                let door = people::door(&trust, &identity, &connections, settings.oidc.as_ref())?;
                 tasks.spawn(accept::serve(socket, door, bounds, people, draining.clone()));
             }
             ListenerKind::Agents => {

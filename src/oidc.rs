@@ -76,6 +76,8 @@ pub struct Authentication {
     pub acr: Arc<str>,
     /// Its means.
     pub amr: Vec<Arc<str>>,
+    /// When the token that says so is over.
+    pub until: SystemTime,
 }
 
 /// Why an authentication does not do for a decision.
@@ -138,7 +140,8 @@ struct Endpoints {
 impl Config {
     /// What of it cannot change while the gateway runs, in words; no secret is among it.
     pub fn told(&self) -> String {
-        let Config { issuer, client_id, client_secret, console, scopes, acr, amr, fresh, audience, tls: _ } = self;
+        let Config { issuer, client_id, client_secret, console, scopes, acr, amr, fresh, audience, tls: _ } =
+            self;
         format!(
             "{issuer} {client_id} {client_secret:?} {console} {scopes:?} {acr:?} {amr:?} {fresh:?} {audience:?}"
         )
@@ -234,7 +237,12 @@ impl Provider {
             }
             Err(why) => {
                 let issuer = &self.config.issuer;
-                tracing::warn!(event = "oidc.provider_failed", issuer, why, "the identity provider was not read");
+                tracing::warn!(
+                    event = "oidc.provider_failed",
+                    issuer,
+                    why,
+                    "the identity provider was not read"
+                );
                 Err(Failure::Provider(why))
             }
         }

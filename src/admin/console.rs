@@ -1,7 +1,7 @@
 //! The console: pages made on the server, without a script. They show what the API tells, to whom the API tells it.
 
 mod agents;
-mod page;
+pub(super) mod page;
 mod records;
 mod shadow;
 mod tools;
@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 
 use super::Admin;
-use super::caller::Caller;
+use super::caller::{Caller, Visitor};
 use super::problem::Problem;
 
 /// The style of every page.
@@ -41,14 +41,14 @@ pub(super) fn routes() -> Router<Arc<Admin>> {
         .route("/style.css", get(style))
 }
 
-async fn mark(_caller: Caller) -> Response {
+async fn mark(_visitor: Visitor) -> Response {
     // Opened as a page of its own it does nothing either.
     let headers =
         [(header::CONTENT_TYPE, "image/svg+xml"), (header::CONTENT_SECURITY_POLICY, "default-src 'none'")];
     (headers, MARK).into_response()
 }
 
-async fn style(_caller: Caller) -> Response {
+async fn style(_visitor: Visitor) -> Response {
     ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], STYLE).into_response()
 }
 
@@ -67,15 +67,26 @@ pub(super) fn refused(admin: &Admin, caller: &Caller, request: &Request, problem
 fn answer(admin: &Admin, caller: &Caller, made: Result<maud::Markup, Problem>) -> Response {
     let (status, markup) = match made {
         Ok(markup) => (None, markup),
+        // The listener makes the page from which one logs in.
+        Err(problem @ Problem::Challenged(_)) => return problem.into_response(),
         Err(problem) => (Some(problem.face().0), page::problem(admin, caller, &problem)),
     };
-    let mut headers = HeaderMap::new();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
-    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_SECURITY_POLICY));
-    headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
-    let mut response = (headers, markup.into_string()).into_response();
+    let mut response = shown(&markup);
     if let Some(status) = status {
         *response.status_mut() = status;
     }
     response
+}
+
+/// A page for whoever has yet to log in; with a path, the browser goes there next.
+pub(super) fn bare(title: &str, next: Option<&str>, content: &maud::Markup) -> Response {
+    shown(&page::bare(title, next, content))
+}
+
+fn shown(markup: &maud::Markup) -> Response {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_SECURITY_POLICY));
+    headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    (headers, markup.0.clone()).into_response()
 }

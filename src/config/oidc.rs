@@ -27,7 +27,10 @@ impl Reader {
             self.mistake("oidc.issuer", ADDRESS);
         }
         if section.client_id.trim().is_empty() {
-            self.mistake("oidc.client_id", "must not be empty: it is what the provider knows this gateway by");
+            self.mistake(
+                "oidc.client_id",
+                "must not be empty: it is what the provider knows this gateway by",
+            );
         }
         if section.audience.as_ref() == Some(&section.client_id) {
             self.mistake("oidc.audience", "must not be the client_id: ID tokens are made for that");
@@ -40,14 +43,17 @@ impl Reader {
             self.mistake("oidc.fresh", "must be more than 0s and at most 24h");
         }
         self.oidc_words(section);
-        let console = section.redirect.trim_end_matches('/').to_owned();
+        let console = section.redirect.trim_end_matches('/');
+        // Browsers leave the usual port out.
+        let console = console.strip_suffix(":443").unwrap_or(console).to_owned();
         let uri: Option<http::Uri> = console.parse().ok();
         let is_origin = uri.is_some_and(|uri| {
             let bare = uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
             uri.scheme_str() == Some("https") && bare && uri.path() == "/" && uri.query().is_none()
         });
         if !is_origin || console.contains('#') || console.chars().any(|c| c.is_ascii_uppercase()) {
-            let text = "must be the console's public origin in lower case, as in https://holdpoint.example.org:8480";
+            let text =
+                "must be the console's public origin in lower case, as in https://holdpoint.example.org:8480";
             self.mistake("oidc.redirect", text);
         }
         let client_secret = section.client_secret_file.as_deref().map(|file| {
@@ -79,8 +85,7 @@ impl Reader {
             !word.is_empty() && word.chars().all(|c| c.is_ascii_graphic() && !matches!(c, '"' | '\\'))
         };
         let scopes = section.scopes.as_deref().unwrap_or_default();
-        for (path, words) in
-            [("oidc.scopes", scopes), ("oidc.acr", &section.acr), ("oidc.amr", &section.amr)]
+        for (path, words) in [("oidc.scopes", scopes), ("oidc.acr", &section.acr), ("oidc.amr", &section.amr)]
         {
             if !words.iter().all(plain) {
                 self.mistake(path, "must be words without blanks, quotes and backslashes");

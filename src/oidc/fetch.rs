@@ -88,7 +88,9 @@ impl Fetch {
     async fn ask(&self, method: Method, address: &str, form: Option<Form>) -> Result<Bytes, String> {
         self.allowed(address)?;
         let asked = tokio::time::timeout(ANSWER_TIME_MAX, self.exchange(method, address, form)).await;
-        asked.unwrap_or_else(|_| Err("no answer in time".to_owned())).map_err(|why| format!("{address}: {why}"))
+        asked
+            .unwrap_or_else(|_| Err("no answer in time".to_owned()))
+            .map_err(|why| format!("{address}: {why}"))
     }
 
     async fn exchange(&self, method: Method, address: &str, form: Option<Form>) -> Result<Bytes, String> {

@@ -77,7 +77,9 @@ fn key(json: Value) -> Option<Key> {
             EllipticCurve::P384 => &[Algorithm::ES384],
             _ => return None,
         },
-        AlgorithmParameters::OctetKeyPair(pair) if pair.curve == EllipticCurve::Ed25519 => &[Algorithm::EdDSA],
+        AlgorithmParameters::OctetKeyPair(pair) if pair.curve == EllipticCurve::Ed25519 => {
+            &[Algorithm::EdDSA]
+        }
         _ => return None,
     };
     let algorithms = match jwk.common.key_algorithm {

@@ -193,7 +193,12 @@ impl Provider {
     }
 
     /// Changes a code for tokens, of which only the ID token is kept.
-    async fn exchange(&self, endpoints: &Endpoints, code: &str, verifier: &str) -> Result<Tokens, LoginError> {
+    async fn exchange(
+        &self,
+        endpoints: &Endpoints,
+        code: &str,
+        verifier: &str,
+    ) -> Result<Tokens, LoginError> {
         let _place = self.exchanges.try_acquire().map_err(|_| LoginError::Provider(Failure::Busy))?;
         let mut fields = vec![
             ("grant_type", "authorization_code".to_owned()),
@@ -207,9 +212,10 @@ impl Provider {
         let by_header = methods.is_none_or(|methods| methods.iter().any(|one| one == "client_secret_basic"));
         let client = &self.config().client_id;
         let authorization = match &secret {
-            Some(secret) if by_header => Some(basic(client, secret).ok_or_else(|| {
-                failed("the client's secret is no text of a header".to_owned())
-            })?),
+            Some(secret) if by_header => Some(
+                basic(client, secret)
+                    .ok_or_else(|| failed("the client's secret is no text of a header".to_owned()))?,
+            ),
             Some(secret) => {
                 fields.push(("client_id", client.clone()));
                 fields.push(("client_secret", secret.expose().to_owned()));
@@ -269,7 +275,8 @@ fn basic(client: &str, secret: &Secret) -> Option<HeaderValue> {
 }
 
 fn form(fields: &[(&str, String)]) -> String {
-    let fields: Vec<String> = fields.iter().map(|(name, value)| format!("{name}={}", encoded(value))).collect();
+    let fields: Vec<String> =
+        fields.iter().map(|(name, value)| format!("{name}={}", encoded(value))).collect();
     fields.join("&")
 }
 

@@ -207,17 +207,22 @@ fn authentication(claims: Claims) -> Result<Authentication, TokenError> {
     let acr = claims.acr.unwrap_or_default();
     let long = |text: &String| text.len() > CLAIM_BYTES_MAX;
     if claims.sub.is_empty() || [&claims.sub, &acr].into_iter().chain(&claims.amr).any(long) {
-        return Err(TokenError::Malformed(format!("a claim of more than {CLAIM_BYTES_MAX} bytes, or no `sub`")));
+        return Err(TokenError::Malformed(format!(
+            "a claim of more than {CLAIM_BYTES_MAX} bytes, or no `sub`"
+        )));
     }
     if claims.amr.len() > AMR_MAX {
         return Err(TokenError::Malformed(format!("more than {AMR_MAX} values in `amr`")));
     }
-    let at = claims.auth_time.and_then(|at| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(at)));
+    let moment = |seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
+    let at = claims.auth_time.and_then(moment);
+    let until = moment(claims.exp).ok_or_else(|| TokenError::Malformed("`exp` is no time".to_owned()))?;
     Ok(Authentication {
         issuer: claims.iss.into(),
         subject: claims.sub.into(),
         at,
         acr: acr.into(),
         amr: claims.amr.into_iter().map(Into::into).collect(),
+        until,
     })
 }
