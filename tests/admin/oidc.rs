@@ -5,7 +5,7 @@ use http::Request;
 use serde_json::{Value, json};
 
 use crate::harness::{SOON, World, of, text};
-use crate::provider::{Browser, CLIENT, CONSOLE, Login, Provider, Signed, fields, now};
+use crate::provider::{Browser, CLIENT, CONSOLE, Login, Provider, Signed, fields, now, refused_for};
 
 /// A gateway with a provider, by which some of its people are known.
 async fn start(more: &str) -> (World, Provider) {
@@ -127,8 +127,7 @@ async fn no_token_that_is_not_exactly_right_logs_anybody_in() {
         let answer = browser.logs_in(&provider, login.clone()).await;
         assert_eq!(answer.status, 403, "{what} {login:?}: {}", text(&answer));
         assert!(!browser.cookies.contains_key("__Host-holdpoint-session") && !browser.is_somebody().await);
-        let told = world.orders();
-        assert!(told.iter().any(|order| order["reason"] == what), "{what}: {told:#?}");
+        refused_for(&world, what).await;
     }
     // The same way leads in with a token that is right.
     assert_eq!(Browser::new(&world).logs_in(&provider, ona().kind(None)).await.status, 200);
@@ -196,7 +195,8 @@ async fn a_login_that_is_too_long_ago_shows_everything_and_decides_nothing() {
     let form = "/agents/agent%2Fsupport/suspend";
     assert_eq!(ona.submits(form, &token(&page), &OWN).await.status, 303);
     let page = text(&ona.get("/agents/agent%2Fsupport").await);
-    let from = [("origin", CONSOLE), ("referer", &*format!("{CONSOLE}/agents/agent%2Fsupport"))];
+    let referer = format!("{CONSOLE}/agents/agent%2Fsupport");
+    let from = [("origin", CONSOLE), ("referer", &*referer)];
     let asked = ona.submits("/agents/agent%2Fsupport/resume", &token(&page), &from).await;
     assert_eq!(asked.status, 401);
     let link = text(&asked)
@@ -332,8 +332,8 @@ async fn a_provider_that_is_down_lets_nobody_in_and_keeps_nobody_with_a_certific
     let mut ona = Browser::new(&world);
     let refused = ona.get("/login").await;
     assert_eq!(refused.status, 503, "{}", text(&refused));
-    let bearer =
-        ("authorization", &*format!("Bearer {}", provider.token(Login::of("u-bea").kind(Some("at+jwt")))));
+    let token = format!("Bearer {}", provider.token(Login::of("u-bea").kind(Some("at+jwt"))));
+    let bearer = ("authorization", &*token);
     let tried = ona.orders(&of("support", "/suspend"), json!({"reason": "x"}), &[bearer]).await;
     assert_eq!(tried.status, 503);
     let admin = world.person("admin");

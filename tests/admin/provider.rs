@@ -28,7 +28,7 @@ use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-use crate::harness::World;
+use crate::harness::{SOON, World};
 
 /// Where people go: what the gateway is told it is, wherever it listens.
 pub const CONSOLE: &str = "https://console.example.org";
@@ -120,6 +120,18 @@ fn new_key() -> Vec<u8> {
 fn public(key: &[u8]) -> Vec<u8> {
     let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, key).unwrap();
     pair.public_key().as_ref().to_vec()
+}
+
+/// Waits for the record that somebody was refused for this: nobody waits for it when they are answered.
+pub async fn refused_for(world: &World, reason: &str) -> Value {
+    let end = tokio::time::Instant::now() + SOON;
+    loop {
+        if let Some(order) = world.orders().into_iter().find(|order| order["reason"] == reason) {
+            return order;
+        }
+        assert!(tokio::time::Instant::now() < end, "nobody was refused for {reason}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 pub fn now() -> u64 {

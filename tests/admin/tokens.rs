@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio::process::Command;
 
 use crate::harness::{World, of, text};
-use crate::provider::{AUDIENCE, Browser, CLIENT, Login, Provider, Signed, now};
+use crate::provider::{AUDIENCE, Browser, CLIENT, Login, Provider, Signed, now, refused_for};
 
 async fn start(more: &str) -> (World, Provider) {
     let provider = Provider::start().await;
@@ -57,8 +57,7 @@ async fn a_program_with_a_token_is_its_person_and_nobody_else() {
         assert_eq!(answer.status, 401, "{login:?}: {}", text(&answer));
         let challenge = answer.headers["www-authenticate"].to_str().unwrap();
         assert!(challenge.contains("error=\"invalid_token\""), "{challenge}");
-        let told = world.orders();
-        assert!(told.iter().any(|order| order["reason"] == reason), "{reason}: {told:#?}");
+        refused_for(&world, reason).await;
     }
     for token in ["", "x", "a.b.c", "....", &"A".repeat(20_000)] {
         assert_eq!(shows(&world, token).await.status, 401, "{token:.10}");
