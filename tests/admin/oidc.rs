@@ -3,6 +3,7 @@
 use holdpoint::config;
 use http::Request;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::{SOON, World, of, text};
 use crate::provider::{Browser, CLIENT, CONSOLE, Login, Provider, Signed, fields, now, refused_for};
@@ -76,15 +77,20 @@ async fn somebody_logs_in_approves_a_call_and_leaves() {
     assert!(text(&entered).contains("content=\"0;url=/records?tool=a\""), "{}", text(&entered));
     assert!(text(&ona.get("/").await).contains("ona@example.org"));
     let (path, say) = held(&world, &mut ona).await;
-    let approved = ona.orders(&path, say, &OWN).await;
+    let voted = ona.orders(&path, say.clone(), &OWN).await;
+    assert_eq!(voted.json()["votes"][0]["email"], "ona@example.org", "{}", text(&voted));
+    assert_eq!(ona.orders(&path, say.clone(), &OWN).await.status, 409, "nobody votes twice");
+    // Two must approve: the other one comes with a certificate.
+    let approved = world.person("admin").post(&path, say).await;
     assert_eq!(approved.json()["state"], "approved", "{}", text(&approved));
     let done = world.agent("support").tool("mail", "delete_customer", json!({"id": 7})).await.unwrap();
     assert_eq!(done.outcome(), "allowed");
-    let vote = world.records().into_iter().find(|record| record["type"] == "vote").unwrap();
-    let evidence = vote.to_string();
+    let votes = world.records().into_iter().filter(|record| record["type"] == "vote");
+    let votes: Vec<String> = votes.map(|vote| vote.to_string()).collect();
     for told in [format!("oidc {} auth_time=", provider.issuer), "acr=gold amr=hwk,pin".to_owned()] {
-        assert!(evidence.contains(&told), "{told}: {evidence}");
+        assert!(votes[0].contains(&told), "{told}: {votes:?}");
     }
+    assert!(votes.len() == 2 && votes[1].contains("mtls "), "{votes:?}");
     let order = world.orders().into_iter().find(|order| order["action"] == "login").unwrap();
     assert_eq!(order["by"]["oidc"]["subject"], "u-ona");
     // Leaving ends the session for whoever still has its cookie.
@@ -231,7 +237,25 @@ async fn a_login_that_is_too_long_ago_shows_everything_and_decides_nothing() {
     let page = text(&ona.get("/agents/agent%2Fsupport").await);
     assert!(!page.contains("Log in again to decide"));
     assert_eq!(ona.submits("/agents/agent%2Fsupport/resume", &token(&page), &from).await.status, 303);
-    assert_eq!(ona.orders(&path, say, &OWN).await.json()["state"], "approved");
+    assert_eq!(ona.orders(&path, say, &OWN).await.json()["votes"][0]["email"], "ona@example.org");
+}
+
+#[tokio::test]
+async fn connections_that_show_nothing_leave_room_for_certificates() {
+    let (world, _provider) = start("").await;
+    let mut open = Vec::new();
+    for _ in 0..holdpoint::admin::GUEST_CONNECTIONS_MAX {
+        open.push(Browser::new(&world).connects().await.unwrap());
+    }
+    // One more is let in by TLS and then cut.
+    let mut more = Browser::new(&world).connects().await.unwrap();
+    more.stream.write_all(b"GET /login HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    let _ = more.stream.read_to_end(&mut answer).await;
+    assert!(answer.is_empty(), "{}", String::from_utf8_lossy(&answer));
+    assert_eq!(world.refusal_at("admin").await["reason"], "overload");
+    assert_eq!(world.person("admin").get("/v1/agents").await.status, 200);
+    drop(open);
 }
 
 #[tokio::test]

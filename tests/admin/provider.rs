@@ -323,6 +323,11 @@ pub fn fields(query: &str) -> BTreeMap<String, String> {
     query.split('&').filter_map(pair).collect()
 }
 
+/// A connection on which nothing was shown.
+pub struct Open {
+    pub stream: tokio_rustls::client::TlsStream<TcpStream>,
+}
+
 /// A browser without a certificate, in front of the console.
 pub struct Browser<'a> {
     world: &'a World,
@@ -334,8 +339,8 @@ impl<'a> Browser<'a> {
         Browser { world, cookies: BTreeMap::new() }
     }
 
-    /// Any request, with the cookies so far and those of the answer kept.
-    pub async fn asks(&mut self, request: http::request::Builder, body: String) -> Answer {
+    /// A connection without a certificate.
+    pub async fn connects(&self) -> std::io::Result<Open> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(self.world.pem("example.org")).unwrap()).unwrap();
         let tls = rustls::ClientConfig::builder_with_provider(holdpoint::accept::tls::provider())
@@ -343,9 +348,15 @@ impl<'a> Browser<'a> {
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth();
-        let stream = TcpStream::connect(self.world.address(ListenerKind::Admin)).await.unwrap();
+        let stream = TcpStream::connect(self.world.address(ListenerKind::Admin)).await?;
         let connector = tokio_rustls::TlsConnector::from(Arc::new(tls));
-        let stream = connector.connect(ServerName::try_from("localhost").unwrap(), stream).await.unwrap();
+        let stream = connector.connect(ServerName::try_from("localhost").unwrap(), stream).await?;
+        Ok(Open { stream })
+    }
+
+    /// Any request, with the cookies so far and those of the answer kept.
+    pub async fn asks(&mut self, request: http::request::Builder, body: String) -> Answer {
+        let stream = self.connects().await.unwrap().stream;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
         let cookies: Vec<String> =
