@@ -22,7 +22,7 @@ from test_console import CHROMIUM, DESKTOP, asks
 
 FRESH_SECONDS = 30
 AUDIENCE = "https://holdpoint.example.org/api"
-CLIENT, SECRET = "holdpoint", "a secret of tests: +ü"
+CLIENT, SECRET = "holdpoint", "a secret of tests: +%&"
 # Only the first is among the people by way of the provider.
 ONA, OLGA = Person("ona", roles=["approver", "oncall"], teams=["care"]), Person("olga", roles=["admin"])
 
