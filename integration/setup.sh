@@ -92,6 +92,15 @@ conformance() {
     npm ci --no-fund --no-audit --ignore-scripts
 }
 
+# A real OpenID provider, to which people log in.
+oidc() {
+    rm -rf "$cache/oidc"
+    mkdir -p "$cache/oidc"
+    cp "$here/oidc/package.json" "$here/oidc/package-lock.json" "$cache/oidc/"
+    cd "$cache/oidc"
+    npm ci --no-fund --no-audit --ignore-scripts
+}
+
 # The reference upstream and the rmcp agent. What was built before is kept, so that a change builds only what it touches.
 reference() {
     cd "$here/reference"
@@ -172,6 +181,7 @@ part agentdojo agentdojo "$here/pins/agentdojo.txt"
 part node node_packages "$here/node/package.json" "$here/node/package-lock.json"
 part inspector inspector "$here/inspector/package.json" "$here/inspector/package-lock.json"
 part conformance conformance "$here/conformance/package.json" "$here/conformance/package-lock.json"
+part oidc oidc "$here/oidc/package.json" "$here/oidc/package-lock.json"
 part reference reference "$here/reference/Cargo.toml" "$here/reference/Cargo.lock" "$here"/reference/src/*/*.rs
 part collector collector "$here/collector/builder.yaml"
 part readers readers "$here/differentials/go/"* "$here/differentials/rust/Cargo.lock" "$here/differentials/rust/src/main.rs"

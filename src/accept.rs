@@ -155,6 +155,27 @@ impl Conn {
 #[derive(Clone, Copy, Debug)]
 struct Fault(&'static str);
 
+/// The other end of a connection on which no certificate was presented. It is nobody until its requests say more, and
+/// only a door that is open to guests lets one in.
+#[derive(Debug)]
+pub struct Guest {
+    peer: SocketAddr,
+    h2: bool,
+    fault: Arc<OnceLock<&'static str>>,
+}
+
+impl Guest {
+    /// The peer's address.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// The fault that this request stands for, as [`Conn::framing_fault_of`] gives it.
+    pub fn framing_fault_of<B>(&self, request: &Request<B>) -> Option<&'static str> {
+        request.extensions().get::<Fault>().map(|fault| fault.0)
+    }
+}
+
 /// Refuses a request whose framing, on the bytes, has no single meaning.
 pub fn sound<B>(conn: &Conn, request: &Request<B>) -> Result<(), Box<Stop>> {
     match conn.framing_fault_of(request) {
@@ -179,6 +200,15 @@ pub trait Handler: Send + Sync + 'static {
         request: Request<Incoming>,
     ) -> impl Future<Output = Response<Self::Body>> + Send;
 
+    /// Serves one call of somebody without a certificate, where the door is open to guests. `None` ends the connection.
+    fn guest(
+        self: Arc<Self>,
+        _guest: Arc<Guest>,
+        _request: Request<Incoming>,
+    ) -> impl Future<Output = Option<Response<Self::Body>>> + Send {
+        async { None }
+    }
+
     /// Is told of every connection that came to nothing, so that it can be recorded.
     fn refused(&self, peer: SocketAddr, reason: &'static str, detail: String);
 }
@@ -189,6 +219,8 @@ pub struct Door {
     trust: Arc<ArcSwap<Trust>>,
     role: Role,
     connections: Arc<Connections>,
+    /// Connections without a certificate that are let in at one time; none where a certificate is required.
+    guests: Option<Arc<Semaphore>>,
 }
 
 impl Door {
@@ -199,8 +231,23 @@ impl Door {
         identity: Arc<tls::Identity>,
         connections: &Arc<Connections>,
     ) -> Result<Door, String> {
-        let tls = tls::server_config(Arc::clone(trust), role, identity)?;
-        Ok(Door { tls, trust: Arc::clone(trust), role, connections: Arc::clone(connections) })
+        let tls = tls::server_config(Arc::clone(trust), role, identity, tls::Proof::Required)?;
+        let (trust, connections) = (Arc::clone(trust), Arc::clone(connections));
+        Ok(Door { tls, trust, role, connections, guests: None })
+    }
+
+    /// A door that asks for a certificate and lets in so many at one time who present none. A wrong certificate is refused
+    /// as by any door.
+    pub fn with_guests(
+        trust: &Arc<ArcSwap<Trust>>,
+        role: Role,
+        identity: Arc<tls::Identity>,
+        connections: &Arc<Connections>,
+        guests_max: usize,
+    ) -> Result<Door, String> {
+        let tls = tls::server_config(Arc::clone(trust), role, identity, tls::Proof::Asked)?;
+        let (trust, connections) = (Arc::clone(trust), Arc::clone(connections));
+        Ok(Door { tls, trust, role, connections, guests: Some(Arc::new(Semaphore::new(guests_max))) })
     }
 }
 
@@ -214,6 +261,21 @@ struct Listener<H> {
     drain: watch::Receiver<bool>,
     /// Held by every call's task, so that the end can be waited for.
     alive: mpsc::Sender<()>,
+}
+
+/// The other end of a connection that was let in.
+enum Party {
+    /// Its certificate was verified.
+    Certified(Entered),
+    /// It has none; the place is given up with the connection.
+    Guest { guest: Arc<Guest>, _place: OwnedSemaphorePermit },
+}
+
+/// Whom the calls of a connection come from.
+#[derive(Clone)]
+enum Whose {
+    Certified(Arc<Conn>),
+    Guest(Arc<Guest>),
 }
 
 /// What requests come over.
@@ -298,16 +360,16 @@ impl<H: Handler> Listener<H> {
         // Each in a box of its own, so that an idle connection holds neither the other nor the handshake.
         let accepted = Box::pin(self.handshake(socket, peer)).await;
         drop(handshake);
-        let (stream, entered) = match accepted {
+        let (stream, party) = match accepted {
             Ok(accepted) => accepted,
             Err((reason, detail)) => return self.handler.refused(peer, reason, detail),
         };
-        let fault = entered.conn().fault.clone();
+        let (h2, fault) = party.framing();
         let busy = Arc::new(Activity::new());
-        if entered.conn().h2 {
-            Box::pin(self.serve_h2(stream, entered, busy)).await;
+        if h2 {
+            Box::pin(self.serve_h2(stream, party, busy)).await;
         } else {
-            Box::pin(self.serve_h1(stream, entered, busy)).await;
+            Box::pin(self.serve_h1(stream, party, busy)).await;
         }
         if fault.get() == Some(&"h2-control-flood") {
             self.handler.refused(peer, "h2-control-flood", "too many HTTP/2 control frames".to_owned());
@@ -318,7 +380,7 @@ impl<H: Handler> Listener<H> {
         &self,
         socket: TcpStream,
         peer: SocketAddr,
-    ) -> Result<(TlsStream<TcpStream>, Entered), (&'static str, String)> {
+    ) -> Result<(TlsStream<TcpStream>, Party), (&'static str, String)> {
         let trust = self.door.trust.load_full();
         // A peer that is gone already fails the handshake below, which is what is reported.
         let _ = socket.set_nodelay(true);
@@ -332,7 +394,14 @@ impl<H: Handler> Listener<H> {
             Ok(Ok(stream)) => stream,
         };
         let (_, session) = stream.get_ref();
+        let h2 = session.alpn_protocol() == Some(b"h2");
         let chain = session.peer_certificates().unwrap_or_default();
+        if let (Some(guests), true) = (&self.door.guests, chain.is_empty()) {
+            let place = Arc::clone(guests).try_acquire_owned();
+            let place = place.map_err(|_| ("overload", "too many without a certificate".to_owned()))?;
+            let guest = Guest { peer, h2, fault: Arc::default() };
+            return Ok((stream, Party::Guest { guest: Arc::new(guest), _place: place }));
+        }
         let der = chain.first().ok_or_else(|| ("no-certificate", "the peer presented none".to_owned()))?;
         let leaf = Leaf::read(der).map_err(|error| (error.reason(), error.to_string()))?;
         let mut fingerprint = [0; 32];
@@ -340,7 +409,6 @@ impl<H: Handler> Listener<H> {
         for (to, from) in fingerprint.iter_mut().zip(digest.as_ref()) {
             *to = *from;
         }
-        let h2 = session.alpn_protocol() == Some(b"h2");
         let conn = Conn { peer, local, leaf, fingerprint, h2, fault: Arc::default() };
         let chain = chain.iter().map(|der| der.clone().into_owned()).collect();
         let entered = self.door.connections.enter(Arc::new(conn), chain, self.door.role);
@@ -349,7 +417,7 @@ impl<H: Handler> Listener<H> {
         if !Arc::ptr_eq(&trust, &now) {
             entered.verify(&now).map_err(|error| (error.reason(), error.to_string()))?;
         }
-        Ok((stream, entered))
+        Ok((stream, Party::Certified(entered)))
     }
 
     /// A connection without TLS, for benchmarks alone.
@@ -361,18 +429,18 @@ impl<H: Handler> Listener<H> {
         let leaf = Leaf { id: crate::bench::agent(), serial: Arc::from("00"), not_after };
         let conn = Conn { peer, local, leaf, fingerprint: [0; 32], h2: false, fault: Arc::default() };
         let entered = self.door.connections.enter(Arc::new(conn), Box::default(), self.door.role);
-        Box::pin(self.serve_h1(socket, entered, Arc::new(Activity::new()))).await;
+        Box::pin(self.serve_h1(socket, Party::Certified(entered), Arc::new(Activity::new()))).await;
     }
 
-    async fn serve_h1<S: Stream>(&self, stream: S, entered: Entered, activity: Arc<Activity>) {
-        let conn = entered.conn();
+    async fn serve_h1<S: Stream>(&self, stream: S, party: Party, activity: Arc<Activity>) {
+        let (from, (_, fault)) = (party.whose(), party.framing());
         let head = framing::HeadBounds {
             bytes_max: self.bounds.headers_bytes_max,
             fields_max: self.bounds.headers_max,
             wait_max: Duration::from_secs(self.bounds.head_seconds_max),
         };
-        let stream = framing::Framing::new(stream, head, conn.fault.clone());
-        let service = service_fn(|request| self.call(conn.clone(), &activity, request));
+        let stream = framing::Framing::new(stream, head, fault);
+        let service = service_fn(|request| self.call(from.clone(), &activity, request));
         let mut builder = hyper::server::conn::http1::Builder::new();
         builder
             .timer(TokioTimer::new())
@@ -383,13 +451,13 @@ impl<H: Handler> Listener<H> {
             builder.max_headers(self.bounds.headers_max);
         }
         let connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-        self.until_done(connection, |connection| connection.graceful_shutdown(), &entered, &activity).await;
+        self.until_done(connection, |connection| connection.graceful_shutdown(), &party, &activity).await;
     }
 
-    async fn serve_h2<S: Stream>(&self, stream: S, entered: Entered, activity: Arc<Activity>) {
-        let conn = entered.conn();
-        let stream = h2guard::H2Guard::new(stream, conn.fault.clone());
-        let service = service_fn(|request| self.call(conn.clone(), &activity, request));
+    async fn serve_h2<S: Stream>(&self, stream: S, party: Party, activity: Arc<Activity>) {
+        let (from, (_, fault)) = (party.whose(), party.framing());
+        let stream = h2guard::H2Guard::new(stream, fault);
+        let service = service_fn(|request| self.call(from.clone(), &activity, request));
         let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
@@ -401,26 +469,33 @@ impl<H: Handler> Listener<H> {
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_WAIT_MAX);
         let connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-        self.until_done(connection, |connection| connection.graceful_shutdown(), &entered, &activity).await;
+        self.until_done(connection, |connection| connection.graceful_shutdown(), &party, &activity).await;
     }
 
     /// Gives one request to a task of its own.
     fn call(
         &self,
-        conn: Arc<Conn>,
+        from: Whose,
         activity: &Arc<Activity>,
         mut request: Request<Incoming>,
     ) -> impl Future<Output = Result<Response<Watched<H::Body>>, Box<dyn Error + Send + Sync>>> + Send + use<H>
     {
         let (presence, gone) = Presence::new(activity.begin());
-        mark(&conn, &mut request);
+        match &from {
+            Whose::Certified(conn) => mark(conn.h2, &conn.fault, &mut request),
+            Whose::Guest(guest) => mark(guest.h2, &guest.fault, &mut request),
+        }
         request.extensions_mut().insert(gone);
         let (sender, receiver) = oneshot::channel();
         let (handler, alive) = (self.handler.clone(), self.alive.clone());
         // Boxed here: the state of a call is large, and spawning moves it several times.
         tokio::spawn(Box::pin(async move {
+            let response = match from {
+                Whose::Certified(conn) => Some(handler.call(conn, request).await),
+                Whose::Guest(guest) => handler.guest(guest, request).await,
+            };
             // The client may be gone; then nobody takes the response, and dropping its body tells its maker.
-            let _ = sender.send(handler.call(conn, request).await);
+            let _ = response.map(|response| sender.send(response));
             drop(alive);
         }));
         async move {
@@ -435,16 +510,15 @@ impl<H: Handler> Listener<H> {
         &self,
         mut connection: Pin<&mut C>,
         end: impl Fn(Pin<&mut C>),
-        entered: &Entered,
+        party: &Party,
         activity: &Activity,
     ) {
-        let valid = entered.conn().not_after().duration_since(SystemTime::now()).unwrap_or_default();
-        let life = valid.min(Duration::from_secs(self.bounds.connection_seconds_max));
+        let life = party.valid_for().min(Duration::from_secs(self.bounds.connection_seconds_max));
         let idle = Duration::from_secs(self.bounds.idle_seconds_max);
         let mut drain = self.drain.clone();
         tokio::select! {
             _ = connection.as_mut() => return,
-            () = entered.cut() => return,
+            () = party.cut() => return,
             () = tokio::time::sleep(life) => {}
             () = activity.idle_for(idle) => {}
             () = drained(&mut drain) => {}
@@ -452,14 +526,49 @@ impl<H: Handler> Listener<H> {
         end(connection.as_mut());
         tokio::select! {
             _ = tokio::time::timeout(DRAIN_MAX, connection) => {}
-            () = entered.cut() => {}
+            () = party.cut() => {}
+        }
+    }
+}
+
+impl Party {
+    /// Whether HTTP/2 is spoken, and where the first fault of framing is noted.
+    fn framing(&self) -> (bool, Arc<OnceLock<&'static str>>) {
+        match self {
+            Party::Certified(entered) => (entered.conn().h2, Arc::clone(&entered.conn().fault)),
+            Party::Guest { guest, .. } => (guest.h2, Arc::clone(&guest.fault)),
+        }
+    }
+
+    fn whose(&self) -> Whose {
+        match self {
+            Party::Certified(entered) => Whose::Certified(Arc::clone(entered.conn())),
+            Party::Guest { guest, .. } => Whose::Guest(Arc::clone(guest)),
+        }
+    }
+
+    /// How long what it proved itself by is still valid.
+    fn valid_for(&self) -> Duration {
+        match self {
+            Party::Certified(entered) => {
+                entered.conn().not_after().duration_since(SystemTime::now()).unwrap_or_default()
+            }
+            Party::Guest { .. } => Duration::MAX,
+        }
+    }
+
+    /// Waits until the connection is to be cut.
+    async fn cut(&self) {
+        match self {
+            Party::Certified(entered) => entered.cut().await,
+            Party::Guest { .. } => std::future::pending().await,
         }
     }
 }
 
 /// Turns the framing layer's mark, and what is ambiguous in a request over HTTP/2, into a [`Fault`].
-fn mark(conn: &Conn, request: &mut Request<Incoming>) {
-    if conn.h2 {
+fn mark(h2: bool, fault: &OnceLock<&'static str>, request: &mut Request<Incoming>) {
+    if h2 {
         if let Err(reason) = head::check_h2(request) {
             request.extensions_mut().insert(Fault(reason));
         }
@@ -468,6 +577,6 @@ fn mark(conn: &Conn, request: &mut Request<Incoming>) {
     let marked = request.headers().get(framing::MARK).is_some_and(|mark| mark == framing::TOKEN.as_str());
     if marked {
         request.headers_mut().remove(framing::MARK);
-        request.extensions_mut().insert(Fault(conn.framing_fault().unwrap_or("framing")));
+        request.extensions_mut().insert(Fault(fault.get().copied().unwrap_or("framing")));
     }
 }

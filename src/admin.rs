@@ -12,18 +12,23 @@ mod events;
 mod holds;
 mod listen;
 pub mod literal;
+mod login;
 mod notifications;
 mod order;
 mod problem;
+mod proof;
 mod records;
 mod runs;
+mod sessions;
 mod settled;
 mod shadow;
 mod tasks;
 mod tools;
 
 pub use api::openapi;
-pub use listen::{Orchestrators as OrchestratorListener, People as PeopleListener, local};
+pub use listen::{
+    GUEST_CONNECTIONS_MAX, Orchestrators as OrchestratorListener, People as PeopleListener, local,
+};
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Deref;
@@ -40,10 +45,12 @@ use crate::identify::directory::{Directory, Known};
 use crate::identify::people::People;
 use crate::identify::suspended::Suspensions;
 use crate::identify::svid;
+use crate::oidc;
 use crate::pipeline::{Gateway, Generation};
 use crate::record::Evidence;
 use crate::record::index::Index;
 use problem::Problem;
+use sessions::Sessions;
 
 /// Ends every connection of an agent, and says how many they were.
 pub type Cut = Arc<dyn Fn(&AgentId) -> usize + Send + Sync>;
@@ -61,9 +68,17 @@ pub struct Admin {
     cut: Cut,
     /// By which forms of the console are known to be its own. It lives as long as the process.
     forms: hmac::Key,
+    /// How people come who have no certificate.
+    logins: Option<Logins>,
     live: broadcast::Sender<events::Live>,
     streams: Arc<Semaphore>,
     drain: watch::Receiver<bool>,
+}
+
+/// How people come who have no certificate.
+struct Logins {
+    provider: oidc::Provider,
+    sessions: Sessions,
 }
 
 /// The registry of the generation that is in force.
@@ -78,19 +93,23 @@ impl Deref for Registry {
 }
 
 impl Admin {
-    /// The admin side of a gateway. Streams of events end when `drain` turns true.
+    /// The admin side of a gateway; with an identity provider, people come to it without certificates too. Streams of
+    /// events end when `drain` turns true.
     pub fn new(
         gateway: Arc<Gateway>,
         people: Arc<ArcSwap<People>>,
         index: Arc<Index>,
         cut: Cut,
+        oidc: Option<oidc::Config>,
         drain: watch::Receiver<bool>,
     ) -> Result<Arc<Admin>, String> {
         let random = aws_lc_rs::rand::SystemRandom::new();
         let forms = hmac::Key::generate(hmac::HMAC_SHA256, &random).map_err(|_| "no random numbers")?;
+        let provider = oidc.map(oidc::Provider::new).transpose()?;
+        let logins = provider.map(|provider| Logins { provider, sessions: Sessions::default() });
         let streams = Arc::new(Semaphore::new(STREAMS_MAX));
         let live = broadcast::Sender::new(EVENTS_MAX);
-        Ok(Arc::new(Admin { gateway, people, index, cut, forms, live, streams, drain }))
+        Ok(Arc::new(Admin { gateway, people, index, cut, forms, logins, live, streams, drain }))
     }
 
     /// Follows the audit for whoever reads events, until the drain.

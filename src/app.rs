@@ -26,8 +26,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::accept::{self, Conn, Connections, Door, Handler, tls};
 use crate::admin;
-use crate::config::{self, Listener, ListenerKind, Loaded, Settings};
 use crate::breakglass::Lifts;
+use crate::config::{self, Listener, ListenerKind, Loaded, Settings};
 use crate::decode::Inbound;
 use crate::flow::Runs;
 use crate::flow::endorsed::Endorsed;
@@ -131,7 +131,7 @@ pub async fn start(loaded: Loaded) -> Result<Running, StartError> {
     });
     let begun = (settings.clone(), unmanned);
     let reload = Arc::new(Reload::new(file, sources, begun, Arc::clone(&ageing), draining.clone()));
-    let admin = people::admin(&gateway, people, &state, &reload, draining.clone())?;
+    let admin = people::admin(&gateway, people, &state, &reload, settings.oidc.clone(), draining.clone())?;
     let mut tasks = JoinSet::new();
     attend(&gateway, notify, &mut tasks, &draining);
     tasks.spawn(Arc::clone(&gateway.lifts).attend(draining.clone()));
@@ -149,8 +149,7 @@ pub async fn start(loaded: Loaded) -> Result<Running, StartError> {
                 let Some(admin) = &admin else { continue };
                 let bounds = admin::PeopleListener::bounds(&settings.accept);
                 let people = admin::PeopleListener::new(Arc::clone(admin), &listener.name);
-                let door = Door::new(&trust, Role::People, Arc::clone(&identity), &connections)
-                    .map_err(StartError::Tls)?;
+                let door = people::door(&trust, &identity, &connections, settings.oidc.as_ref())?;
                 tasks.spawn(accept::serve(socket, door, bounds, people, draining.clone()));
             }
             ListenerKind::Agents => {

@@ -9,6 +9,7 @@ mod listing;
 mod load;
 mod manned;
 pub mod notify;
+mod oidc;
 pub mod people;
 pub mod raw;
 pub mod registry;

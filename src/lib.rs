@@ -26,6 +26,7 @@ pub mod limit;
 pub mod names;
 pub mod net;
 pub mod observe;
+pub mod oidc;
 pub mod pipeline;
 pub mod pki;
 pub mod record;

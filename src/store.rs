@@ -5,8 +5,8 @@
 //! because it can be thrown away and made again.
 
 pub mod holds;
-pub mod notifications;
 pub mod lifts;
+pub mod notifications;
 mod records;
 pub mod resolve;
 pub mod sqlite;

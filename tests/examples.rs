@@ -155,7 +155,7 @@ fn properties(schema: &Value, keys: &mut BTreeSet<String>) {
 #[test]
 fn what_is_reserved_is_refused_as_not_supported_yet() {
     let copy = Copy::new();
-    let words = ["oidc", "credentials", "tasks", "connect", "egress"];
+    let words = ["credentials", "tasks", "connect", "egress"];
     let mut reserved: String = words.iter().map(|word| format!("{word}: {{}}\n")).collect();
     reserved.push_str("store: {postgres: \"postgres://localhost/holdpoint\"}\n");
     fs::write(copy.0.join("config/minimal.yaml"), text("config/minimal.yaml") + &reserved).unwrap();

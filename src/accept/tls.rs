@@ -72,14 +72,24 @@ impl ResolvesServerCert for Identity {
     }
 }
 
+/// Whether a client must prove who it is by a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// It is asked to; one that presents none is let in, and one that presents a wrong one is not.
+    Asked,
+    /// It must.
+    Required,
+}
+
 /// The TLS configuration of a listener for one role. Built once: a reload replaces what `trust` and `identity` hold.
 pub fn server_config(
     trust: Arc<ArcSwap<Trust>>,
     role: Role,
     identity: Arc<Identity>,
+    proof: Proof,
 ) -> Result<Arc<ServerConfig>, String> {
     let provider = provider();
-    let verifier = SvidVerifier { trust, role, provider: provider.clone() };
+    let verifier = SvidVerifier { trust, role, proof, provider: provider.clone() };
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|error| error.to_string())?
@@ -99,10 +109,15 @@ pub fn server_config(
 struct SvidVerifier {
     trust: Arc<ArcSwap<Trust>>,
     role: Role,
+    proof: Proof,
     provider: Arc<CryptoProvider>,
 }
 
 impl ClientCertVerifier for SvidVerifier {
+    fn client_auth_mandatory(&self) -> bool {
+        self.proof == Proof::Required
+    }
+
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         // No hints: the roots can change while a handshake runs, and a client has one identity anyway.
         &[]

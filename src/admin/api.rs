@@ -14,8 +14,8 @@ use super::caller::Caller;
 use super::problem::Problem;
 use super::shadow::InShadow;
 use super::{
-    Admin, agents, breakglass, console, endorsements, events, holds, notifications, records, runs, settled,
-    shadow, tasks, tools,
+    Admin, agents, breakglass, console, endorsements, events, holds, login, notifications, records, runs,
+    settled, shadow, tasks, tools,
 };
 
 /// One operation of the API.
@@ -308,7 +308,10 @@ static ROUTES: &[Route] = &[
 
 /// What people reach: the API and the console.
 pub(super) fn router(admin: &Arc<Admin>) -> Router {
-    let routes = operations().merge(console::routes());
+    let mut routes = operations().merge(console::routes());
+    if admin.logins.is_some() {
+        routes = routes.merge(login::routes());
+    }
     let missing = async |State(admin): State<Arc<Admin>>, caller: Caller, request: Request| {
         console::refused(&admin, &caller, &request, no_such_page())
     };
@@ -358,16 +361,19 @@ pub fn openapi() -> Value {
         "info": {
             "title": "Holdpoint admin API",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "Over mutual TLS with a certificate of a trust domain of people, or over the machine's own \
-                            socket, which sees, suspends and resumes, and opens break-glass in a person's name. `/v1/tasks` is on the listener of \
+            "description": "Over mutual TLS with a certificate of a trust domain of people, with an access token of the \
+                            configured identity provider, or over the machine's own socket, which sees, suspends and resumes, and opens break-glass in a person's name. `/v1/tasks` is on the listener of \
                             kind `tasks`, for certificates of a trust domain of orchestrators.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        "security": [{"mutualTLS": []}],
+        "security": [{"mutualTLS": []}, {"bearer": []}],
         "paths": paths,
         "components": {
             "schemas": schemas,
-            "securitySchemes": {"mutualTLS": {"type": "mutualTLS"}},
+            "securitySchemes": {
+                "mutualTLS": {"type": "mutualTLS"},
+                "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT [RFC 9068]"},
+            },
             "responses": {"problem": {
                 "description": "What went wrong [RFC 9457]",
                 "content": {"application/problem+json": {"schema": {

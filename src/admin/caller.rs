@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use axum::extract::FromRequestParts;
+use http::header::AUTHORIZATION;
 use http::request::Parts;
 
 use super::Admin;
 use super::problem::Problem;
+use super::proof::{self, Proof};
 use crate::call::{AgentId, Person, PersonAction, ResourceProfile};
 use crate::decide::{Decision, HeldCall, Object, Outcome, PersonInput};
 use crate::identify::directory::Known;
@@ -27,6 +29,11 @@ pub(super) enum Peer {
         id: AgentId,
         /// Its serial number.
         serial: Arc<str>,
+        /// From where.
+        address: SocketAddr,
+    },
+    /// Somebody without a certificate: their requests say who they are.
+    Guest {
         /// From where.
         address: SocketAddr,
     },
@@ -51,12 +58,15 @@ pub(super) enum Caller {
     Person {
         /// Who.
         person: Arc<Person>,
-        /// The serial number of the certificate.
-        serial: Arc<str>,
+        /// How they have shown that.
+        proof: Proof,
         /// From where.
         address: SocketAddr,
     },
 }
+
+/// Whoever may have what tells nothing: somebody, or a guest who has yet to log in.
+pub(super) struct Visitor;
 
 /// What a caller would act on.
 #[derive(Clone, Copy)]
@@ -77,14 +87,35 @@ impl FromRequestParts<Arc<Admin>> for Caller {
     async fn from_request_parts(parts: &mut Parts, admin: &Arc<Admin>) -> Result<Caller, Problem> {
         match parts.extensions.get::<Peer>() {
             Some(Peer::Local { uid }) => Ok(Caller::Local { uid: *uid, named: None }),
+            Some(Peer::Guest { address }) => proof::guest(admin, parts, *address).await,
+            // Who shows two things could be two people.
+            Some(Peer::Certificate { .. })
+                if admin.logins.is_some() && parts.headers.contains_key(AUTHORIZATION) =>
+            {
+                Err(Problem::Invalid("show a certificate or a token, and not both".to_owned()))
+            }
             Some(Peer::Certificate { id, serial, address }) => match admin.people.load().find(id) {
-                Some(person) => Ok(Caller::Person { person, serial: Arc::clone(serial), address: *address }),
+                Some(person) => {
+                    let proof = Proof::Certificate(Arc::clone(serial));
+                    Ok(Caller::Person { person, proof, address: *address })
+                }
                 None => {
                     stranger(admin, id, serial, *address);
                     Err(Problem::Forbidden(format!("{id} is not among the people of this gateway")))
                 }
             },
             None => Err(Problem::Forbidden("the other end of this connection is not known".to_owned())),
+        }
+    }
+}
+
+impl FromRequestParts<Arc<Admin>> for Visitor {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, admin: &Arc<Admin>) -> Result<Visitor, Problem> {
+        match parts.extensions.get::<Peer>() {
+            Some(Peer::Guest { .. }) if admin.logins.is_some() => Ok(Visitor),
+            _ => Caller::from_request_parts(parts, admin).await.map(|_| Visitor),
         }
     }
 }
@@ -120,12 +151,17 @@ impl Caller {
         }
     }
 
-    /// The person, and the serial number of their certificate.
-    pub(super) fn person(&self) -> Option<(&Arc<Person>, &str)> {
+    /// The person, and how they have shown who they are.
+    pub(super) fn person(&self) -> Option<(&Arc<Person>, &Proof)> {
         match self {
             Caller::Local { .. } => None,
-            Caller::Person { person, serial, .. } => Some((person, serial)),
+            Caller::Person { person, proof, .. } => Some((person, proof)),
         }
+    }
+
+    /// How a person has shown who they are.
+    pub(super) fn proof(&self) -> Option<&Proof> {
+        self.person().map(|(_, proof)| proof)
     }
 
     /// What policy says. The local socket sees, suspends and resumes, opens an emergency lift in the name of a person who
@@ -174,8 +210,13 @@ impl Caller {
     pub(super) fn stands(&self, admin: &Admin) -> bool {
         match self {
             Caller::Local { .. } => true,
-            Caller::Person { person, .. } => {
-                admin.people.load().find(&person.id).is_some_and(|now| now == *person)
+            Caller::Person { person, proof, .. } => {
+                let people = admin.people.load();
+                let now = match proof.authentication() {
+                    None => people.find(&person.id),
+                    Some(authentication) => people.named(&authentication.issuer, &authentication.subject),
+                };
+                now.is_some_and(|now| now == *person) && proof.stands(admin)
             }
         }
     }
@@ -185,7 +226,8 @@ impl Caller {
         self.asks(admin, PersonAction::View, target).outcome == Outcome::Allow
     }
 
-    /// The decision when policy permits it; else the refusal, which is on record when this returns.
+    /// The decision when policy permits it, and who asks has been authenticated as it needs; else the refusal, which is on
+    /// record when this returns.
     pub(super) async fn may(
         &self,
         admin: &Admin,
@@ -195,6 +237,7 @@ impl Caller {
     ) -> Result<Decision, Problem> {
         let decision = self.asks(admin, action, target);
         if decision.outcome == Outcome::Allow {
+            self.proof().map_or(Ok(()), |proof| proof.suffices(admin, action))?;
             return Ok(decision);
         }
         let entry = self.entry(admin, action, target, reason, &decision);
@@ -274,13 +317,13 @@ impl Caller {
                     members.text("named", person.id.as_str());
                 }
             }
-            Caller::Person { person, serial, .. } => {
+            Caller::Person { person, proof, .. } => {
                 members.text("kind", "person");
                 members.text("id", person.id.as_str());
                 members.text("email", &person.email);
                 members.texts("roles", person.roles.iter().map(|role| &**role));
                 members.texts("teams", person.teams.iter().map(|team| &**team));
-                members.text("instance", serial);
+                proof.describe(members);
             }
         }
     }

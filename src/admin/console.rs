@@ -2,12 +2,13 @@
 //! have one small script, which asks for them again when something has changed; without it they are reloaded by hand.
 
 mod agents;
+mod breakglass;
 mod call;
 mod evidence;
 mod hold;
 mod holds;
-mod breakglass;
-mod page;
+pub(super) mod page;
+pub(super) mod page;
 mod path;
 mod records;
 mod runs;
@@ -24,7 +25,7 @@ use axum::routing::{get, post};
 use maud::Markup;
 
 use super::Admin;
-use super::caller::Caller;
+use super::caller::{Caller, Visitor};
 use super::problem::Problem;
 
 /// The style of every page.
@@ -68,7 +69,7 @@ pub(super) fn routes() -> Router<Arc<Admin>> {
         .route("/style.css", get(style))
 }
 
-async fn mark(_caller: Caller) -> Response {
+async fn mark(_visitor: Visitor) -> Response {
     // Opened as a page of its own it does nothing either.
     let headers =
         [(header::CONTENT_TYPE, "image/svg+xml"), (header::CONTENT_SECURITY_POLICY, "default-src 'none'")];
@@ -79,7 +80,7 @@ async fn live(_caller: Caller) -> Response {
     ([(header::CONTENT_TYPE, "text/javascript; charset=utf-8")], LIVE).into_response()
 }
 
-async fn style(_caller: Caller) -> Response {
+async fn style(_visitor: Visitor) -> Response {
     ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], STYLE).into_response()
 }
 
@@ -98,6 +99,8 @@ pub(super) fn refused(admin: &Admin, caller: &Caller, request: &Request, problem
 fn answer(admin: &Admin, caller: &Caller, made: Result<Markup, Problem>) -> Response {
     match made {
         Ok(markup) => faced(None, CONTENT_SECURITY_POLICY, markup),
+        // The listener makes the page from which one logs in.
+        Err(problem @ Problem::Challenged(_)) => problem.into_response(),
         Err(problem) => {
             faced(Some(&problem), CONTENT_SECURITY_POLICY, page::problem(admin, caller, &problem))
         }
@@ -123,4 +126,9 @@ fn faced(problem: Option<&Problem>, policy: &'static str, markup: Markup) -> Res
         *response.status_mut() = problem.face().0;
     }
     response
+}
+
+/// A page for whoever has yet to log in; with a path, the browser goes there next.
+pub(super) fn bare(title: &str, next: Option<&str>, content: &Markup) -> Response {
+    faced(None, CONTENT_SECURITY_POLICY, page::bare(title, next, content))
 }

@@ -215,7 +215,7 @@ fn ceiling(consequence: u8) -> Result<(), Problem> {
 fn giver(caller: &Caller) -> Result<String, Problem> {
     let person = caller.person().map(|(person, _)| person.id.to_string());
     person.ok_or_else(|| {
-        Problem::Forbidden("only a person endorses, with a certificate of their own".to_owned())
+        Problem::Forbidden("only a person endorses, with a certificate or a login of their own".to_owned())
     })
 }
 

@@ -238,8 +238,8 @@ pub(super) async fn vote(
     let target = Target::Hold(&known, &hold);
     // Refused for whoever is at the machine's own socket, whatever the policies say.
     caller.may(admin, PersonAction::Approve, target, reason).await?;
-    let (person, serial) = caller.person().ok_or_else(|| {
-        Problem::Forbidden("only a person decides, with a certificate of their own".to_owned())
+    let (person, proof) = caller.person().ok_or_else(|| {
+        Problem::Forbidden("only a person decides, with a certificate or a login of their own".to_owned())
     })?;
     if acts_for(person, &hold) {
         return Err(Problem::Forbidden("nobody decides a call that is made on their own behalf".to_owned()));
@@ -255,7 +255,7 @@ pub(super) async fn vote(
         says,
         reason: reason.to_owned(),
         digest,
-        evidence: format!("mtls {serial}"),
+        evidence: proof.evidence(),
         at: SystemTime::now(),
     };
     let voted = match standing {

@@ -23,12 +23,14 @@ use tower_service::Service;
 
 use super::caller::{LOCAL, Peer};
 use super::problem::Problem;
-use super::{Admin, api, body, tasks};
-use crate::accept::{Bounds, Conn, Handler};
+use super::{Admin, api, body, login, tasks};
+use crate::accept::{Bounds, Conn, Guest, Handler};
 use crate::pipeline::Gateway;
 
 /// Connections of people at one time.
 const PEOPLE_CONNECTIONS_MAX: usize = 256;
+/// Connections at one time of those who have no certificate: they leave room for those who have one.
+pub const GUEST_CONNECTIONS_MAX: usize = 128;
 /// Connections of the machine's own socket at one time.
 const LOCAL_CONNECTIONS_MAX: usize = 16;
 /// How long a request's head may take on the machine's own socket.
@@ -62,6 +64,17 @@ impl Handler for People {
 
     async fn call(self: Arc<Self>, conn: Arc<Conn>, request: Request<Incoming>) -> Response<Answer> {
         certified(self.routes.clone(), &conn, request).await
+    }
+
+    async fn guest(
+        self: Arc<Self>,
+        guest: Arc<Guest>,
+        request: Request<Incoming>,
+    ) -> Option<Response<Answer>> {
+        if guest.framing_fault_of(&request).is_some() {
+            return Some(badly_framed());
+        }
+        Some(served(self.routes.clone(), Peer::Guest { address: guest.peer() }, request).await)
     }
 
     fn refused(&self, peer: SocketAddr, reason: &'static str, detail: String) {
@@ -98,8 +111,7 @@ impl Handler for Orchestrators {
 /// Serves a request that came over mutual TLS.
 async fn certified(routes: Router, conn: &Conn, request: Request<Incoming>) -> Response<Answer> {
     if conn.framing_fault_of(&request).is_some() {
-        let text = "the request is not framed or headed as HTTP requires".to_owned();
-        return Problem::Invalid(text).into_response().map(Answer);
+        return badly_framed();
     }
     let peer = Peer::Certificate {
         id: conn.agent_id().clone(),
@@ -109,15 +121,21 @@ async fn certified(routes: Router, conn: &Conn, request: Request<Incoming>) -> R
     served(routes, peer, request).await
 }
 
+fn badly_framed() -> Response<Answer> {
+    let text = "the request is not framed or headed as HTTP requires".to_owned();
+    Problem::Invalid(text).into_response().map(Answer)
+}
+
 async fn served(mut routes: Router, peer: Peer, request: Request<Incoming>) -> Response<Answer> {
     let mut request = request.map(Body::new);
     if let Err(problem) = body::own_origin(&request) {
         return problem.into_response().map(Answer);
     }
     request.extensions_mut().insert(peer);
+    let navigation = login::Navigation::of(&request);
     let answered: Result<_, Infallible> = routes.call(request).await;
     let mut response = match answered {
-        Ok(response) => response,
+        Ok(response) => login::instead(navigation, response),
         Err(never) => match never {},
     };
     // What is answered here is for one person at one moment, and is no page of anybody else's.

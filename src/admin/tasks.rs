@@ -98,7 +98,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Orchestrator {
             Some(Peer::Certificate { id, serial, .. }) => {
                 Ok(Orchestrator { id: id.clone(), serial: Arc::clone(serial) })
             }
-            Some(Peer::Local { .. }) | None => {
+            Some(Peer::Guest { .. } | Peer::Local { .. }) | None => {
                 Err(Problem::Forbidden("only an orchestrator opens tasks, with a certificate".to_owned()))
             }
         }

@@ -20,6 +20,7 @@ use crate::call::AgentId;
 use crate::config::{self, Digests, Loaded, Settings, Sources, Unmanned};
 use crate::identify::svid::Role;
 use crate::net::Inside;
+use crate::oidc;
 use crate::pipeline::Generation;
 use crate::yaml::Mistake;
 
@@ -264,6 +265,7 @@ fn fixed(settings: &Settings) -> Vec<(&'static str, String)> {
     let telemetry = &settings.telemetry;
     vec![
         ("listeners", listeners.collect::<Vec<_>>().join(", ")),
+        ("oidc", settings.oidc.as_ref().map(oidc::Config::told).unwrap_or_default()),
         ("bounds of connections", format!("{:?}", settings.accept)),
         ("flow.profile", settings.flow.profile.as_str().to_owned()),
         ("flow.window", format!("{:?}", settings.flow.window)),

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST};
-use http::{Method, Request, Uri};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use http::{HeaderValue, Method, Request, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -39,6 +39,9 @@ pub(super) struct Gateway {
     /// Its key, PEM.
     #[arg(long, global = true, env = "HOLDPOINT_KEY")]
     key: Option<PathBuf>,
+    /// A file with an access token of the identity provider, in place of a certificate.
+    #[arg(long, global = true, env = "HOLDPOINT_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
     /// The roots of the gateway's certificate, PEM.
     #[arg(long, global = true, env = "HOLDPOINT_CACERT")]
     cacert: Option<PathBuf>,
@@ -112,19 +115,34 @@ impl Gateway {
             std::fs::read(path).map_err(|error| bad(path, &error))
         };
         let bundle = read(&self.cacert, "cacert", "HOLDPOINT_CACERT")?;
-        let chain = read(&self.cert, "cert", "HOLDPOINT_CERT")?;
-        let key = read(&self.key, "key", "HOLDPOINT_KEY")?;
         let wrong = |what: &str, error: &dyn std::fmt::Display| Failure::Usage(format!("{what}: {error}"));
         let roots = read_roots(&bundle).map_err(|error| wrong("--cacert", &error))?;
+        let builder = rustls::ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(|error| wrong("TLS", &error))?
+            .with_root_certificates(roots);
+        // One proof is shown, and the token is the one that was asked for by name.
+        if self.token_file.is_some() {
+            return Ok(builder.with_no_client_auth());
+        }
+        let chain = read(&self.cert, "cert", "HOLDPOINT_CERT")?;
+        let key = read(&self.key, "key", "HOLDPOINT_KEY")?;
         let chain = CertificateDer::pem_slice_iter(&chain).collect::<Result<Vec<_>, _>>();
         let chain = chain.map_err(|error| wrong("--cert", &error))?;
         let key = PrivateKeyDer::from_pem_slice(&key).map_err(|error| wrong("--key", &error))?;
-        rustls::ClientConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .map_err(|error| wrong("TLS", &error))?
-            .with_root_certificates(roots)
-            .with_client_auth_cert(chain, key)
-            .map_err(|error| wrong("--cert and --key", &error))
+        builder.with_client_auth_cert(chain, key).map_err(|error| wrong("--cert and --key", &error))
+    }
+
+    /// The header that shows the token; none without one, and none over the machine's own socket.
+    fn authorization(&self) -> Result<Option<HeaderValue>, Failure> {
+        let Some(file) = self.token_file.as_ref().filter(|_| !self.addr.starts_with("unix://")) else {
+            return Ok(None);
+        };
+        let text = std::fs::read_to_string(file).map_err(|error| bad(file, &error))?;
+        let value = HeaderValue::from_str(&format!("Bearer {}", text.trim()));
+        let mut value = value.map_err(|_| bad(file, &"is no token"))?;
+        value.set_sensitive(true);
+        Ok(Some(value))
     }
 
     async fn over<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
@@ -142,6 +160,9 @@ impl Gateway {
         let mut request = Request::builder().method(method).uri(path).header(HOST, authority);
         if body.is_some() {
             request = request.header(CONTENT_TYPE, "application/json");
+        }
+        if let Some(authorization) = self.authorization()? {
+            request = request.header(AUTHORIZATION, authorization);
         }
         let body = body.map(Value::to_string).unwrap_or_default();
         let request = request.body(Full::new(Bytes::from(body))).map_err(|error| unreached(&error))?;

@@ -85,22 +85,24 @@ impl Reader {
             .listeners
             .iter()
             .any(|listener| listener.kind == "admin" && !listener.address.starts_with("unix://"));
-        let holds_people = |trust: &Trust| trust.has(Role::People);
+        // With an identity provider people need no certificates, and so no domain of their own.
+        let holds_people = |trust: &Trust| trust.has(Role::People) || raw.oidc.is_some();
         if admin && people.is_none() {
             self.mistake("people", "is required with a listener of kind `admin`: a file such as people.yaml");
         }
         if admin && trust.is_some_and(|trust| !holds_people(trust)) {
             self.mistake(
                 "trust.domains",
-                "must have one with roles: [people] for the listener of kind `admin`",
+                "must have one with roles: [people] for the listener of kind `admin`, or there must be a section `oidc`",
             );
         }
         let (Some(people), Some(trust)) = (people, trust) else { return };
         let file = self.path(raw.people.as_deref().unwrap_or_default()).display().to_string();
         let mut strangers: Vec<_> = people
             .iter()
-            .filter(|person| {
-                trust.domain(person.id.trust_domain()).is_none_or(|it| it.role() != Role::People)
+            .filter(|person| match trust.domain(person.id.trust_domain()) {
+                Some(domain) => domain.role() != Role::People,
+                None => !people.has_subject(&person.id),
             })
             .map(|person| {
                 let problem = "is of no trust domain with roles: [people]";

@@ -20,7 +20,7 @@ use crate::identify::directory::Directory;
 use crate::identify::people::People;
 use crate::identify::svid::{DomainSource, Role, Trust};
 use crate::json::Limits;
-use crate::{accept, flow, forward, hold, limit, record, telemetry, webhook};
+use crate::{accept, flow, forward, hold, limit, oidc, record, telemetry, webhook};
 
 use super::audit::Keeping;
 use super::listing::CatalogFile;
@@ -81,6 +81,8 @@ pub struct Settings {
     pub holds: hold::Config,
     /// Whom to tell of them.
     pub notify: Arc<webhook::Config>,
+    /// The identity provider of people.
+    pub oidc: Option<oidc::Config>,
     /// Flow control.
     pub flow: flow::Config,
     /// The audit.
@@ -187,6 +189,7 @@ impl Reader {
         let path = raw.people.as_deref().map(|path| self.path(path));
         let people = path.map(|path| people::load(&path, &mut self.sources, &mut self.mistakes));
         self.of_people(&raw, people.as_ref(), trust.as_ref());
+        people.iter().for_each(|people| self.of_subjects(&raw, people));
         self.of_orchestrators(&raw, trust.as_ref());
         let mut parts = upstream::Parts::default();
         for (at, upstream) in raw.upstreams.iter().enumerate() {
@@ -220,7 +223,6 @@ impl Reader {
     fn reserved(&mut self, raw: &File) {
         let sections = [
             ("store.postgres", &raw.store.postgres),
-            ("oidc", &raw.oidc),
             ("credentials", &raw.credentials),
             ("tasks", &raw.tasks),
             ("connect", &raw.connect),
@@ -316,6 +318,7 @@ impl Reader {
             limits,
             holds: self.holds(raw),
             notify: Arc::new(self.notify(raw)),
+            oidc: self.oidc(raw),
             flow: flow::Config { window, profile: self.profile(raw) },
             store: match &raw.store.sqlite {
                 Some(path) => self.path(path),

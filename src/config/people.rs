@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::sources::Sources;
 use crate::call::{AgentId, Person};
@@ -23,8 +22,8 @@ const WORDS_MAX: usize = 64;
 pub struct RawPerson {
     /// The SPIFFE ID in the person's certificate, in a trust domain with `roles: [people]`.
     pub id: Option<String>,
-    /// Not supported yet.
-    pub oidc: Option<Value>,
+    /// Whom the identity provider says the person is.
+    pub oidc: Option<RawSubject>,
     /// The e-mail address, by which agents' owners are named.
     pub email: Option<String>,
     /// What the person is: `approver`, `oncall`, `auditor`, `admin`, or words of your own policies.
@@ -33,6 +32,16 @@ pub struct RawPerson {
     /// The teams whose agents the person looks after.
     #[serde(default)]
     pub teams: Vec<String>,
+}
+
+/// A person by the name that an identity provider has for them.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawSubject {
+    /// The provider, exactly as it names itself: the issuer of the section `oidc`.
+    pub iss: String,
+    /// The provider's own name for the person, the claim `sub`; no e-mail address unless the provider uses one as that.
+    pub sub: String,
 }
 
 /// Reads a file, adding every mistake.
@@ -55,6 +64,7 @@ pub fn load(path: &Path, sources: &mut Sources, mistakes: &mut Vec<Mistake>) -> 
 pub fn parse(file: &str, text: &str, mistakes: &mut Vec<Mistake>) -> People {
     let raw = yaml::read::<Option<Vec<RawPerson>>>(file, text, mistakes).flatten().unwrap_or_default();
     let mut people: Vec<Person> = Vec::new();
+    let mut subjects = Vec::new();
     let mut seen: HashMap<(&str, String), usize> = HashMap::new();
     for (at, raw) in raw.iter().enumerate() {
         let mut problems = Vec::new();
@@ -69,18 +79,22 @@ pub fn parse(file: &str, text: &str, mistakes: &mut Vec<Mistake>) -> People {
             if !person.email.is_empty() {
                 once("email", person.email.to_ascii_lowercase(), &mut problems);
             }
+            if let Some(RawSubject { iss, sub }) = &raw.oidc {
+                once("oidc", format!("{iss} {sub}"), &mut problems);
+                subjects.push(((iss.clone(), sub.clone()), person.id.clone()));
+            }
         }
         for (key, problem) in problems {
             mistakes.push(Mistake::new(file, format!("[{at}].{key}"), problem));
         }
         people.extend(person);
     }
-    People::new(people)
+    People::new(people).known_as(subjects)
 }
 
 fn person(raw: &RawPerson, problems: &mut Vec<(&'static str, String)>) -> Option<Person> {
-    if raw.oidc.is_some() {
-        problems.push(("oidc", "not supported yet".to_owned()));
+    if raw.oidc.as_ref().is_some_and(|subject| subject.iss.is_empty() || subject.sub.is_empty()) {
+        problems.push(("oidc", "must be {iss: ISSUER, sub: NAME}, neither empty".to_owned()));
     }
     let email = raw.email.as_deref().unwrap_or_default();
     if raw.email.is_some() && !is_address(email) {
@@ -148,14 +162,14 @@ mod tests {
         let (_, mistakes) = read(
             "- {id: spiffe://people.example.org/ana, email: ana@example.org}\n\
              - {id: spiffe://people.example.org/ana, email: Ana@example.org, role: [admin]}\n\
-             - {email: nobody, teams: [\"\"], oidc: {iss: x, sub: y}}\n\
+             - {email: nobody, teams: [\"\"], oidc: {iss: x, sub: \"\"}}\n\
              - {id: ana}\n",
         );
         let told = [
             "people.yaml: [1].role: unknown field `role`",
             "people.yaml: [1].id: this id is already that of [0]",
             "people.yaml: [1].email: this email is already that of [0]",
-            "people.yaml: [2].oidc: not supported yet",
+            "people.yaml: [2].oidc: must be {iss: ISSUER, sub: NAME}",
             "people.yaml: [2].email: \"nobody\" is not an address",
             "people.yaml: [2].teams: must not be empty words",
             "people.yaml: [2].id: missing",

@@ -48,10 +48,10 @@ pub struct File {
     /// How calls wait for people.
     #[serde(default)]
     pub holds: Holds,
-    /// Not supported yet.
-    pub oidc: Option<Value>,
     /// Who is told of held calls, beside the console.
     pub notify: Option<super::notify::Notify>,
+    /// The identity provider by which people come to the admin listener, beside certificates.
+    pub oidc: Option<Oidc>,
     /// Not supported yet.
     pub credentials: Option<Value>,
     /// Not supported yet.
@@ -121,6 +121,35 @@ pub struct Holds {
     pub pending_max: Option<u32>,
     /// How long one request waits at most for people: `280s` when not given. `0s` answers at once that approval is pending.
     pub wait: Option<String>,
+}
+
+/// The identity provider of people [OpenID Connect Core 1.0].
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Oidc {
+    /// The provider, exactly as it names itself: an https address.
+    pub issuer: String,
+    /// What the provider knows this gateway by.
+    pub client_id: String,
+    /// The file of the client's secret; without one the client is public.
+    pub client_secret_file: Option<String>,
+    /// The console's public origin, as in `https://holdpoint.example.org`; the provider sends people back to
+    /// `/login/callback` below it.
+    pub redirect: String,
+    /// What is asked for; `[openid]` by default.
+    pub scopes: Option<Vec<String>>,
+    /// How a person must have been authenticated to decide: one of these values of `acr`. Any way by default.
+    #[serde(default)]
+    pub acr: Vec<String>,
+    /// By which means: all of these values of `amr`. Any by default.
+    #[serde(default)]
+    pub amr: Vec<String>,
+    /// How long ago a person who decides may have been authenticated; `15m` by default, `24h` at most.
+    pub fresh: Option<String>,
+    /// Root certificates of the provider, PEM; the system's by default.
+    pub ca_file: Option<String>,
+    /// What access tokens of programs must be made for; without it none is taken.
+    pub audience: Option<String>,
 }
 
 /// One listening address.

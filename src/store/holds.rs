@@ -378,11 +378,9 @@ impl Moment<'_> {
         match self {
             Moment::Voted(_) => "vote",
             Moment::Released => "released",
-            Moment::Opened
-            | Moment::Escalated
-            | Moment::Expiring
-            | Moment::Ended
-            | Moment::Resolved(_) => "held",
+            Moment::Opened | Moment::Escalated | Moment::Expiring | Moment::Ended | Moment::Resolved(_) => {
+                "held"
+            }
         }
     }
 

@@ -80,10 +80,19 @@ pub struct World {
     pub running: Option<Running>,
     /// More of the upstream's entry.
     upstream: String,
+    /// More sections.
+    pub more: String,
 }
 
 impl World {
     pub async fn start() -> World {
+        let mut world = World::prepared().await;
+        world.up().await;
+        world
+    }
+
+    /// Everything but the gateway itself.
+    pub async fn prepared() -> World {
         let dir = std::env::temp_dir().join(format!("hp-admin-{}", RecordId::new()));
         std::fs::create_dir_all(&dir).unwrap();
         let pki = dir.join("pki");
@@ -97,10 +106,8 @@ impl World {
         std::fs::write(dir.join("agents.yaml"), AGENTS).unwrap();
         std::fs::write(dir.join("people.yaml"), PEOPLE).unwrap();
         std::fs::write(dir.join("mail.yaml"), CATALOG).unwrap();
-        let mut world =
-            World { dir, mail: Sample::mcp().await.unwrap(), running: None, upstream: String::new() };
-        world.up().await;
-        world
+        let mail = Sample::mcp().await.unwrap();
+        World { dir, mail, running: None, upstream: String::new(), more: String::new() }
     }
 
     /// Starts the gateway in its directory.
@@ -125,10 +132,11 @@ holds: {{wait: 0s}}
 store: {{sqlite: state/holdpoint.db}}
 audit: {{dir: audit}}
 keys: {{dir: keys}}
-",
+{}",
             self.mail.address(),
             self.upstream,
-            policies.display()
+            policies.display(),
+            self.more,
         );
         let file = self.dir.join("holdpoint.yaml");
         std::fs::write(&file, yaml).unwrap();

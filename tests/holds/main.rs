@@ -15,6 +15,6 @@ mod digest;
 mod failures;
 mod harness;
 mod restored;
-mod told;
 mod standing;
+mod told;
 mod waiting;

@@ -6,8 +6,8 @@ use holdpoint::call::{Class, Confidentiality};
 use holdpoint::store::holds::{
     About, Claim, End, Endorsement, HoldState, NewHold, Opened, Says, Terms, Vote, Voted, Wanted,
 };
-use holdpoint::store::notifications::{Addressee, Backlog, Notification, NotificationState};
 use holdpoint::store::lifts::{LIFTS_OPEN_MAX, Lifted, NewLift, Reviewed, Scope};
+use holdpoint::store::notifications::{Addressee, Backlog, Notification, NotificationState};
 use holdpoint::store::resolve::{Found, Resolution, Resolved};
 use holdpoint::store::standing::StandingTerms;
 use holdpoint::store::{Changed, StoreError};

@@ -13,7 +13,9 @@ use crate::admin::agents::moment;
 use crate::admin::caller::Caller;
 use crate::admin::literal::{self, Part};
 use crate::admin::problem::Problem;
+use crate::admin::proof::Proof;
 use crate::admin::shadow::InShadow;
+use crate::call::PersonAction;
 
 /// What is left of a hold's time when it is said more loudly.
 const SOON: Duration = Duration::from_secs(5 * 60);
@@ -43,6 +45,52 @@ pub(super) struct Face<'a> {
     pub(super) script: Option<&'static str>,
 }
 
+/// A page for whoever has yet to log in: it tells nothing. With a path, the browser goes there next.
+pub(super) fn bare(title: &str, next: Option<&str>, content: &Markup) -> Markup {
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                (head(title, None))
+                @if let Some(path) = next { meta http-equiv="refresh" content={ "0;url=" (path) }; }
+            }
+            body {
+                header { span class="brand" { img src="/mark.svg" alt="" width="20" height="20"; "Holdpoint" } }
+                main id="content" { h1 { (text(title)) } (content) }
+            }
+        }
+    }
+}
+
+fn head(title: &str, script: Option<&str>) -> Markup {
+    html! {
+        meta charset="utf-8";
+        meta name="viewport" content="width=device-width, initial-scale=1";
+        meta name="color-scheme" content="light dark";
+        title { (literal::plain(title)) " · Holdpoint" }
+        link rel="icon" type="image/svg+xml" href="/mark.svg";
+        link rel="stylesheet" href="/style.css";
+        @if let Some(script) = script { script src=(script) defer {} }
+    }
+}
+
+/// Who looks at the page; and where they logged in, how they leave, and how they log in again once that is too long ago
+/// to decide anything.
+fn who(admin: &Admin, caller: &Caller) -> Markup {
+    let session = matches!(caller.proof(), Some(Proof::Session(..)));
+    let decides = caller.proof().is_none_or(|proof| proof.suffices(admin, PersonAction::Approve).is_ok());
+    html! {
+        span class="who" { span class="unseen" { "You are " } (text(caller.name())) }
+        @if session {
+            @if !decides { a class="again" href="/login?why=decide" { "Log in again to decide" } }
+            form class="leave" method="post" action="/logout" {
+                input type="hidden" name="token" value=(token(admin, caller));
+                button { "Log out" }
+            }
+        }
+    }
+}
+
 /// A whole page, which says first what is in shadow.
 pub(super) fn page(admin: &Admin, caller: &Caller, place: Place, title: &str, content: &Markup) -> Markup {
     whole(admin, caller, &Face { place, title, tab: None, before: None, script: None }, content)
@@ -54,15 +102,7 @@ pub(super) fn whole(admin: &Admin, caller: &Caller, face: &Face<'_>, content: &M
     html! {
         (DOCTYPE)
         html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                title { (literal::plain(face.tab.unwrap_or(face.title))) " · Holdpoint" }
-                link rel="icon" type="image/svg+xml" href="/mark.svg";
-                link rel="stylesheet" href="/style.css";
-                @if let Some(script) = face.script { script src=(script) defer {} }
-            }
+            head { (head(face.tab.unwrap_or(face.title), face.script)) }
             body {
                 a class="skip" href="#content" { "Skip to content" }
                 header {
@@ -74,7 +114,7 @@ pub(super) fn whole(admin: &Admin, caller: &Caller, face: &Face<'_>, content: &M
                         a href="/records" aria-current=[current(Place::Records)] { "Records" }
                         a href="/tools" aria-current=[current(Place::Tools)] { "Tools" }
                     }
-                    span class="who" { span class="unseen" { "You are " } (text(caller.name())) }
+                    (who(admin, caller))
                 }
                 (breakglass::banner(admin))
                 (shadow::banner(&InShadow::now(admin)))
@@ -99,7 +139,7 @@ pub(super) fn problem(admin: &Admin, caller: &Caller, problem: &Problem) -> Mark
 }
 
 /// Text that somebody else may have written: what does not show itself is shown by its number.
-pub(super) fn text(text: &str) -> Markup {
+pub(in crate::admin) fn text(text: &str) -> Markup {
     html! {
         @for part in literal::parts(text) {
             @match part {
@@ -177,7 +217,7 @@ pub(super) fn or_dash(text: &str) -> &str {
 }
 
 /// A segment of a path.
-pub(super) fn segment(text: &str) -> String {
+pub(in crate::admin) fn segment(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len() + 8);
     for byte in text.bytes() {
         match byte {
@@ -190,15 +230,24 @@ pub(super) fn segment(text: &str) -> String {
     encoded
 }
 
-/// By what a form is known to be one of this console's, made for this person.
+/// By what a form is known to be one of this console's, made for this person, and in this session where they have one.
 pub(super) fn token(admin: &Admin, caller: &Caller) -> String {
-    URL_SAFE_NO_PAD.encode(hmac::sign(&admin.forms, caller.who().as_str().as_bytes()))
+    URL_SAFE_NO_PAD.encode(hmac::sign(&admin.forms, &bound(caller)))
+}
+
+/// What a form is bound to.
+fn bound(caller: &Caller) -> Vec<u8> {
+    let who = caller.who().as_str().as_bytes().to_vec();
+    match caller.proof() {
+        Some(Proof::Session(key, _)) => [who.as_slice(), b"\0", key.as_bytes()].concat(),
+        _ => who,
+    }
 }
 
 /// Checks the token of a form.
-pub(super) fn own(admin: &Admin, caller: &Caller, token: &str) -> Result<(), Problem> {
+pub(in crate::admin) fn own(admin: &Admin, caller: &Caller, token: &str) -> Result<(), Problem> {
     let tag = URL_SAFE_NO_PAD.decode(token).unwrap_or_default();
-    hmac::verify(&admin.forms, caller.who().as_str().as_bytes(), &tag).map_err(|_| {
+    hmac::verify(&admin.forms, &bound(caller), &tag).map_err(|_| {
         Problem::Forbidden(
             "the form is not one of this console's, or is too old: load the page again".to_owned(),
         )
