@@ -134,12 +134,13 @@ async fn whoever_approves_may_have_the_destination_remembered() {
     assert_eq!(send(&agent, "eve@partner.test", FIGURES).await.outcome(), "pending");
     // The call went by what is remembered. The approval was not needed, and stays what it is: good for this very call,
     // once, until its time is over, also when what was remembered is taken back.
-    let path = format!("/v1/holds/{}", hold["id"].as_str().unwrap());
-    let state = async || ask(&world, "oda", "GET", &path, None).await.json()["hold"]["state"].clone();
+    let shown = format!("/v1/holds/{}", hold["id"].as_str().unwrap());
+    let state = async || ask(&world, "oda", "GET", &shown, None).await.json()["hold"]["state"].clone();
     assert_eq!(state().await, "approved");
     let id = listed["endorsements"][0]["id"].as_str().unwrap();
-    let revoked = self::say(&world, &["endorsements", "revoke", id, "--reason", "no partner any more"]);
-    assert_eq!(revoked.0, 0, "{}", revoked.1);
+    let path = format!("/v1/endorsements/{id}");
+    let revoked = ask(&world, "oda", "DELETE", &path, Some(json!({"reason": "no partner any more"}))).await;
+    assert_eq!(revoked.status, 200, "{revoked:?}");
     let again = send(&agent, "bob@partner.test", FIGURES).await;
     assert_eq!((again.outcome().as_str(), world.count("send_email")), ("allowed", 2));
     assert_eq!(state().await, "executed");
