@@ -25,6 +25,7 @@ pub mod secret;
 pub mod text;
 pub mod view;
 mod wire;
+mod written;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

@@ -145,22 +145,39 @@ impl Learner {
         learnt
     }
 
+    /// Parses a whole reply as it is learnt; `None` for one that is too long for that, or is not JSON.
+    pub fn parse(bytes: &Bytes) -> Option<Document> {
+        let limits = json::Limits { nodes_max: 1 << 18, ..json::Limits::default() };
+        if bytes.len() > JSON_BYTES_MAX {
+            return None;
+        }
+        Document::parse(bytes.clone(), &limits).ok()
+    }
+
+    /// Learns a whole reply of JSON from what [`Learner::parse`] gave, in the place of its bytes.
+    pub fn document(self, document: &Document) -> Learnt {
+        let mut learnt = self.source.nothing();
+        self.root(document.root(), &mut learnt);
+        self.source.tidy(&mut learnt);
+        learnt
+    }
+
     fn structured(&self, bytes: Bytes, learnt: &mut Learnt) {
         if bytes.iter().all(u8::is_ascii_whitespace) {
             return;
         }
-        let limits = json::Limits { nodes_max: 1 << 18, ..json::Limits::default() };
-        let document = match Document::parse(bytes.clone(), &limits) {
-            Ok(document) => document,
-            Err(_) => {
-                // What cannot be parsed is text, and may say more to another reader.
-                learnt.unknown |= self.source.returns.labels.confidentiality != Confidentiality::Public;
-                return self.free(&String::from_utf8_lossy(&bytes), Writing::Escaped, learnt);
-            }
+        let Some(document) = Learner::parse(&bytes) else {
+            // What cannot be parsed is text, and may say more to another reader.
+            learnt.unknown |= self.source.returns.labels.confidentiality != Confidentiality::Public;
+            return self.free(&String::from_utf8_lossy(&bytes), Writing::Escaped, learnt);
         };
+        self.root(document.root(), learnt);
+    }
+
+    fn root(&self, root: Value<'_>, learnt: &mut Learnt) {
         match self.form {
-            Form::Mcp => self.message(document.root(), learnt),
-            Form::Json | Form::Text => self.records(document.root(), learnt),
+            Form::Mcp => self.message(root, learnt),
+            Form::Json | Form::Text => self.records(root, learnt),
         }
     }
 
@@ -341,6 +358,9 @@ fn once<T: Ord>(items: &mut Vec<T>) {
 
 /// Leaves out most of what was there before: words repeat, and few are quicker to sort than many.
 fn first_times(words: &mut Vec<u32>) {
+    if words.len() < 2 {
+        return;
+    }
     let mut seen = vec![0; words.len().next_power_of_two()];
     let mask = seen.len() - 1;
     words.retain(|word| {

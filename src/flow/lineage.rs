@@ -72,12 +72,22 @@ impl Learnt {
             && self.urls.is_empty()
     }
 
+    /// Whether anything of it is secret.
+    pub fn is_secret(&self) -> bool {
+        let of_a_fragment = |fragment: &Fragment| fragment.confidentiality == Confidentiality::Secret;
+        (self.unknown && self.confidentiality == Confidentiality::Secret)
+            || self.fragments.iter().any(of_a_fragment)
+    }
+
     /// What of it is secret: that is remembered for the whole trust domain. `None` when nothing is.
     pub fn secrets(&self) -> Option<Learnt> {
+        if !self.is_secret() {
+            return None;
+        }
         let secret = |fragment: &&Fragment| fragment.confidentiality == Confidentiality::Secret;
         let fragments: Vec<Fragment> = self.fragments.iter().filter(secret).cloned().collect();
         let unknown = self.unknown && self.confidentiality == Confidentiality::Secret;
-        (!fragments.is_empty() || unknown).then(|| Learnt {
+        Some(Learnt {
             reply: self.reply,
             upstream: Arc::clone(&self.upstream),
             tool: Arc::clone(&self.tool),
