@@ -266,8 +266,7 @@ pub fn outcome_of(root: Value<'_>) -> ReplyKind {
         _ => vec![root],
     };
     let answers = |message: &&Value<'_>| {
-        message.get("method").is_none()
-            && (message.get("result").is_some() || message.get("error").is_some())
+        message.get("method").is_none() && (message.get("result").is_some() || message.get("error").is_some())
     };
     let objects = messages.iter().all(|message| message.kind() == Kind::Object);
     let Some(response) = messages.iter().find(answers).filter(|_| objects) else {

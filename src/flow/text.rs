@@ -179,9 +179,8 @@ pub struct Winnower {
     rolling: Rolling,
     /// How many grams there were.
     count: usize,
-    /// This block, and its smallest so far.
+    /// This block.
     block: [u32; WINDOW_GRAMS],
-    least: u32,
     /// The smallest of the last block from each place on to its end; nothing is left of it at the last.
     before: [u32; WINDOW_GRAMS + 1],
     /// What was selected last; [`NO_GRAM`] at first.
@@ -194,7 +193,7 @@ const NO_GRAM: u64 = u64::MAX;
 impl Default for Winnower {
     fn default() -> Winnower {
         let (block, before) = ([u32::MAX; WINDOW_GRAMS], [u32::MAX; WINDOW_GRAMS + 1]);
-        Winnower { rolling: Rolling::default(), count: 0, block, least: u32::MAX, before, selected: NO_GRAM }
+        Winnower { rolling: Rolling::default(), count: 0, block, before, selected: NO_GRAM }
     }
 }
 
@@ -223,25 +222,25 @@ impl Winnower {
 
     /// Adds what the windows select whose last grams are those of this block from one place to another.
     fn select(&mut self, from: usize, to: usize, selected: &mut Vec<u32>) {
-        // In the first block only the last place ends a window.
-        let whole = if self.count < WINDOW_GRAMS { WINDOW_GRAMS - 1 } else { 0 };
-        self.count += to - from;
-        let (mut new, mut len) = ([0; WINDOW_GRAMS], 0);
-        let (mut least, mut last) = (self.least, self.selected);
-        let grams = self.block.get(from..to).unwrap_or_default();
-        let before = self.before.get(from + 1..).unwrap_or_default();
-        for ((place, gram), before) in (from..).zip(grams).zip(before) {
+        // Of each place, as if the block were full: what stands behind it has no part in it.
+        let (mut smallest, mut least) = ([0; WINDOW_GRAMS], u32::MAX);
+        for ((smallest, gram), before) in smallest.iter_mut().zip(&self.block).zip(self.before.iter().skip(1))
+        {
             least = least.min(*gram);
-            let smallest = least.min(*before);
-            if let Some(slot) = new.get_mut(len) {
-                *slot = smallest;
-            }
-            if place >= whole {
-                len += usize::from(last != u64::from(smallest));
-                last = u64::from(smallest);
-            }
+            *smallest = least.min(*before);
         }
-        (self.least, self.selected) = (least, last);
+        // In the first block only the last place ends a window.
+        let first = if self.count < WINDOW_GRAMS { from.max(WINDOW_GRAMS - 1) } else { from };
+        self.count += to - from;
+        let (mut new, mut len, mut last) = ([0; WINDOW_GRAMS], 0, self.selected);
+        for smallest in smallest.get(first..to).unwrap_or_default() {
+            if let Some(slot) = new.get_mut(len) {
+                *slot = *smallest;
+            }
+            len += usize::from(last != u64::from(*smallest));
+            last = u64::from(*smallest);
+        }
+        self.selected = last;
         selected.extend_from_slice(new.get(..len).unwrap_or_default());
         if to == WINDOW_GRAMS {
             let mut least = u32::MAX;
@@ -249,14 +248,13 @@ impl Winnower {
                 least = least.min(*gram);
                 *before = least;
             }
-            self.least = u32::MAX;
         }
     }
 
     /// Ends the text: a text too short for one window has its smallest gram selected.
     pub fn finish(self, selected: &mut Vec<u32>) {
-        if self.count > 0 && self.count < WINDOW_GRAMS {
-            selected.push(self.least);
+        if self.count < WINDOW_GRAMS {
+            selected.extend(self.block.iter().take(self.count).min());
         }
     }
 }
@@ -340,11 +338,15 @@ impl Canon {
                 let first = self.bytes.len() as u32 == piece.start;
                 let mut marks = if first { class & !INNER_UPPER } else { class };
                 let start = at;
+                self.bytes.push(byte);
                 at += 1;
-                while let Some(class) = bytes.get(at).map(|byte| class_of(*byte))
+                // Most words are too short to be worth being copied as a whole.
+                while let Some(byte) = bytes.get(at).copied()
+                    && let class = class_of(byte)
                     && class & (DIGIT | UPPER | LOWER) != 0
                 {
                     marks |= class;
+                    self.bytes.push(byte);
                     at += 1;
                 }
                 if first {
@@ -352,7 +354,6 @@ impl Canon {
                 }
                 piece.raw_end = at as u32;
                 piece.marks |= marks | std::mem::take(&mut joins);
-                self.bytes.extend_from_slice(bytes.get(start..at).unwrap_or_default());
             } else if byte < 0x80 {
                 self.end_word();
                 if class == 0 {

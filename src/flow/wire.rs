@@ -51,7 +51,8 @@ impl Learnt {
     fn encoded_bytes(&self) -> usize {
         const HEAD_BYTES: usize = 1 + 16 + 3;
         let lists = |fragment: &Fragment| {
-            (fragment.parties.len() + fragment.tokens.len() + fragment.ids.len()) * 8 + fragment.grams.len() * 4
+            (fragment.parties.len() + fragment.tokens.len() + fragment.ids.len()) * 8
+                + fragment.grams.len() * 4
         };
         let fragments: usize = self.fragments.iter().map(|fragment| 5 + 4 * 4 + lists(fragment)).sum();
         let sets = (self.known.len() + self.planted.len() + self.urls.len()) * 8 + self.words.len() * 4;
