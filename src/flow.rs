@@ -5,6 +5,7 @@
 //! back after a restart. A call is judged by the union of all runs of its agent within the window, and of agents that
 //! used the same trace: a new session, trace or connection cleans nothing. This stage never stops a call; it only finds.
 
+mod blocks;
 pub mod canary;
 pub mod chain;
 pub mod endorsed;
@@ -22,9 +23,11 @@ pub mod provenance;
 mod remember;
 mod run;
 pub mod secret;
+mod sorted;
 pub mod text;
 pub mod view;
 mod wire;
+mod written;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

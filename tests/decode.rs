@@ -7,8 +7,8 @@ use holdpoint::decode::http::{Content, authority, content, form, headers as chec
 use holdpoint::decode::jsonrpc::{Form, Id, Message};
 use holdpoint::decode::mcp::{Envelope, McpAction, TaskVerb, envelope};
 use holdpoint::decode::splice::trace_context;
-use holdpoint::decode::sse::{Event, ReplyKind, Scanner, is_response, outcome};
-use holdpoint::json::Limits;
+use holdpoint::decode::sse::{Event, ReplyKind, Scanner, is_response, outcome, outcome_of};
+use holdpoint::json::{Document, Limits};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -607,6 +607,33 @@ fn the_response_that_is_waited_for_is_recognised() {
     assert_eq!(outcome(br#"{"id":7,"error":{"code":-32601,"message":"x"}}"#), ReplyKind::RpcError(-32601));
     assert_eq!(outcome(b"<html>"), ReplyKind::Unreadable);
     assert_eq!(outcome(br#"{"id":7}"#), ReplyKind::Unreadable);
+}
+
+#[test]
+fn a_reply_that_was_parsed_ended_as_its_bytes_say() {
+    for text in [
+        r#"{"id":7,"result":{"isError":true}}"#,
+        r#"{"id":7,"result":{"isError":"true"}}"#,
+        r#"{"id":7,"result":{"isError":false}}"#,
+        r#"{"id":7,"result":{}}"#,
+        r#"{"id":7,"result":null}"#,
+        r#"{"id":7,"result":[{"isError":true}]}"#,
+        r#"{"id":7,"error":{"code":-32601,"message":"x"}}"#,
+        r#"{"id":7,"error":{"code":1e3,"message":"x"}}"#,
+        r#"{"id":7,"error":{"code":"-1"}}"#,
+        r#"{"id":7,"error":"none","result":{}}"#,
+        r#"{"id":7,"method":"ping","result":{}}"#,
+        r#"{"id":7}"#,
+        r#"[{"method":"x"},{"id":7,"error":{"code":-5}},{"id":8,"result":{}}]"#,
+        r#"[{"id":7,"result":{"isError":true}}]"#,
+        r#"[{"id":7,"result":{}},5]"#,
+        "[]",
+        "5",
+        r#""result""#,
+    ] {
+        let document = Document::parse(text.into(), &Limits::default()).unwrap();
+        assert_eq!(outcome_of(document.root()), outcome(text.as_bytes()), "{text}");
+    }
 }
 
 // === HTTP ===

@@ -10,7 +10,7 @@ use std::io::Read;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use holdpoint::call::{Class, Confidentiality, Integrity, RecordId, Returns};
+use holdpoint::call::{AgentId, Class, Confidentiality, Integrity, Profile, RecordId, Returns};
 use holdpoint::classify::catalog::Reply;
 use holdpoint::classify::sink::{Internal, SinkKind};
 use holdpoint::classify::view::Pointer;
@@ -21,8 +21,13 @@ use holdpoint::flow::learn::{Echo, Form, Learner, Source};
 use holdpoint::flow::lineage::{Learnt, Memory};
 use holdpoint::flow::provenance::{Place, Tier};
 use holdpoint::flow::text::{FlowKey, Kind};
+use holdpoint::flow::{RunKey, Runs};
 use proptest::prelude::*;
 use serde_json::{Value, json};
+
+/// That of the program, since what it makes of many small allocations is measured too.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const WINDOW: Duration = Duration::from_secs(1800);
 const SUITES: [&str; 4] = ["workspace", "slack", "banking", "travel"];
@@ -841,19 +846,21 @@ fn prose(bytes: usize, seed: u64) -> String {
     text
 }
 
-#[test]
-#[ignore = "measures, the least of many rounds: run it alone, optimised"]
-fn figures_of_speed_and_memory() {
-    let now = SystemTime::now();
+/// A hundred mails, as a tool of MCP gives them: about 100 KB.
+fn mails(seed: u64) -> String {
     let mails: Vec<Value> = (0..100)
         .map(|at| {
             json!({"id_": at.to_string(), "sender": format!("a{at}@example.com"), "recipients": ["b@example.org"],
-                "subject": prose(40, at + 1), "body": prose(860, at + 1000)})
+                "subject": prose(40, seed + at + 1), "body": prose(860, seed + at + 1000)})
         })
         .collect();
-    let body = json!({"result": {"structuredContent": {"result": mails}}}).to_string();
-    let mut pointed = source(Confidentiality::Internal, Integrity::Mixed);
+    json!({"result": {"structuredContent": {"result": mails}}}).to_string()
+}
+
+/// Where they come from, by a catalogue that says what is in them.
+fn pointed() -> Source {
     let pointer = |text| Pointer::parse(text).unwrap();
+    let mut pointed = source(Confidentiality::Internal, Integrity::Mixed);
     pointed.returns = Arc::new(Reply {
         labels: pointed.returns.labels,
         records: Some(pointer("/*")),
@@ -862,6 +869,14 @@ fn figures_of_speed_and_memory() {
         untrusted: Some(vec![pointer("/body"), pointer("/subject")]),
         known: Vec::new(),
     });
+    pointed
+}
+
+#[test]
+#[ignore = "measures, the least of many rounds: run it alone, optimised"]
+fn figures_of_speed_and_memory() {
+    let now = SystemTime::now();
+    let (body, pointed) = (mails(0), pointed());
     let text = prose(100_000, 77);
     for (name, form, bytes) in
         [("JSON records", Form::Mcp, body.as_bytes()), ("text", Form::Text, text.as_bytes())]
@@ -905,5 +920,46 @@ fn figures_of_speed_and_memory() {
             }
             println!("out, {name}: {least:.1?}");
         }
+    }
+}
+
+/// What a reply of about 100 KB brings: mails by their structure, or one text.
+fn learnt_of_100_kb(form: Form, seed: u64) -> Vec<Learnt> {
+    let body = if form == Form::Text { prose(100_000, seed) } else { mails(seed) };
+    let mut learner = Learner::new(pointed(), form);
+    vec![learner.feed(body.as_bytes()), learner.finish()]
+}
+
+/// What this process has in memory, in bytes.
+fn resident_bytes() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
+
+#[test]
+#[ignore = "takes a gigabyte: run it alone, optimised"]
+fn memory_of_ten_thousand_runs_that_each_read_100_kb() {
+    const RUNS: usize = 10_000;
+    const RUNS_OF_AN_AGENT: usize = 100;
+    for form in [Form::Mcp, Form::Text] {
+        let replies: Vec<Vec<Learnt>> =
+            (0..8_u64).map(|seed| learnt_of_100_kb(form, 7919 * seed + 77)).collect();
+        let config = holdpoint::flow::Config { window: WINDOW, profile: Profile::Balanced };
+        let (runs, now) = (Runs::new(config, FlowKey::new(&[9; 32])), SystemTime::now());
+        let before = resident_bytes();
+        for run in 0..RUNS {
+            let agent = format!("spiffe://example.org/agent/{}", run / RUNS_OF_AN_AGENT);
+            let (agent, name) = (AgentId::from_normalised(&agent), Arc::from(format!("session:{run}")));
+            let at = RunKey { agent, run: name, trace: None };
+            let reply = &replies[run % replies.len()];
+            reply.iter().for_each(|learnt| runs.remember(&at, learnt, now));
+        }
+        let bytes = resident_bytes() - before;
+        println!(
+            "{form:?}: {RUNS} runs that each read 100 KB take {} MiB, {:.1} KiB a run",
+            bytes >> 20,
+            bytes as f64 / RUNS as f64 / 1024.0
+        );
+        drop(runs);
     }
 }

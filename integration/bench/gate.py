@@ -46,6 +46,8 @@ FLAGS = ("abm", "aes", "avx", "avx2", "bmi1", "bmi2", "cx16", "f16c", "fma", "mo
 TLS = ("TLS (rustls)", "cryptography (aws-lc)")
 PIPELINE = "holdpoint::pipeline::serve::{{closure}}"
 DECIDE = "holdpoint::decide::call"
+FLOW = "holdpoint::pipeline::leaving::InRun::enter"
+PUBLIC: Json = {"returns": {"confidentiality": "public", "integrity": "trusted"}}
 CLOCK_POLICY = """@id("clock") @public("clock")
 forbid (principal, action in Holdpoint::Action::"invoke", resource == Holdpoint::Tool::"tools-small/clock")
 when { context.hour_utc > 24 };
@@ -54,6 +56,7 @@ SCENARIOS: dict[str, Work] = {
     "tools_read": tool_work("small"),
     "http_read": http_work("small"),
     "tools_write": tool_work("small", "note"),
+    "public_read": tool_work("small", "price"),  # flow control has nothing to learn from it and nothing to examine
     "decided_anew": tool_work("small", "clock"),  # its policy looks at the clock, so no decision is remembered
 }
 
@@ -105,11 +108,11 @@ class Clocked(Counted):
 
 
 def behind(ports: Ports) -> list[Upstream]:
-    """The benchmark's upstreams with one more tool."""
+    """The benchmark's upstreams with two more tools."""
     all_of_them = proxies.upstreams(ports)
     for each in all_of_them:
         if each.kind == "mcp":
-            each.catalog = {**each.catalog, "clock": tool("read", 1)}
+            each.catalog = {**each.catalog, "clock": tool("read", 1), "price": {**tool("read", 1), **PUBLIC}}
     return all_of_them
 
 
@@ -208,6 +211,7 @@ def note(found: Measured, name: str, windows: list[Counts], threads: dict[int, s
         "call_without_tls": [counts.total - sum(counts.places.get(tls, 0) for tls in TLS) for counts in windows],
         "pipeline": [counts.of(PIPELINE) for counts in windows],
         "decide": [counts.of(DECIDE) for counts in windows],
+        "flow": [counts.of(FLOW) for counts in windows],
     }
     for part, values in parts.items():
         # The least, since an accident (a reply that goes out in two records) only ever adds.

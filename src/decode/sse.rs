@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 
 use super::jsonrpc::Id;
+use crate::json::{Kind, Value};
 
 /// The longest wait before a reconnection that a server may ask for.
 const RETRY_MAX: Duration = Duration::from_secs(300);
@@ -254,6 +255,29 @@ pub fn outcome(data: &[u8]) -> ReplyKind {
         members.get("result").and_then(|result| serde_json::from_str(result.get()).ok()).unwrap_or_default();
     match result.get("isError").map(|raw| raw.get()) {
         Some("true") => ReplyKind::ToolError,
+        _ => ReplyKind::Ok,
+    }
+}
+
+/// The same of a reply that has been parsed.
+pub fn outcome_of(root: Value<'_>) -> ReplyKind {
+    let messages = match root.kind() {
+        Kind::Array => root.items().collect(),
+        _ => vec![root],
+    };
+    let answers = |message: &&Value<'_>| {
+        message.get("method").is_none() && (message.get("result").is_some() || message.get("error").is_some())
+    };
+    let objects = messages.iter().all(|message| message.kind() == Kind::Object);
+    let Some(response) = messages.iter().find(answers).filter(|_| objects) else {
+        return ReplyKind::Unreadable;
+    };
+    if let Some(error) = response.get("error") {
+        let code = error.get("code").and_then(|code| code.number()?.parse().ok());
+        return code.map_or(ReplyKind::Unreadable, ReplyKind::RpcError);
+    }
+    match response.get("result").and_then(|result| result.get("isError")?.boolean()) {
+        Some(true) => ReplyKind::ToolError,
         _ => ReplyKind::Ok,
     }
 }

@@ -6,8 +6,8 @@
 //! Frames hold keyed hashes and never text. A thread of its own writes, and takes all that waits as one write.
 //!
 //! A segment begins with `HPFLOW`, the version of the format and eight bytes by which its key is known; a frame is its
-//! length (u32), eight bytes of its SHA-256, and its body, all little-endian. What does not read as a frame is the torn
-//! end of its segment.
+//! length (u32), its CRC-32 (u64), and its body, all little-endian. What does not read as a frame is the torn end of its
+//! segment. Version 1, which is still read, has eight bytes of the body's SHA-256 instead.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -22,11 +22,15 @@ use tokio::sync::oneshot;
 
 use crate::call::AgentId;
 
-/// How a segment begins, the version of the format last.
-const MAGIC: &[u8; 7] = b"HPFLOW\x01";
+/// How a segment begins; the version of the format follows.
+const MAGIC: &[u8; 6] = b"HPFLOW";
+/// The version that is written.
+const VERSION: u8 = 2;
+/// The version before it, with other checksums.
+const VERSION_OF_SHA256: u8 = 1;
 /// The bytes by which a segment's key is known.
 pub type KeyMark = [u8; 8];
-const HEAD_BYTES: usize = MAGIC.len() + 8;
+const HEAD_BYTES: usize = MAGIC.len() + 1 + 8;
 /// What a frame has before its body.
 const FRAME_HEAD_BYTES: usize = 12;
 /// The largest body of a frame.
@@ -329,7 +333,7 @@ impl Pen {
         let path = self.path(self.next);
         let mut file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&path)?;
         self.next += 1;
-        let head = [MAGIC.as_slice(), &self.key].concat();
+        let head = [MAGIC.as_slice(), &[VERSION], &self.key].concat();
         if let Err(error) = file.write_all(&head) {
             // An empty segment is read as one without frames.
             let _ = fs::remove_file(&path);
@@ -369,13 +373,18 @@ fn segments(dir: &Path, series: Series) -> io::Result<Vec<(u64, PathBuf)>> {
 fn read(path: &Path, key: &KeyMark, mut each: impl FnMut(Frame, Readable)) -> io::Result<()> {
     let bytes = fs::read(path)?;
     let Some((head, mut rest)) = bytes.split_at_checked(HEAD_BYTES) else { return Ok(()) };
-    let Some(mark) = head.strip_prefix(MAGIC.as_slice()) else {
-        let why = format!("{}: is no journal that this version of Holdpoint can read", path.display());
-        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+    let checksum: fn(&[u8]) -> u64 = match head.strip_prefix(MAGIC.as_slice()) {
+        Some([VERSION, ..]) => checksum,
+        Some([VERSION_OF_SHA256, ..]) => sha256_sum,
+        _ => {
+            let why = format!("{}: is no journal that this version of Holdpoint can read", path.display());
+            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        }
     };
+    let mark = head.get(MAGIC.len() + 1..).unwrap_or_default();
     let readable = if mark == key { Readable::Wholly } else { Readable::InPart };
     while !rest.is_empty() {
-        let Some((body, after)) = body(rest) else {
+        let Some((body, after)) = body(rest, checksum) else {
             tracing::warn!(file = %path.display(), bytes = rest.len(), "the end of a segment was torn, and is left out");
             return Ok(());
         };
@@ -390,17 +399,22 @@ fn read(path: &Path, key: &KeyMark, mut each: impl FnMut(Frame, Readable)) -> io
 }
 
 /// The body of the first frame, and what comes after it.
-fn body(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+fn body(bytes: &[u8], checksum: fn(&[u8]) -> u64) -> Option<(&[u8], &[u8])> {
     let (len, rest) = bytes.split_first_chunk::<4>()?;
     let (sum, rest) = rest.split_first_chunk::<8>()?;
     let len = u32::from_le_bytes(*len) as usize;
     let (body, after) = rest.split_at_checked(len).filter(|_| len <= FRAME_BYTES_MAX)?;
-    (checksum(body) == *sum).then_some((body, after))
+    (checksum(body) == u64::from_le_bytes(*sum)).then_some((body, after))
 }
 
-fn checksum(body: &[u8]) -> [u8; 8] {
+/// By what a torn frame is known. Nobody else writes here, so it need not withstand anybody.
+fn checksum(body: &[u8]) -> u64 {
+    u64::from(crc32fast::hash(body))
+}
+
+fn sha256_sum(body: &[u8]) -> u64 {
     let digest = digest::digest(&digest::SHA256, body);
-    digest.as_ref().first_chunk::<8>().copied().unwrap_or_default()
+    digest.as_ref().first_chunk::<8>().map(|sum| u64::from_le_bytes(*sum)).unwrap_or_default()
 }
 
 fn encode(frame: &Frame) -> Result<Vec<u8>, JournalError> {
@@ -426,7 +440,8 @@ fn encode(frame: &Frame) -> Result<Vec<u8>, JournalError> {
     if body.len() > FRAME_BYTES_MAX {
         return Err(JournalError(format!("a frame is larger than {FRAME_BYTES_MAX} bytes")));
     }
-    let (len, sum) = (u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes(), checksum(body));
+    let len = u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes();
+    let sum = checksum(body).to_le_bytes();
     for (to, from) in bytes.iter_mut().zip(len.into_iter().chain(sum)) {
         *to = from;
     }
@@ -554,15 +569,36 @@ mod tests {
     fn a_segment_of_a_later_version_stops_the_start() {
         let dir = place();
         fs::create_dir_all(&dir).unwrap();
-        fs::write(dir.join("read-000000000001.flow"), b"HPFLOW\x02........").unwrap();
+        fs::write(dir.join("read-000000000001.flow"), b"HPFLOW\x03........").unwrap();
         assert!(Journal::open(config(&dir, 1), |_, _| {}).is_err());
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn what_the_version_before_wrote_is_read() {
+        let dir = place();
+        fs::create_dir_all(&dir).unwrap();
+        let mut segment = [MAGIC.as_slice(), &[VERSION_OF_SHA256], &[1; 8]].concat();
+        for run in ["one", "two"] {
+            let mut bytes = encode(&frame(run, b"x")).unwrap();
+            let sum = sha256_sum(&bytes[FRAME_HEAD_BYTES..]).to_le_bytes();
+            bytes[4..FRAME_HEAD_BYTES].copy_from_slice(&sum);
+            segment.extend(bytes);
+        }
+        fs::write(dir.join("read-000000000001.flow"), &segment).unwrap();
+        let runs = || all(&dir, 1).into_iter().map(|(frame, _)| frame.run).collect::<Vec<_>>();
+        assert_eq!(runs(), ["one", "two"]);
+        let last = segment.len() - 1;
+        segment[last] ^= 1;
+        fs::write(dir.join("read-000000000001.flow"), &segment).unwrap();
+        assert_eq!(runs(), ["one"], "what is not as it was written is no frame");
         fs::remove_dir_all(&dir).unwrap();
     }
 
     proptest! {
         #[test]
         fn any_bytes_can_be_read(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-            let _ = body(&bytes);
+            let _ = body(&bytes, checksum);
             let _ = decode(&bytes);
         }
 

@@ -8,7 +8,7 @@ use super::history::Step;
 use super::journal::{Frame, Journal, JournalError, Kind, Series};
 use super::learn::{Form, Learner, Source};
 use super::lineage::Learnt;
-use super::{Label, RunKey, Runs};
+use super::{Label, RunKey, Runs, written};
 use crate::call::{AgentId, Confidentiality, Stage, Stop, StopKind};
 
 /// Ends when what was learnt is in the journal.
@@ -73,7 +73,7 @@ impl Keeper {
     }
 
     /// Remembers; what it gives must have ended before anything that this was learnt from is released. `None` when there
-    /// is nothing to wait for.
+    /// is nothing to wait for: nothing was learnt, or the journal has just that already.
     pub fn keep(&mut self, learnt: &Learnt) -> Option<Keeping> {
         let first = !self.told && !self.brings.is_empty();
         if learnt.is_empty() && !first {
@@ -82,19 +82,29 @@ impl Keeper {
         self.told = true;
         let at = SystemTime::now();
         self.runs.remember(&self.at, learnt, at);
-        let secret = self.brings.contains(&Label::Secret) || learnt.secrets().is_some();
+        let secret = self.brings.contains(&Label::Secret) || learnt.is_secret();
+        let (labels, data) = (Label::bits(&self.brings), learnt.encode());
+        // What is secret is written each time.
+        let digest = (!secret).then(|| written::digest(self.runs.key(), &self.at, labels, &data));
+        if digest.is_some_and(|digest| self.runs.has_written(&self.at, digest, at)) {
+            return None;
+        }
         let frame = Frame {
             kind: Kind::Learnt,
             agent: self.at.agent.clone(),
             run: self.at.run.to_string(),
             trace: self.at.trace,
-            labels: Label::bits(&self.brings),
+            labels,
             at,
-            data: learnt.encode(),
+            data,
         };
-        let journal = Arc::clone(&self.journal);
+        let (journal, runs, place) = (Arc::clone(&self.journal), Arc::clone(&self.runs), self.at.clone());
         let series = if secret { Series::Secret } else { Series::Read };
-        Some(Box::pin(async move { journal.append(series, &frame).await.map_err(|error| unkept(&error)) }))
+        Some(Box::pin(async move {
+            journal.append(series, &frame).await.map_err(|error| unkept(&error))?;
+            digest.into_iter().for_each(|digest| runs.note_written(&place, digest, at));
+            Ok(())
+        }))
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::blocks::{block, unescape};
 use super::lineage::{Fragment, Learnt};
 use super::provenance::{Place, urls};
 use super::secret::{self, Labels};
@@ -20,10 +21,6 @@ use crate::json::{self, Document, Value};
 
 /// The longest reply that is parsed as JSON; a longer one is learnt as text, without its structure.
 pub const JSON_BYTES_MAX: usize = 1 << 20;
-/// Text is learnt in blocks of lines, each at least so long,
-const BLOCK_BYTES_MIN: usize = 256;
-/// and at most: so much of a text may not be learnt yet when its bytes are there.
-pub const BLOCK_BYTES_MAX: usize = 4096;
 /// How many records of one reply are told apart; what is beyond belongs to nobody.
 const RECORDS_MAX: usize = 2048;
 /// How many parties, or ids, one record may have.
@@ -122,8 +119,8 @@ impl Learner {
         learnt
     }
 
-    /// How many of the bytes that were fed last are not learnt yet: at most [`BLOCK_BYTES_MAX`] of a text, and all of a
-    /// reply that is parsed at its end. Bytes that are released before they are learnt can leave unseen.
+    /// How many of the bytes that were fed last are not learnt yet: at most one block of a text, and all of a reply that
+    /// is parsed at its end. Bytes that are released before they are learnt can leave unseen.
     pub fn unlearnt_bytes(&self) -> usize {
         self.held.len()
     }
@@ -145,22 +142,39 @@ impl Learner {
         learnt
     }
 
+    /// Parses a whole reply as it is learnt; `None` for one that is too long for that, or is not JSON.
+    pub fn parse(bytes: &Bytes) -> Option<Document> {
+        let limits = json::Limits { nodes_max: 1 << 18, ..json::Limits::default() };
+        if bytes.len() > JSON_BYTES_MAX {
+            return None;
+        }
+        Document::parse(bytes.clone(), &limits).ok()
+    }
+
+    /// Learns a whole reply of JSON from what [`Learner::parse`] gave, in the place of its bytes.
+    pub fn document(self, document: &Document) -> Learnt {
+        let mut learnt = self.source.nothing();
+        self.root(document.root(), &mut learnt);
+        self.source.tidy(&mut learnt);
+        learnt
+    }
+
     fn structured(&self, bytes: Bytes, learnt: &mut Learnt) {
         if bytes.iter().all(u8::is_ascii_whitespace) {
             return;
         }
-        let limits = json::Limits { nodes_max: 1 << 18, ..json::Limits::default() };
-        let document = match Document::parse(bytes.clone(), &limits) {
-            Ok(document) => document,
-            Err(_) => {
-                // What cannot be parsed is text, and may say more to another reader.
-                learnt.unknown |= self.source.returns.labels.confidentiality != Confidentiality::Public;
-                return self.free(&String::from_utf8_lossy(&bytes), Writing::Escaped, learnt);
-            }
+        let Some(document) = Learner::parse(&bytes) else {
+            // What cannot be parsed is text, and may say more to another reader.
+            learnt.unknown |= self.source.returns.labels.confidentiality != Confidentiality::Public;
+            return self.free(&String::from_utf8_lossy(&bytes), Writing::Escaped, learnt);
         };
+        self.root(document.root(), learnt);
+    }
+
+    fn root(&self, root: Value<'_>, learnt: &mut Learnt) {
         match self.form {
-            Form::Mcp => self.message(document.root(), learnt),
-            Form::Json | Form::Text => self.records(document.root(), learnt),
+            Form::Mcp => self.message(root, learnt),
+            Form::Json | Form::Text => self.records(root, learnt),
         }
     }
 
@@ -341,6 +355,9 @@ fn once<T: Ord>(items: &mut Vec<T>) {
 
 /// Leaves out most of what was there before: words repeat, and few are quicker to sort than many.
 fn first_times(words: &mut Vec<u32>) {
+    if words.len() < 2 {
+        return;
+    }
     let mut seen = vec![0; words.len().next_power_of_two()];
     let mask = seen.len() - 1;
     words.retain(|word| {
@@ -566,46 +583,4 @@ impl Text {
         let fragment = std::mem::replace(&mut self.fragment, next);
         push_fragment(fragment, std::mem::take(&mut self.secrets), learnt);
     }
-}
-
-/// Where the first block of a text ends; `None` while it is not complete. It goes by the text alone, so that how the
-/// text comes in makes no difference: up to a line end after [`BLOCK_BYTES_MIN`], else to the last white space before
-/// [`BLOCK_BYTES_MAX`], else that far.
-fn block(held: &[u8]) -> Option<usize> {
-    let reach = held.get(..BLOCK_BYTES_MAX).unwrap_or(held);
-    let line = reach.iter().skip(BLOCK_BYTES_MIN).position(|byte| *byte == b'\n');
-    if let Some(at) = line {
-        return Some(BLOCK_BYTES_MIN + at + 1);
-    }
-    if held.len() < BLOCK_BYTES_MAX {
-        return None;
-    }
-    if let Some(at) = reach.iter().rposition(u8::is_ascii_whitespace) {
-        return Some(at + 1);
-    }
-    // Not within a character.
-    let inside = |at: &usize| held.get(*at).is_some_and(|byte| byte & 0xc0 == 0x80);
-    Some((BLOCK_BYTES_MAX - 3..=BLOCK_BYTES_MAX - 1).rev().find(|at| !inside(at)).unwrap_or(BLOCK_BYTES_MAX))
-}
-
-/// The escapes of JSON in a text that is not parsed: what they stand for, and white space for the rest.
-fn unescape(text: &str) -> String {
-    let mut plain = String::with_capacity(text.len());
-    let mut chars = text.chars();
-    while let Some(each) = chars.next() {
-        if each != '\\' {
-            plain.push(each);
-            continue;
-        }
-        match chars.next() {
-            Some('u') => {
-                let digits: String = chars.by_ref().take(4).collect();
-                let code = u32::from_str_radix(&digits, 16).ok().and_then(char::from_u32);
-                plain.push(code.unwrap_or(' '));
-            }
-            Some(other @ ('"' | '\\' | '/')) => plain.push(other),
-            _ => plain.push(' '),
-        }
-    }
-    plain
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::index::{Filter, Index, RecordNumber};
+use super::sorted::{Set, add_exactly, pack, packed, renumber_packed};
 use crate::call::{Confidentiality, Integrity, RecordId};
 
 /// How long a `secret` is remembered at least.
@@ -72,12 +73,22 @@ impl Learnt {
             && self.urls.is_empty()
     }
 
+    /// Whether anything of it is secret.
+    pub fn is_secret(&self) -> bool {
+        let of_a_fragment = |fragment: &Fragment| fragment.confidentiality == Confidentiality::Secret;
+        (self.unknown && self.confidentiality == Confidentiality::Secret)
+            || self.fragments.iter().any(of_a_fragment)
+    }
+
     /// What of it is secret: that is remembered for the whole trust domain. `None` when nothing is.
     pub fn secrets(&self) -> Option<Learnt> {
+        if !self.is_secret() {
+            return None;
+        }
         let secret = |fragment: &&Fragment| fragment.confidentiality == Confidentiality::Secret;
         let fragments: Vec<Fragment> = self.fragments.iter().filter(secret).cloned().collect();
         let unknown = self.unknown && self.confidentiality == Confidentiality::Secret;
-        (!fragments.is_empty() || unknown).then(|| Learnt {
+        Some(Learnt {
             reply: self.reply,
             upstream: Arc::clone(&self.upstream),
             tool: Arc::clone(&self.tool),
@@ -570,70 +581,5 @@ impl Fragment {
         self.parties.iter().chain(&self.tokens).chain(&self.ids).copied().for_each(&mut mix);
         self.grams.iter().for_each(|gram| mix(u64::from(*gram)));
         (digest >> 32) as u32
-    }
-}
-
-fn pack(hash: u64, number: RecordNumber) -> u64 {
-    (hash & !0xffff) | u64::from(number)
-}
-
-fn packed(sorted: &[u64], hash: u64) -> impl Iterator<Item = RecordNumber> + '_ {
-    let first = hash & !0xffff;
-    let start = sorted.partition_point(|each| *each < first);
-    let rest = sorted.get(start..).unwrap_or_default().iter();
-    rest.take_while(move |each| **each & !0xffff == first).map(|each| *each as RecordNumber)
-}
-
-/// Adds to what is sorted, and takes no more room than that needs.
-fn add_exactly<T: Copy + Ord>(sorted: &mut Vec<T>, new: &[T]) {
-    if new.is_empty() {
-        return;
-    }
-    sorted.reserve_exact(new.len());
-    sorted.extend_from_slice(new);
-    // The standard sort finds the sorted run that was there.
-    sorted.sort();
-    sorted.dedup();
-    if sorted.capacity() > sorted.len() + sorted.len() / 8 {
-        sorted.shrink_to_fit();
-    }
-}
-
-fn renumber_packed(sorted: &mut Vec<u64>, number: impl Fn(RecordNumber) -> Option<RecordNumber>) {
-    let renumbered = sorted.iter().filter_map(|each| number(*each as RecordNumber).map(|n| pack(*each, n)));
-    *sorted = renumbered.collect();
-    sorted.sort_unstable();
-    sorted.shrink_to_fit();
-}
-
-/// Hashes of two ages, each sorted.
-#[derive(Clone, Debug)]
-struct Set<T> {
-    young: Vec<T>,
-    old: Vec<T>,
-}
-
-impl<T> Default for Set<T> {
-    fn default() -> Set<T> {
-        Set { young: Vec::new(), old: Vec::new() }
-    }
-}
-
-impl<T: Copy + Ord> Set<T> {
-    fn add(&mut self, new: &[T]) {
-        add_exactly(&mut self.young, new);
-    }
-
-    fn has(&self, each: T) -> bool {
-        self.young.binary_search(&each).is_ok() || self.old.binary_search(&each).is_ok()
-    }
-
-    fn age(&mut self) {
-        self.old = std::mem::take(&mut self.young);
-        self.old.shrink_to_fit();
-    }
-
-    fn capacity(&self) -> usize {
-        self.young.capacity() + self.old.capacity()
     }
 }

@@ -56,6 +56,7 @@ pub struct Content<'m> {
     canary: HashMap<u32, HashSet<u32>>,
     /// Room for the grams of one view that pass a filter, and for the records of one gram.
     likely: Vec<u32>,
+    turned: Vec<u8>,
     hits: Vec<(usize, RecordNumber)>,
     made: u32,
     strays: u32,
@@ -91,6 +92,7 @@ impl<'m> Content<'m> {
             found: HashMap::default(),
             canary: HashMap::default(),
             likely: Vec::new(),
+            turned: Vec::new(),
             hits: Vec::new(),
             made: 0,
             strays: 0,
@@ -115,17 +117,18 @@ impl<'m> Content<'m> {
 
     fn probe(&mut self, canon: &Canon) {
         let mut likely = std::mem::take(&mut self.likely);
+        let mut turned = std::mem::take(&mut self.turned);
         let (key, canaries) = (self.key, self.canaries);
         match &*self.filters {
             [filter] if canaries.is_empty() => {
-                keep_likely(key, canon, &mut likely, |gram| filter.may_have(gram));
+                keep_likely(key, canon, (&mut turned, &mut likely), |gram| filter.may_have(gram));
             }
-            filters => keep_likely(key, canon, &mut likely, |gram| {
+            filters => keep_likely(key, canon, (&mut turned, &mut likely), |gram| {
                 filters.iter().any(|filter| filter.may_have(gram)) || canaries.of_gram(gram).is_some()
             }),
         }
         likely.drain(..).for_each(|gram| self.gram(gram));
-        self.likely = likely;
+        (self.likely, self.turned) = (likely, turned);
         let mut other = Vec::new();
         canon.tokens(|token| {
             self.token(token);
@@ -253,8 +256,13 @@ impl<'m> Content<'m> {
 /// Keeps the grams of a text, read in three ways, that may be of something. Nearly all are of nothing, and are done
 /// with here.
 #[inline]
-fn keep_likely(key: &FlowKey, canon: &Canon, likely: &mut Vec<u32>, may_have: impl Fn(u32) -> bool) {
-    grams_three_ways(key, &canon.bytes, |three| {
+fn keep_likely(
+    key: &FlowKey,
+    canon: &Canon,
+    (turned, likely): (&mut Vec<u8>, &mut Vec<u32>),
+    may_have: impl Fn(u32) -> bool,
+) {
+    grams_three_ways(key, &canon.bytes, turned, |three| {
         let [plain, reversed, turned] = three;
         if may_have(plain) | may_have(reversed) | may_have(turned) {
             likely.extend(three.into_iter().filter(|gram| may_have(*gram)));

@@ -10,7 +10,7 @@ use super::history::Step;
 use super::journal::{Frame, Kind, Readable};
 use super::lineage::{Learnt, Memory};
 use super::run::{Froze, Shared, Stopped, lock};
-use super::{Label, RunKey, Runs};
+use super::{Label, RunKey, Runs, written};
 use crate::call::{AgentId, Confidentiality};
 
 /// Memories of one agent's runs; further runs share one, which is full sooner.
@@ -25,6 +25,19 @@ impl Runs {
         if let Some(secrets) = learnt.secrets() {
             write(&self.secrets_of(&at.agent, now)).learn(&secrets, now);
         }
+    }
+
+    /// Whether the journal has just this of the run already, by its digest.
+    pub(super) fn has_written(&self, at: &RunKey, digest: u64, now: SystemTime) -> bool {
+        let past = self.past(&at.agent);
+        let past = lock(&past);
+        past.runs.get(&at.run).is_some_and(|run| run.written.has(digest, now, self.config().window))
+    }
+
+    /// Notes that the journal has this of the run, by its digest.
+    pub(super) fn note_written(&self, at: &RunKey, digest: u64, when: SystemTime) {
+        let past = self.past(&at.agent);
+        lock(&past).run(&at.run).written.note(digest, when);
     }
 
     /// Notes what a call did that left, or would have; what that freezes is given.
@@ -202,18 +215,21 @@ impl Runs {
 pub fn restore(runs: &Runs, frame: Frame, readable: Readable) {
     let (at, run) = (frame.at, Arc::from(frame.run));
     let key = RunKey { agent: frame.agent, run, trace: frame.trace };
-    runs.meet(&key, at);
+    // The same may have been read again since then, and not written again.
+    let until = at.checked_add(written::stands(runs.config().window)).unwrap_or(at);
+    let read_at = until.min(SystemTime::now()).max(at);
+    runs.meet(&key, read_at);
     match frame.kind {
         Kind::Learnt => {
             let learnt = Learnt::decode(&frame.data);
             let record = learnt.as_ref().map(|learnt| learnt.reply);
             runs.label(&key, &Label::of_bits(frame.labels), record, at);
             match learnt {
-                Some(learnt) if readable == Readable::Wholly => runs.remember(&key, &learnt, at),
+                Some(learnt) if readable == Readable::Wholly => runs.remember(&key, &learnt, read_at),
                 Some(learnt) => {
                     let unknown = learnt.confidentiality != Confidentiality::Public;
                     let bare = Learnt { unknown, ..emptied(learnt) };
-                    runs.remember(&key, &bare, at);
+                    runs.remember(&key, &bare, read_at);
                 }
                 None => tracing::error!(agent = %key.agent, "what a run has learnt cannot be read"),
             }

@@ -14,6 +14,7 @@ use super::finding::Finding;
 use super::history::History;
 use super::lineage::{Memory, SECRET_WINDOW};
 use super::text::FlowKey;
+use super::written::Written;
 use super::{Config, Label, RunKey};
 use crate::call::{AgentId, RecordId};
 
@@ -89,6 +90,8 @@ pub(super) struct Run {
     brought: Vec<Brought>,
     frozen: Option<SystemTime>,
     pub(super) memory: Option<Shared<Memory>>,
+    /// What the journal has of it, of the last moments.
+    pub(super) written: Written,
     found: Vec<Found>,
     /// How far sequences of the run's calls got.
     pub(super) chains: Progresses,

@@ -121,27 +121,29 @@ pub fn grams<'k>(
 }
 
 /// Calls back with the hash of every gram of a canonical text, and with those of the same gram reversed and turned by
-/// rot13: one pass for the three ways in which letters hide without an encoding.
+/// rot13: one pass for the three ways in which letters hide without an encoding. `turned` is room for the last.
 #[inline]
-pub fn grams_three_ways(key: &FlowKey, canonical: &[u8], mut each: impl FnMut([u32; 3])) {
-    let (mut plain, mut turned) = (Rolling::default(), Rolling::default());
-    for byte in canonical {
-        plain.shift(*byte);
-        turned.shift(rot13(*byte));
-        if plain.count >= GRAM_BYTES {
-            each([key.gram(plain.last), key.gram(plain.last.swap_bytes()), key.gram(turned.last)]);
-        }
+pub fn grams_three_ways(
+    key: &FlowKey,
+    canonical: &[u8],
+    turned: &mut Vec<u8>,
+    mut each: impl FnMut([u32; 3]),
+) {
+    turned.clear();
+    turned.extend(canonical.iter().copied().map(rot13));
+    let whole = |bytes: &[u8]| bytes.first_chunk().map(|gram| u128::from_le_bytes(*gram)).unwrap_or_default();
+    for (plain, turned) in canonical.windows(GRAM_BYTES).zip(turned.windows(GRAM_BYTES)) {
+        let (plain, turned) = (whole(plain), whole(turned));
+        each([key.gram(plain), key.gram(plain.swap_bytes()), key.gram(turned)]);
     }
 }
 
 /// A canonical byte turned by thirteen letters; digits stay.
 #[inline]
 pub fn rot13(byte: u8) -> u8 {
-    match byte {
-        b'a'..=b'm' => byte + 13,
-        b'n'..=b'z' => byte - 13,
-        _ => byte,
-    }
+    // Without a branch, so that many are turned at once.
+    let (first, second) = (byte.wrapping_sub(b'a') < 13, byte.wrapping_sub(b'n') < 13);
+    byte.wrapping_add(13 * u8::from(first)).wrapping_sub(13 * u8::from(second))
 }
 
 /// The last [`GRAM_BYTES`] bytes, the newest highest.
@@ -170,70 +172,89 @@ const _: () = assert!(GRAM_BYTES == size_of::<u128>());
 /// Keeps of a text that comes in pieces the grams that winnowing selects. How it was cut makes no difference.
 ///
 /// Grams are taken in blocks as long as a window, so that each window is the end of one block and the beginning of the
-/// next, and its smallest gram is the smaller of two that are known.
+/// next, and its smallest gram is the smaller of two that are known. Each step goes over a whole block, without a
+/// branch that hangs on what the grams are: which of them are selected cannot be guessed.
 #[derive(Clone)]
 pub struct Winnower {
     rolling: Rolling,
     /// How many grams there were.
     count: usize,
-    /// This block, and its smallest so far.
+    /// This block.
     block: [u32; WINDOW_GRAMS],
-    least: u32,
-    /// The smallest of the last block from each place to its end.
-    before: [u32; WINDOW_GRAMS],
-    /// What was selected last.
-    selected: Option<u32>,
+    /// The smallest of the last block from each place on to its end; nothing is left of it at the last.
+    before: [u32; WINDOW_GRAMS + 1],
+    /// What was selected last; [`NO_GRAM`] at first.
+    selected: u64,
 }
+
+/// No hash of a gram is this.
+const NO_GRAM: u64 = u64::MAX;
 
 impl Default for Winnower {
     fn default() -> Winnower {
-        let none = [u32::MAX; WINDOW_GRAMS];
-        let rolling = Rolling::default();
-        Winnower { rolling, count: 0, block: none, least: u32::MAX, before: none, selected: None }
+        let (block, before) = ([u32::MAX; WINDOW_GRAMS], [u32::MAX; WINDOW_GRAMS + 1]);
+        Winnower { rolling: Rolling::default(), count: 0, block, before, selected: NO_GRAM }
     }
 }
 
 impl Winnower {
     /// Takes the next bytes of canonical text, and adds what is selected.
     pub fn push(&mut self, key: &FlowKey, canonical: &[u8], selected: &mut Vec<u32>) {
-        // About two of a window are selected; what changes with every byte stays in registers.
+        // About two of a window are selected.
         selected.reserve(canonical.len() * 2 / WINDOW_GRAMS + 1);
-        let mut now = self.clone();
-        for byte in canonical {
-            if let Some(gram) = now.rolling.push(key, *byte) {
-                now.gram(gram, selected);
+        // The first gram of a text is whole with its last byte.
+        let short = (GRAM_BYTES - 1).saturating_sub(self.rolling.count).min(canonical.len());
+        let (first, mut rest) = canonical.split_at_checked(short).unwrap_or_default();
+        first.iter().for_each(|byte| self.rolling.shift(*byte));
+        while !rest.is_empty() {
+            let from = self.count % WINDOW_GRAMS;
+            let (now, later) = rest.split_at_checked(WINDOW_GRAMS - from).unwrap_or((rest, &[]));
+            let mut rolling = self.rolling.clone();
+            for (slot, byte) in self.block.iter_mut().skip(from).zip(now) {
+                rolling.shift(*byte);
+                *slot = key.gram(rolling.last);
             }
-        }
-        *self = now;
-    }
-
-    /// Ends the text: a text too short for one window has its smallest gram selected.
-    pub fn finish(self, selected: &mut Vec<u32>) {
-        if self.count > 0 && self.count < WINDOW_GRAMS {
-            selected.push(self.least);
+            self.rolling = rolling;
+            self.select(from, from + now.len(), selected);
+            rest = later;
         }
     }
 
-    #[inline]
-    fn gram(&mut self, gram: u32, selected: &mut Vec<u32>) {
-        let place = self.count % WINDOW_GRAMS;
-        if let Some(slot) = self.block.get_mut(place) {
-            *slot = gram;
+    /// Adds what the windows select whose last grams are those of this block from one place to another.
+    fn select(&mut self, from: usize, to: usize, selected: &mut Vec<u32>) {
+        // Of each place, as if the block were full: what stands behind it has no part in it.
+        let (mut smallest, mut least) = ([0; WINDOW_GRAMS], u32::MAX);
+        for ((smallest, gram), before) in smallest.iter_mut().zip(&self.block).zip(self.before.iter().skip(1))
+        {
+            least = least.min(*gram);
+            *smallest = least.min(*before);
         }
-        self.count += 1;
-        self.least = self.least.min(gram);
-        let least = self.least.min(self.before.get(place + 1).copied().unwrap_or(u32::MAX));
-        if self.count >= WINDOW_GRAMS && self.selected != Some(least) {
-            self.selected = Some(least);
-            selected.push(least);
+        // In the first block only the last place ends a window.
+        let first = if self.count < WINDOW_GRAMS { from.max(WINDOW_GRAMS - 1) } else { from };
+        self.count += to - from;
+        let (mut new, mut len, mut last) = ([0; WINDOW_GRAMS], 0, self.selected);
+        for smallest in smallest.get(first..to).unwrap_or_default() {
+            if let Some(slot) = new.get_mut(len) {
+                *slot = *smallest;
+            }
+            len += usize::from(last != u64::from(*smallest));
+            last = u64::from(*smallest);
         }
-        if place + 1 == WINDOW_GRAMS {
+        self.selected = last;
+        selected.extend_from_slice(new.get(..len).unwrap_or_default());
+        if to == WINDOW_GRAMS {
             let mut least = u32::MAX;
             for (before, gram) in self.before.iter_mut().zip(&self.block).rev() {
                 least = least.min(*gram);
                 *before = least;
             }
-            self.least = u32::MAX;
+        }
+    }
+
+    /// Ends the text: a text too short for one window has its smallest gram selected.
+    pub fn finish(self, selected: &mut Vec<u32>) {
+        if self.count < WINDOW_GRAMS {
+            selected.extend(self.block.iter().take(self.count).min());
         }
     }
 }
@@ -317,11 +338,15 @@ impl Canon {
                 let first = self.bytes.len() as u32 == piece.start;
                 let mut marks = if first { class & !INNER_UPPER } else { class };
                 let start = at;
+                self.bytes.push(byte);
                 at += 1;
-                while let Some(class) = bytes.get(at).map(|byte| class_of(*byte))
+                // Most words are too short to be worth being copied as a whole.
+                while let Some(byte) = bytes.get(at).copied()
+                    && let class = class_of(byte)
                     && class & (DIGIT | UPPER | LOWER) != 0
                 {
                     marks |= class;
+                    self.bytes.push(byte);
                     at += 1;
                 }
                 if first {
@@ -329,7 +354,6 @@ impl Canon {
                 }
                 piece.raw_end = at as u32;
                 piece.marks |= marks | std::mem::take(&mut joins);
-                self.bytes.extend_from_slice(bytes.get(start..at).unwrap_or_default());
             } else if byte < 0x80 {
                 self.end_word();
                 if class == 0 {

@@ -11,10 +11,17 @@ const VERSION: u8 = 1;
 /// Items that one list may have: more than one reply can bring.
 const ITEMS_MAX: usize = 1 << 22;
 
+/// What [`Learnt::encode`] gave without the record of the reply that it belongs to.
+pub fn without_reply(encoded: &[u8]) -> &[u8] {
+    const REPLY_END: usize = 1 + 16;
+    encoded.get(REPLY_END..).unwrap_or_default()
+}
+
 impl Learnt {
     /// The bytes for a journal.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = vec![VERSION];
+        let mut out = Vec::with_capacity(self.encoded_bytes());
+        out.push(VERSION);
         out.extend_from_slice(&self.reply.as_u128().to_le_bytes());
         text(&mut out, &self.upstream);
         text(&mut out, &self.tool);
@@ -38,6 +45,18 @@ impl Learnt {
         words(&mut out, &self.words);
         longs(&mut out, &self.urls);
         out
+    }
+
+    /// How many bytes [`Learnt::encode`] gives: all of them are set aside at once.
+    fn encoded_bytes(&self) -> usize {
+        const HEAD_BYTES: usize = 1 + 16 + 3;
+        let lists = |fragment: &Fragment| {
+            (fragment.parties.len() + fragment.tokens.len() + fragment.ids.len()) * 8
+                + fragment.grams.len() * 4
+        };
+        let fragments: usize = self.fragments.iter().map(|fragment| 5 + 4 * 4 + lists(fragment)).sum();
+        let sets = (self.known.len() + self.planted.len() + self.urls.len()) * 8 + self.words.len() * 4;
+        HEAD_BYTES + 4 + self.upstream.len() + 4 + self.tool.len() + 4 + fragments + 4 * 4 + sets
     }
 
     /// Reads what [`Learnt::encode`] wrote; `None` for anything else.
@@ -261,6 +280,7 @@ mod tests {
         #[test]
         fn what_was_written_is_read_back(learnt in learnt()) {
             let bytes = learnt.encode();
+            prop_assert_eq!(bytes.len(), learnt.encoded_bytes());
             prop_assert_eq!(Learnt::decode(&bytes), Some(learnt));
             prop_assert_eq!(Learnt::decode(&bytes[..bytes.len() - 1]), None);
         }

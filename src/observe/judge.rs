@@ -255,15 +255,15 @@ impl Judge {
     }
 
     fn response(&mut self, data: &[u8]) -> Sentence {
-        let awaited = self.id.as_ref().is_some_and(|id| sse::is_response(data, id));
+        let awaited = || self.id.as_ref().is_some_and(|id| sse::is_response(data, id));
         match &self.want {
             Want::Nothing => {}
-            Want::Agreement if awaited => {
+            Want::Agreement if awaited() => {
                 if let Some(version) = told::result(data).and_then(|result| result.text("protocolVersion")) {
                     self.dialogue.agreed(&version);
                 }
             }
-            Want::Task(tool) if awaited => {
+            Want::Task(tool) if awaited() => {
                 let task = |result: Members<'_>| match result.object("task") {
                     Some(task) => task.text("taskId"),
                     None => result.text("taskId"),

@@ -8,6 +8,7 @@ use super::decompress::Decompress;
 use crate::flow::keep::{Keeper, Keeping, join};
 use crate::flow::learn::{Form, Learner};
 use crate::flow::lineage::Learnt;
+use crate::json::Document;
 
 /// How much of what has passed is looked at again together with what comes next, in bytes.
 const TAIL_BYTES: usize = 256;
@@ -90,7 +91,25 @@ impl Tap {
             }
             return self.keeper.keep(&unknown);
         }
-        self.keeper.keep(&learnt?)
+        let learnt = learnt?;
+        if reading.whole && learnt.is_empty() {
+            // None of it passes before its end, where it is learnt, and its labels are told with that.
+            return None;
+        }
+        self.keeper.keep(&learnt)
+    }
+
+    /// Parses a reply that was read whole, where it is learnt by its structure and is as it came.
+    pub fn parse(&self, bytes: &Bytes) -> Option<Document> {
+        let reading = self.reading.as_ref()?;
+        let plain = reading.whole && reading.learner.is_some() && reading.decompress.is_none();
+        plain.then(|| Learner::parse(bytes)).flatten()
+    }
+
+    /// Learns the whole reply from what [`Tap::parse`] gave, in the place of its bytes.
+    pub fn document(&mut self, document: &Document) -> Option<Keeping> {
+        let learner = self.reading.as_mut().and_then(|reading| reading.learner.take())?;
+        self.keeper.keep(&learner.document(document))
     }
 
     /// Learns what only the end of the reply shows.
@@ -143,12 +162,15 @@ impl Reading {
             return None;
         }
         let mut learnt = learner.feed(&plain);
+        if self.whole {
+            return Some(learnt);
+        }
         // What the learner holds until it has more passes now, so it is learnt as it is beside that.
         let held = learner.unlearnt_bytes();
         self.tail.extend_from_slice(&plain);
         let from = self.tail.len().saturating_sub(held.min(plain.len() + TAIL_BYTES));
         self.tail.drain(..from);
-        if !self.whole && !self.tail.is_empty() {
+        if !self.tail.is_empty() {
             let mut ahead = keeper.learner(Form::Text);
             join(&mut learnt, ahead.feed(&self.tail));
             join(&mut learnt, ahead.finish());

@@ -122,12 +122,21 @@ impl Watch {
 
     fn judge(&self, text: Text) -> Option<Found> {
         let raw = text.key?;
+        let at = self.depth.saturating_sub(usize::from(self.batch));
+        if raw.is_ascii() && !raw.contains(&b'\\') {
+            // What nearly every key is: itself, and folding is a matter of case.
+            return match at {
+                1 if raw.eq_ignore_ascii_case(b"method") => Some(Found::Method),
+                2 if raw.eq_ignore_ascii_case(b"inputrequests") => Some(Found::InputRequests),
+                _ => None,
+            };
+        }
         let quoted = [b"\"", raw.as_slice(), b"\""].concat();
         let key = match serde_json::from_slice::<String>(&quoted) {
             Ok(key) => key,
             Err(_) => String::from_utf8_lossy(&raw).into_owned(),
         };
-        match (self.depth.saturating_sub(usize::from(self.batch)), fold(&key).as_str()) {
+        match (at, fold(&key).as_str()) {
             (1, "method") => Some(Found::Method),
             (2, "inputrequests") => Some(Found::InputRequests),
             _ => None,

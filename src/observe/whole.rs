@@ -51,15 +51,26 @@ impl Passing {
                 return Ok(self.piece_by_piece(head));
             }
         }
-        let text: Vec<u8> = self.early.drain(..).flatten().collect();
-        let kind = matches!(self.lesson, Some(Lesson::Json(..))).then(|| sse::outcome(&text));
+        let text = match self.early.len() {
+            1 => self.early.pop_front().unwrap_or_default(),
+            _ => Bytes::from(self.early.drain(..).collect::<Vec<_>>().concat()),
+        };
+        // Parsed once, for whoever looks into it.
+        let mut document = self.tap.as_ref().and_then(|tap| tap.parse(&text));
+        let kind = matches!(self.lesson, Some(Lesson::Json(..))).then(|| match &document {
+            Some(document) => sse::outcome_of(document.root()),
+            None => sse::outcome(&text),
+        });
         let sentence = match (&mut self.judge, kind.is_some()) {
             (Some(judge), true) => judge.message(&text),
             _ => Sentence::Pass,
         };
         let bytes = match sentence {
-            Sentence::Pass => Bytes::from(text),
-            Sentence::Replace(less) => Bytes::from(less),
+            Sentence::Pass => text,
+            Sentence::Replace(less) => {
+                document = None;
+                Bytes::from(less)
+            }
             Sentence::Withhold(stop) => return self.refused(Ending::Complete, stop).await,
             Sentence::Drop => {
                 return self.refused(Ending::UpstreamBroke, failed("request-of-upstream")).await;
@@ -69,7 +80,10 @@ impl Passing {
         if head.headers.contains_key(CONTENT_LENGTH) {
             head.headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
         }
-        self.learn(&bytes);
+        match (&document, &mut self.tap) {
+            (Some(document), Some(tap)) => self.keeping.extend(tap.document(document)),
+            _ => self.learn(&bytes),
+        }
         self.note(&bytes);
         self.close(Ending::Complete, kind);
         self.recorded().await?;
