@@ -278,7 +278,7 @@ class Chaos:
 
     def killer(self) -> None:
         """Ends the gateway at one step after the other, and starts it again."""
-        while not self.over.wait(self.chance.uniform(0.2, 1.8)):
+        while not self.over.wait(self.chance.uniform(0.1, 1.0)):
             step = self.chance.choice(list(STEPS))
             self.await_step(step)
             if self.over.is_set():

@@ -3,7 +3,7 @@ that each ends as it was decided, by what the upstream saw.
 
     integration/pending.sh [HOLDS]          HOLDPOINT_BIN names the binary
 
-All wait as streams of HTTP/2, at most a hundred on a connection: half are `tools/call` of MCP 2025-11-25 with a
+All wait as streams of HTTP/2, a hundred on a connection, and each connection is of another agent: half are `tools/call` of MCP 2025-11-25 with a
 `progressToken`, half are plain HTTP with `Prefer: wait`. Memory is the gateway's anonymous memory with all of them
 waiting, less the same with the connections open and idle; so the streams are counted with their holds. Event streams of
 MCP through the same gateway are measured first, for comparison; each of those has a connection upstream too.
@@ -28,7 +28,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE / "bench")]
 
 import machine  # noqa: E402
-from gateway import SUPPORT, Agent, Gateway, Person  # noqa: E402
+from gateway import Agent, Gateway, Person  # noqa: E402
 from parts import Json, Process, Upstream, free_port, tool  # noqa: E402
 
 PER_CONNECTION = 100
@@ -160,18 +160,18 @@ class Connection:
 
 
 @asynccontextmanager
-async def connected(gateway: Gateway, agent: Agent, count: int) -> AsyncIterator[list[Connection]]:
-    """Connections without a stream yet."""
-    tls = gateway.tls(agent)
-    tls.set_alpn_protocols(["h2"])
+async def connected(gateway: Gateway, agents: list[Agent]) -> AsyncIterator[list[Connection]]:
+    """Connections without a stream yet, one of each agent."""
 
-    async def one() -> Connection:
+    async def one(agent: Agent) -> Connection:
+        tls = gateway.tls(agent)
+        tls.set_alpn_protocols(["h2"])
         reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port, ssl=tls)
         # All that comes fits in the connection's window.
         writer.write(PREFACE + frame(SETTINGS, 0, 0, b"") + frame(WINDOW, 0, 0, (2**30).to_bytes(4, "big")))
         return Connection(reader, writer)
 
-    connections = [await one() for _ in range(count)]
+    connections = [await one(agent) for agent in agents]
     reading = [asyncio.create_task(each.read()) for each in connections]
     try:
         yield connections
@@ -284,7 +284,7 @@ def quantile(values: list[float], percent: int) -> float:
 
 async def standing(gateway: Gateway, streams: int) -> float:
     """KiB of an event stream that stands, beside its connection."""
-    async with connected(gateway, SUPPORT, -(-streams // PER_CONNECTION)) as connections:
+    async with connected(gateway, gateway.agents) as connections:
         await asyncio.sleep(1)
         before = anonymous_kib(gateway)
         for at in range(streams):
@@ -316,7 +316,7 @@ async def waiting(gateway: Gateway, connections: list[Connection], calls: list[C
 async def measured(gateway: Gateway, count: int) -> tuple[Json, list[Call]]:
     """Everything, and the calls as they ended."""
     calls, approver = [Call(number) for number in range(count)], Approver(gateway)
-    async with connected(gateway, SUPPORT, -(-count // PER_CONNECTION)) as connections:
+    async with connected(gateway, gateway.agents) as connections:
         await asyncio.sleep(1)
         before = anonymous_kib(gateway)
         mcp_kib, mcp_seconds = await waiting(gateway, connections, calls, mcp=True)
@@ -397,8 +397,10 @@ def main() -> int:
             Upstream("standing", "mcp", f"http://127.0.0.1:{streams}/mcp", seen, idle, {}),
         ]
         bounds = {"bounds": {"connections_max": 20_000}}
-        holds = {"wait": f"{WAIT_SECONDS}s", "pending_max": 100_000}
-        gateway = Gateway(directory / "gateway", behind, people=[OLGA], holds=holds, more=bounds).prepare().start()
+        holds = {"wait": f"{WAIT_SECONDS}s", "pending_max": PER_CONNECTION}
+        agents = [Agent(f"agent/a{number}") for number in range(-(-count // PER_CONNECTION))]
+        options: Json = {"agents": agents, "people": [OLGA], "holds": holds, "more": bounds}
+        gateway = Gateway(directory / "gateway", behind, **options).prepare().start()
         stack.callback(gateway.stop)
         print(f"load_average_before: {os.getloadavg()[0]:.2f}", flush=True)
         beside = asyncio.run(standing(gateway, count))

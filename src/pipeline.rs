@@ -1,5 +1,6 @@
 //! The life of one call, read from top to bottom. Read this first.
 
+mod continuing;
 mod dialogue;
 mod generation;
 mod held;
@@ -247,7 +248,8 @@ async fn run(
         Verdict::Deny(stop) => return Err(stop),
         Verdict::Hold(held) => {
             record.enter(Stage::Hold);
-            return Ok(Passed::Held(Box::new(held::Waiting { held, input: judged.input, carried })));
+            let policies = judged.decision.policies.clone();
+            return Ok(Passed::Held(Box::new(held::Waiting { held, input: judged.input, policies, carried })));
         }
     };
 

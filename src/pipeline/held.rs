@@ -11,13 +11,15 @@ use tokio::time::Instant;
 
 use super::dialogue::{self, Judging};
 use super::leaving::InRun;
-use super::{Gateway, Generation, Going, Passed, own, replied, stopped};
+use super::{Gateway, Generation, Going, Passed, continuing, own, replied, stopped};
 use crate::accept::{Conn, Gone};
 use crate::answer;
-use crate::call::{Asked, Era, PolicyInput, RecordId, Stage, Stop, StopKind, hex};
+use crate::call::{Approval, Asked, Era, PolicyInput, RecordId, Stage, Stop, StopKind, hex};
+use crate::classify::Facts;
 use crate::decide::{Held, Moment, Verdict};
 use crate::decode::jsonrpc::Message;
 use crate::decode::{Call, Decoder};
+use crate::hold::continuing::Continued;
 use crate::hold::digest::{self, Facing, Subject};
 use crate::hold::ladder::{self, Carried, Rung};
 use crate::hold::{self, Waiter, Wish};
@@ -30,6 +32,8 @@ use crate::{classify, decide, forward, identify, limit};
 pub(super) struct Waiting {
     pub(super) held: Held,
     pub(super) input: Box<PolicyInput>,
+    /// The policies that ask for people, by id.
+    pub(super) policies: Vec<Arc<str>>,
     /// What its agent carried from the leg before.
     pub(super) carried: Option<Carried>,
 }
@@ -113,8 +117,25 @@ fn restored(message: &Message, carried: &Carried) -> Option<Bytes> {
     Some(Bytes::from(text))
 }
 
-/// Serves a held call.
+/// Serves a held call: it waits, unless people have approved it in the leg before.
 pub(super) async fn serve(
+    gw: &Arc<Gateway>,
+    generation: &Generation,
+    conn: &Arc<Conn>,
+    gone: Gone,
+    record: Record,
+    waiting: Waiting,
+) -> Response<Body> {
+    match continuing::of(gw, generation, &waiting) {
+        Some(continued) => {
+            let call = waiting.held.take();
+            Box::pin(continuing::serve(gw, conn, gone, record, (call, continued))).await
+        }
+        None => wait(gw, generation, conn, gone, record, waiting).await,
+    }
+}
+
+async fn wait(
     gw: &Arc<Gateway>,
     generation: &Generation,
     conn: &Arc<Conn>,
@@ -186,6 +207,8 @@ pub(super) struct Case {
     pub(super) hold: Hold,
     waiter: Waiter,
     subject: Subject,
+    /// The policies that asked for people, by id; none where nobody has looked.
+    policies: Vec<Arc<str>>,
     /// How long it waits for another request that executes the call.
     patience: Duration,
 }
@@ -202,7 +225,7 @@ impl Case {
         mut record: Record,
         waiting: Waiting,
     ) -> Result<Case, Refused> {
-        let Waiting { held, input, carried } = waiting;
+        let Waiting { held, input, policies, carried } = waiting;
         let entered = async {
             let task = input.task.as_ref().map(|task| Arc::clone(&task.id)).unwrap_or_default();
             let subject = subject(generation, held.call(), held.facts(), &task)?;
@@ -221,7 +244,7 @@ impl Case {
                 let (gw, conn) = (Arc::clone(gw), Arc::clone(conn));
                 let call = Some(held.take());
                 let patience = generation.holds.wait_max.min(JOIN_TIME_MAX);
-                Ok(Case { gw, conn, gone, record: Some(record), call, hold, waiter, subject, patience })
+                Ok(Case { gw, conn, gone, record: Some(record), call, hold, waiter, subject, policies, patience })
             }
             Err(stop) => Err(Box::new((record, stop))),
         }
@@ -238,7 +261,7 @@ impl Case {
         let waiter = gw.gate.waits_for(&hold);
         let (gw, conn) = (Arc::clone(gw), Arc::clone(conn));
         let (record, call, patience) = (Some(record), Some(call), JOIN_TIME_MAX);
-        Case { gw, conn, gone, record, call, hold, waiter, subject, patience }
+        Case { gw, conn, gone, record, call, hold, waiter, subject, policies: Vec::new(), patience }
     }
 
     fn id(&self) -> RecordId {
@@ -312,59 +335,35 @@ impl Case {
         Ok(())
     }
 
-    /// Judges the call again, by today's registry, catalogue, policy and runs, and with the approval that it has; then
-    /// takes the hold and sends it. `None` when somebody else has taken it.
+    /// Judges the call again with the approval that it has; then takes the hold and sends it. `None` when somebody else
+    /// has taken it.
     async fn release(&mut self) -> Result<Option<Passed>, Box<Stop>> {
         let (Some(call), Some(record)) = (self.call.take(), self.record.as_mut()) else { return Ok(None) };
         let gw = Arc::clone(&self.gw);
         let generation = gw.in_force.load_full();
-        let today = OffsetDateTime::now_utc().date();
-        let agent = identify::agent(&generation.directory, &gw.suspensions, &self.conn, today)?;
-        let call = call.renewed(agent);
-        record.again();
-        let now = SystemTime::now();
-        let scope = gw.tasks.scope(&call.head().headers, call.agent().id(), call.agent().instance(), now)?;
-        let mut shade = classify::shade(&generation.catalog, &call, now);
-        let facts = classify::call(&generation.catalog, &generation.definitions, &call, &mut shade)?;
-        record.understood(&call, &facts);
-        let task = scope.as_ref().map(|scope| Arc::clone(&scope.told.id)).unwrap_or_default();
-        if subject(&generation, &call, &facts, &task)?.is_none_or(|subject| subject != self.subject) {
-            return Err(hold::altered(&self.hold));
-        }
-        let slot = limit::resume(&generation.meters, limit::Subject::of(call.agent().id(), &facts))?;
-        let id = call.agent().id().clone();
-        let (in_run, entry) = InRun::enter(&gw, &generation, (&call, &facts), scope.as_deref(), now);
-        record.entered(&entry);
-        let judging = Judging::of(&gw, &generation, &self.conn, &call);
-        let answer = dialogue::Answer::of(&gw, &self.conn, &call);
-        let moment = Moment { now, source_ip: self.conn.peer().ip() };
         let approval = hold::approval(&self.hold, &self.subject.digest);
-        let judged = decide::release(&generation.policy, call, facts, entry, (moment, approval), &mut shade);
-        record.decided(&judged, shade.would_be(), generation.policy.revision());
-        record.held(self.hold.id);
-        in_run.judged(&gw, record, &judged).await;
-        let upstream = Arc::clone(&judged.input.resource.upstream);
-        let permitted = match judged.verdict {
-            Verdict::Allow(permitted) => permitted,
-            Verdict::Deny(stop) => return Err(stop),
-            Verdict::Hold(_) => return Err(hold::told(&self.hold)),
+        let approved = (self.hold.id, approval.clone());
+        let is_it = |call: &Call, facts: &Facts, task: &str| match subject(&generation, call, facts, task)? {
+            Some(subject) if subject == self.subject => Ok(()),
+            _ => Err(hold::altered(&self.hold)),
         };
-        let pass = forward::admit(&generation.upstreams, &upstream, &id)?;
-        // The credential first: where it is not to be had, the approval is not used up.
-        generation.broker.ready(&upstream)?;
+        let judged = judged_again(&gw, &generation, &self.conn, record, call, approved, is_it).await?;
+        let Some(mut going) = judged else { return Err(hold::told(&self.hold)) };
         if self.gone.is_gone() {
             return Err(hold::left());
         }
         let released = gw.gate.release(&self.hold, self.subject.digest, record.id()).await?;
         let Some(on_end) = released else { return Ok(None) };
         record.releasing(on_end);
-        in_run.approved(&gw).await;
+        going.in_run.approved(&gw).await;
         // Whoever left meanwhile is sent nothing for.
         if self.gone.is_gone() {
             return Err(hold::left());
         }
-        let (input, hold) = (judged.input, Some(self.hold.id));
-        let going = Going { permitted, pass, slot, judging, answer, input, shade, in_run, hold };
+        going.hold = Some(self.hold.id);
+        let policies = std::mem::take(&mut self.policies);
+        let (hold, until) = (self.hold.id, self.hold.expires);
+        continuing::expect(&gw, &generation, &mut going, Continued { hold, approval, policies, legs: 0, until });
         super::act(&gw, &generation, &self.gone, record, going).await.map(Some)
     }
 
@@ -411,11 +410,56 @@ impl Case {
     }
 }
 
+/// Judges a held call again, by today's registry, catalogue, policy and runs, and with its approval, of this hold. `None`
+/// when people would have to be asked for more than that.
+pub(super) async fn judged_again<'g>(
+    gw: &Arc<Gateway>,
+    generation: &'g Generation,
+    conn: &'g Arc<Conn>,
+    record: &mut Record,
+    call: Call,
+    (hold, approval): (RecordId, Approval),
+    is_it: impl Fn(&Call, &Facts, &str) -> Result<(), Box<Stop>>,
+) -> Result<Option<Going<'g>>, Box<Stop>> {
+    let today = OffsetDateTime::now_utc().date();
+    let agent = identify::agent(&generation.directory, &gw.suspensions, conn, today)?;
+    let call = call.renewed(agent);
+    record.again();
+    let now = SystemTime::now();
+    let scope = gw.tasks.scope(&call.head().headers, call.agent().id(), call.agent().instance(), now)?;
+    let mut shade = classify::shade(&generation.catalog, &call, now);
+    let facts = classify::call(&generation.catalog, &generation.definitions, &call, &mut shade)?;
+    record.understood(&call, &facts);
+    let task = scope.as_ref().map(|scope| Arc::clone(&scope.told.id)).unwrap_or_default();
+    is_it(&call, &facts, &task)?;
+    let slot = limit::resume(&generation.meters, limit::Subject::of(call.agent().id(), &facts))?;
+    let (in_run, entry) = InRun::enter(gw, generation, (&call, &facts), scope.as_deref(), now);
+    record.entered(&entry);
+    let judging = Judging::of(gw, generation, conn, &call);
+    let answer = dialogue::Answer::of(gw, conn, &call);
+    let moment = Moment { now, source_ip: conn.peer().ip() };
+    let judged = decide::release(&generation.policy, call, facts, entry, (moment, approval), &mut shade);
+    record.decided(&judged, shade.would_be(), generation.policy.revision());
+    record.held(hold);
+    in_run.judged(gw, record, &judged).await;
+    let upstream = Arc::clone(&judged.input.resource.upstream);
+    let permitted = match judged.verdict {
+        Verdict::Allow(permitted) => permitted,
+        Verdict::Deny(stop) => return Err(stop),
+        Verdict::Hold(_) => return Ok(None),
+    };
+    let pass = forward::admit(&generation.upstreams, &upstream, conn.agent_id())?;
+    // The credential first: where it is not to be had, the approval is not used up.
+    generation.broker.ready(&upstream)?;
+    let input = judged.input;
+    Ok(Some(Going { permitted, pass, slot, judging, answer, input, shade, in_run, hold: None }))
+}
+
 /// What of a call is approved.
 fn subject(
     generation: &Generation,
     call: &Call,
-    facts: &classify::Facts,
+    facts: &Facts,
     task: &str,
 ) -> Result<Option<Subject>, Box<Stop>> {
     let (uri, headers) = forward::facing(&generation.upstreams, call)?;

@@ -9,6 +9,7 @@
     reason = "a test stops at the first surprise"
 )]
 
+mod continuing;
 mod deciding;
 mod digest;
 mod failures;
