@@ -1,5 +1,8 @@
-"""What a call costs in a gateway with hold rules of which none matches, beside one that has no hold rules and nobody who
-could decide: instructions, as callgrind counts them, so that the difference is no accident of the machine.
+"""What a call costs in a gateway with hold rules of which none matches, beside one without hold rules: instructions, as
+callgrind counts them, so that the difference is no accident of the machine.
+
+Neither has a listener for people. What that adds is the index of records that people search, by a thread of its own,
+whether or not a rule holds calls; `bench/run.sh --rows controls` has it as a row.
 
     integration/bench/holds.sh              HOLDPOINT_BIN names the binary
 """
@@ -18,8 +21,8 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 import gate  # noqa: E402
 import proxies  # noqa: E402
 import upstream  # noqa: E402
-from gateway import SUPPORT, Person, binary, holdpoint  # noqa: E402
-from parts import CACHE_ROOT, Json  # noqa: E402
+from gateway import SUPPORT, binary  # noqa: E402
+from parts import CACHE_ROOT  # noqa: E402
 from proxies import LIMITS, Ports, Proxy, filler  # noqa: E402
 
 DIFFERENCE_MAX = 0.01
@@ -27,18 +30,12 @@ DIFFERENCE_MAX = 0.01
 WINDOWS = 3
 SCENARIOS = ("tools_read", "http_read", "tools_write")
 PARTS = ("call", "call_without_tls", "pipeline", "decide")
-OLGA = Person("olga", roles=["oncall"], teams=["care"])
 POLICY = re.compile(r"^@id\(.*?^(?:};|.*\);)$", re.MULTILINE | re.DOTALL)
 
 
 @dataclass
-class WithHolds(gate.Clocked):
-    """With the policies that ship, people, and their listener."""
-
-
-@dataclass
 class WithoutHolds(gate.Clocked):
-    """As many policies, none of which holds a call; and nobody who could decide."""
+    """As many policies, none of which holds a call."""
 
     def copy_policies(self) -> None:
         """Others stand in for those that hold."""
@@ -57,10 +54,10 @@ class WithoutHolds(gate.Clocked):
         (self.directory / "policies/instead.cedar").write_text(others, encoding="utf-8")
 
 
-def counted(kind: type[gate.Clocked], kept: Path, pki: Path, ports: Ports, sink: gate.Sink, **more: object) -> gate.Measured:
+def counted(kind: type[gate.Clocked], kept: Path, pki: Path, ports: Ports, sink: gate.Sink) -> gate.Measured:
     """The figures of one gateway."""
-    found, options = gate.Measured(), {"limits": LIMITS, "otlp": ports.otlp, **more}
-    run = kind(kept, gate.behind(ports), shared_pki=pki, **options).prepare()
+    found = gate.Measured()
+    run = kind(kept, gate.behind(ports), shared_pki=pki, limits=LIMITS, otlp=ports.otlp).prepare()
     try:
         run.start()
         assert run.process is not None
@@ -83,11 +80,9 @@ def main() -> int:
     program = gate.own_copy(binary(), kept.with_suffix(".bin"))
     try:
         pki = proxies.issue(kept)
-        holdpoint("pki", "issue", "--person", OLGA.name, "--dir", str(pki))
         with upstream.constants(kept) as port, gate.sink() as sink:
             ports = Ports(port, port, f"http://127.0.0.1:{sink.server_port}")
-            holds: Json = {"people": [OLGA], "holds": {"wait": "280s"}}
-            on = counted(WithHolds, kept / "on", pki, ports, sink, **holds)
+            on = counted(gate.Clocked, kept / "on", pki, ports, sink)
             off = counted(WithoutHolds, kept / "off", pki, ports, sink)
     finally:
         Path(program).unlink()

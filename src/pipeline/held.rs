@@ -117,44 +117,39 @@ fn restored(message: &Message, carried: &Carried) -> Option<Bytes> {
     Some(Bytes::from(text))
 }
 
-/// Serves a held call: it waits, unless people have approved it in the leg before.
+/// Serves a held call: it waits, unless people have approved it in the leg before. Ten thousand may wait at once, so what
+/// is done before and after is boxed: only what waits takes room meanwhile.
 pub(super) async fn serve(
-    gw: &Arc<Gateway>,
-    generation: &Generation,
-    conn: &Arc<Conn>,
+    gw: Arc<Gateway>,
+    generation: Arc<Generation>,
+    conn: Arc<Conn>,
     gone: Gone,
     record: Record,
-    waiting: Waiting,
+    waiting: Box<Waiting>,
 ) -> Response<Body> {
-    match continuing::of(gw, generation, &waiting) {
-        Some(continued) => {
-            let call = waiting.held.take();
-            Box::pin(continuing::serve(gw, conn, gone, record, (call, continued))).await
-        }
-        None => wait(gw, generation, conn, gone, record, waiting).await,
+    if let Some(continued) = continuing::of(&gw, &generation, &waiting) {
+        let call = (*waiting).held.take();
+        return Box::pin(continuing::serve(&gw, &conn, gone, record, (call, continued))).await;
     }
-}
-
-async fn wait(
-    gw: &Arc<Gateway>,
-    generation: &Generation,
-    conn: &Arc<Conn>,
-    gone: Gone,
-    record: Record,
-    waiting: Waiting,
-) -> Response<Body> {
     let begun = Instant::now();
     let legs = waiting.carried.as_ref().map_or(0, |carried| carried.leg);
     let rung = ladder::rung(waiting.held.call(), legs);
-    let mut case = match Case::open(gw, generation, conn, gone, record, waiting).await {
+    let most = if gw.gate.is_manned() { generation.holds.wait_max } else { Duration::ZERO };
+    let opened = Box::pin(Case::open(&gw, &generation, &conn, gone, record, *waiting)).await;
+    // A configuration of before must not be kept by those that wait.
+    drop((gw, generation, conn));
+    let case = match opened {
         Ok(case) => case,
         Err(refused) => {
             let (record, stop) = *refused;
-            return stopped(record, &stop).await;
+            return Box::pin(async move { stopped(record, &stop).await }).await;
         }
     };
-    let manned = gw.gate.is_manned();
-    let most = if manned { generation.holds.wait_max } else { Duration::ZERO };
+    wait(case, rung, begun, most).await
+}
+
+/// Waits as its client can, and answers it.
+async fn wait(mut case: Box<Case>, rung: Rung, begun: Instant, most: Duration) -> Response<Body> {
     if case.moves_within(most.min(ladder::PRELUDE)).await {
         return Box::pin(case.finish()).await;
     }
@@ -167,27 +162,20 @@ async fn wait(
             let head = answer::events_of(case.id());
             let coming = tokio::spawn(Box::pin(async move {
                 case.moves_until(deadline).await;
-                // Boxed when it is needed: ten thousand that wait must not have room for what comes then.
                 Box::pin(case.finish()).await
             }));
             head.map(|()| Body::Later(Box::new(Later::new(coming, ladder::BEAT_EVERY, progress, otherwise))))
         }
         Rung::Task if !most.is_zero() && super::tasks::can_be_kept(&case.subject.text) => {
-            case.begin_task().await
+            Box::pin(case.begin_task()).await
         }
         Rung::Legs(leg) if !most.is_zero() => {
             if case.moves_until(deadline).await {
                 return Box::pin(case.finish()).await;
             }
-            case.next_leg(gw, leg).await
+            Box::pin(case.next_leg(leg)).await
         }
-        Rung::RespondAsync => {
-            let stop = hold::pending(&case.hold);
-            let Some(record) = case.record.take() else { return Box::pin(case.finish()).await };
-            let response = answer::later(&stop, &format!("{STATUS_PATH}{}", case.hold.id), record.id());
-            record.stopped(&stop, response.status().as_u16()).await;
-            own(response)
-        }
+        Rung::RespondAsync => Box::pin(case.respond_async()).await,
         _ => {
             case.moves_until(deadline).await;
             Box::pin(case.finish()).await
@@ -224,7 +212,7 @@ impl Case {
         gone: Gone,
         mut record: Record,
         waiting: Waiting,
-    ) -> Result<Case, Refused> {
+    ) -> Result<Box<Case>, Refused> {
         let Waiting { held, input, policies, carried } = waiting;
         let entered = async {
             let task = input.task.as_ref().map(|task| Arc::clone(&task.id)).unwrap_or_default();
@@ -244,7 +232,8 @@ impl Case {
                 let (gw, conn) = (Arc::clone(gw), Arc::clone(conn));
                 let call = Some(held.take());
                 let patience = generation.holds.wait_max.min(JOIN_TIME_MAX);
-                Ok(Case { gw, conn, gone, record: Some(record), call, hold, waiter, subject, policies, patience })
+                let record = Some(record);
+                Ok(Box::new(Case { gw, conn, gone, record, call, hold, waiter, subject, policies, patience }))
             }
             Err(stop) => Err(Box::new((record, stop))),
         }
@@ -294,7 +283,7 @@ impl Case {
     }
 
     /// Answers by how the hold stands now: an approved call is executed, by one request alone.
-    async fn finish(mut self) -> Response<Body> {
+    async fn finish(mut self: Box<Case>) -> Response<Body> {
         let outcome = self.conclude().await;
         let Some(record) = self.record.take() else {
             return own(Response::new(Bytes::new()));
@@ -368,10 +357,10 @@ impl Case {
     }
 
     /// Asks a modern client to come back, with a state that only this gateway can read.
-    async fn next_leg(mut self, gw: &Gateway, leg: u8) -> Response<Body> {
+    async fn next_leg(mut self: Box<Case>, leg: u8) -> Response<Body> {
         let stop = hold::pending(&self.hold);
         let Some(record) = self.record.take() else { return own(Response::new(Bytes::new())) };
-        let state = self.call.as_ref().and_then(|call| self.carries(call, leg + 1)?.sealed(gw.gate.sealer()));
+        let state = self.call.as_ref().and_then(|call| self.carries(call, leg + 1)?.sealed(self.gw.gate.sealer()));
         let (Some(state), Asked::ToolCall(id)) = (state, record.shape.asked.clone()) else {
             return stopped(record, &stop).await;
         };
@@ -380,8 +369,17 @@ impl Case {
         own(response)
     }
 
+    /// Tells a plain HTTP client where it may look.
+    async fn respond_async(mut self: Box<Case>) -> Response<Body> {
+        let stop = hold::pending(&self.hold);
+        let Some(record) = self.record.take() else { return own(Response::new(Bytes::new())) };
+        let response = answer::later(&stop, &format!("{STATUS_PATH}{}", self.hold.id), record.id());
+        record.stopped(&stop, response.status().as_u16()).await;
+        own(response)
+    }
+
     /// Gives a modern client a task, for which it asks from time to time.
-    async fn begin_task(mut self) -> Response<Body> {
+    async fn begin_task(mut self: Box<Case>) -> Response<Body> {
         let stop = hold::pending(&self.hold);
         let Some(record) = self.record.take() else { return own(Response::new(Bytes::new())) };
         let Asked::ToolCall(id) = record.shape.asked.clone() else { return stopped(record, &stop).await };
