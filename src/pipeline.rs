@@ -265,7 +265,12 @@ async fn run(
         Verdict::Hold(held) => {
             record.enter(Stage::Hold);
             let policies = judged.decision.policies.clone();
-            return Ok(Passed::Held(Box::new(held::Waiting { held, input: judged.input, policies, carried })));
+            return Ok(Passed::Held(Box::new(held::Waiting {
+                held,
+                input: judged.input,
+                policies,
+                carried,
+            })));
         }
     };
 

@@ -352,7 +352,12 @@ impl Case {
         going.hold = Some(self.hold.id);
         let policies = std::mem::take(&mut self.policies);
         let (hold, until) = (self.hold.id, self.hold.expires);
-        continuing::expect(&gw, &generation, &mut going, Continued { hold, approval, policies, legs: 0, until });
+        continuing::expect(
+            &gw,
+            &generation,
+            &mut going,
+            Continued { hold, approval, policies, legs: 0, until },
+        );
         super::act(&gw, &generation, &self.gone, record, going).await.map(Some)
     }
 
@@ -360,7 +365,8 @@ impl Case {
     async fn next_leg(mut self: Box<Case>, leg: u8) -> Response<Body> {
         let stop = hold::pending(&self.hold);
         let Some(record) = self.record.take() else { return own(Response::new(Bytes::new())) };
-        let state = self.call.as_ref().and_then(|call| self.carries(call, leg + 1)?.sealed(self.gw.gate.sealer()));
+        let state =
+            self.call.as_ref().and_then(|call| self.carries(call, leg + 1)?.sealed(self.gw.gate.sealer()));
         let (Some(state), Asked::ToolCall(id)) = (state, record.shape.asked.clone()) else {
             return stopped(record, &stop).await;
         };
