@@ -9,8 +9,8 @@ BIN := $(abspath $(CARGO_TARGET_DIR))/release/holdpoint
 TEST_LINTS := $(addprefix -A clippy::,expect_used indexing_slicing panic string_slice too_many_lines type_complexity \
 	unreachable unwrap_used disallowed_methods)
 
-.PHONY: help build demo test lint unit integration differentials console conformance sdk-matrix agentdojo fuzz gate chaos \
-	bench bench-growth
+.PHONY: help build demo test lint unit integration differentials console conformance sdk-matrix agentdojo fuzz gate chaos patience \
+	pending holds-gate bench bench-growth
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST)
@@ -63,6 +63,15 @@ gate: build ## instructions a call, counted by valgrind, against the accepted fi
 
 chaos: build ## kill -9 at random moments over calls that wait for people: none lost, none twice, none unapproved; N= holds
 	HOLDPOINT_BIN=$(BIN) python3 integration/chaos.py $(N)
+
+patience: build ## real SDKs in front of a call that is held for 330 s, all at once; not part of `test`, which has it for 12 s
+	HOLDPOINT_BIN=$(BIN) integration/patience.sh $(SECONDS_HELD)
+
+pending: build ## 10,000 calls that wait at once: memory, latency of an approval, how each ends; not part of `test`. N= calls
+	HOLDPOINT_BIN=$(BIN) integration/pending.sh $(N)
+
+holds-gate: build ## what hold rules cost a call that none of them matches, in instructions; not part of `test`
+	HOLDPOINT_BIN=$(BIN) integration/bench/holds.sh
 
 bench: build ## beside Envoy and nginx: CPU, latency, memory, overload; not part of `test`. BENCH=--quick is short
 	HOLDPOINT_BIN=$(BIN) integration/bench/run.sh $(BENCH)

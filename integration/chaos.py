@@ -1,7 +1,9 @@
 """kill -9 over calls that wait for people: none is lost, none runs twice, none runs that people did not approve.
 
 Agents make calls of high consequence and repeat them, people approve, deny or leave them, and the gateway is killed at
-random moments and started again. The upstream lives through it all, and what it saw is the judge.
+random moments and started again: some of them at random altogether, most a few milliseconds after a step in the life of
+a hold has begun. After each kill it is read from what is on the disk at which moments holds stood (`moments.py`). The
+upstream lives through it all, and what it saw is the judge.
 
     integration/chaos.py [HOLDS]        HOLDPOINT_BIN names the binary; CHAOS_SEED makes the moments the same again
 """
@@ -19,9 +21,13 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+
+import moments
 
 HOLDS = int(sys.argv[1]) if len(sys.argv) > 1 else 100
 SEED = int(os.environ.get("CHAOS_SEED", "20261121"))
@@ -31,7 +37,11 @@ AGENTS = 8
 TTL = 20
 """How long a hold waits, in seconds."""
 PATIENCE = 240
-"""How long everything may take after the last call began, in seconds."""
+"""How long everything may take, in seconds, beside a second for each call."""
+STEPS = {"any": 0.0, "approve": 0.02, "approved": 0.03, "deny": 0.015, "expiry": 0.04, "opened": 0.02, "sent": 0.07}
+"""The steps at which the gateway is killed, and within how many seconds after each."""
+STEP_SECONDS_MAX = 3
+"""How long a step is waited for."""
 REPOSITORY = Path(__file__).resolve().parent.parent
 BROKEN = (OSError, http.client.HTTPException, ssl.SSLError)
 
@@ -41,6 +51,7 @@ class Upstream:
 
     def __init__(self) -> None:
         self.ran: list[tuple[int, str]] = []
+        self.reached: Callable[[str], None] = lambda _: None
         lock, upstream = threading.Lock(), self
 
         class Handler(BaseHTTPRequestHandler):
@@ -50,6 +61,7 @@ class Upstream:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
                 with lock:
                     upstream.ran.append((body["n"], self.headers.get("idempotency-key", "")))
+                upstream.reached("sent")
                 # Sometimes long enough to be killed within.
                 time.sleep(random.random() * 0.05)
                 reply = b'{"done":true}'
@@ -171,14 +183,27 @@ keys: {{dir: state/keys}}
 class Chaos:
     """What was asked, decided and told."""
 
-    def __init__(self, gateway: Gateway) -> None:
-        self.gateway, self.chance = gateway, random.Random(SEED)
+    def __init__(self, gateway: Gateway, upstream: Upstream) -> None:
+        self.gateway, self.upstream, self.chance = gateway, upstream, random.Random(SEED)
         self.lock, self.over = threading.Lock(), threading.Event()
         # By hold: what was asked for, whether or not the answer came; and what was surely so.
         self.asked_approve: set[str] = set()
         self.surely: dict[str, str] = {}
         self.of: dict[int, set[str]] = {}
         self.told: dict[int, str] = {}
+        # Votes that were asked for and not answered, and holds that nobody decides, with the end of their time.
+        self.asking: dict[str, str] = {}
+        self.left: dict[str, float] = {}
+        # The step at which the gateway is killed next, and that it has come.
+        self.step, self.come = "any", threading.Event()
+        self.kills: Counter[str] = Counter()
+        self.moments: Counter[str] = Counter()
+        upstream.reached = self.reached
+
+    def reached(self, step: str) -> None:
+        """That a step has begun."""
+        if self.step == step:
+            self.come.set()
 
     def agent(self, n: int) -> None:
         """One call, repeated as the gateway asks, until it is told an end."""
@@ -203,6 +228,8 @@ class Chaos:
                 self.told[n] = kind
                 return
             if hold:
+                if hold not in seen:
+                    self.reached("opened")
                 seen.add(hold)
             if len(seen) > 1:
                 # The hold of before has expired, and this one would need another decision.
@@ -212,20 +239,19 @@ class Chaos:
 
     def people(self) -> None:
         """Approves most, denies some, and leaves some to expire."""
-        left: set[str] = set()
         while not self.over.is_set():
             try:
                 _, body = self.gateway.ask(self.gateway.admin, "olga", "GET", "/v1/holds?state=pending")
                 for hold in body.get("holds", []):
-                    self.decide(hold, left)
+                    self.decide(hold)
             except BROKEN:
                 pass
             time.sleep(0.02)
 
-    def decide(self, hold: dict, left: set[str]) -> None:
+    def decide(self, hold: dict) -> None:
         """What one hold gets; it stays what it was if nobody can tell whether it came through."""
         name = hold["id"]
-        if name in left:
+        if name in self.left:
             return
         _, shown = self.gateway.ask(self.gateway.admin, "olga", "GET", f"/v1/holds/{name}")
         if not shown.get("text"):
@@ -235,21 +261,52 @@ class Chaos:
             self.of.setdefault(number, set()).add(name)
         roll = random.Random(f"{SEED}{name}").random()
         if roll > 0.97:
-            left.add(name)
+            self.left[name] = datetime.fromisoformat(hold["expires"]).timestamp()
             return
         verb = "approve" if roll < 0.85 else "deny"
         if verb == "approve":
             self.asked_approve.add(name)
         body = {"digest": hold["digest"], "reason": "chaos"}
+        self.asking[name] = verb
+        self.reached(verb)
         status, _ = self.gateway.ask(self.gateway.admin, "olga", "POST", f"/v1/holds/{name}/{verb}", body)
         if status == 200:
             self.surely[name] = verb
+            self.asking.pop(name, None)
+            if verb == "approve":
+                self.reached("approved")
 
     def killer(self) -> None:
-        """Ends the gateway at random moments, and starts it again."""
-        while not self.over.wait(self.chance.uniform(0.3, 3.0)):
+        """Ends the gateway at one step after the other, and starts it again."""
+        while not self.over.wait(self.chance.uniform(0.1, 1.0)):
+            step = self.chance.choice(list(STEPS))
+            self.await_step(step)
+            if self.over.is_set():
+                return
+            time.sleep(self.chance.uniform(0, STEPS[step]))
             self.gateway.kill()
+            killed = time.time()
+            self.kills[step] += 1
+            # Those whose connection broke off stay asked for; later ones are the next life's.
+            time.sleep(0.02)
+            reached = {hold for _, hold in list(self.upstream.ran)}
+            self.moments += moments.found(self.gateway.directory / "state", killed, dict(self.asking), reached)
+            self.asking.clear()
             self.gateway.start()
+
+    def await_step(self, step: str) -> None:
+        """Waits until a step has begun, or a while."""
+        if step == "any":
+            self.over.wait(self.chance.uniform(0.2, 2.0))
+        elif step == "expiry":
+            # As near as it gets: from a little before it on.
+            soon = [end - time.time() for end in self.left.values() if 0.05 < end - time.time() < STEP_SECONDS_MAX]
+            self.over.wait(min(soon) - 0.02 if soon else 0)
+        else:
+            self.come.clear()
+            self.step = step
+            self.come.wait(STEP_SECONDS_MAX)
+            self.step = ""
 
 
 def states(gateway: Gateway, chaos: Chaos) -> dict[str, dict]:
@@ -268,13 +325,13 @@ def main() -> int:
         upstream = Upstream()
         gateway = Gateway(Path(name), upstream.server.server_address[1])
         gateway.start()
-        chaos = Chaos(gateway)
+        chaos = Chaos(gateway, upstream)
         helpers = [threading.Thread(target=each) for each in (chaos.people, chaos.people, chaos.killer)]
         for each in helpers:
             each.start()
         with ThreadPoolExecutor(AGENTS * 4) as pool:
             work = [pool.submit(chaos.agent, n) for n in range(HOLDS)]
-            end = time.monotonic() + PATIENCE + HOLDS / 10
+            end = time.monotonic() + PATIENCE + HOLDS
             while not all(each.done() for each in work) and time.monotonic() < end:
                 time.sleep(0.2)
             chaos.over.set()
@@ -325,9 +382,14 @@ def judge(
         "approved_and_lost": sum(
             final[hold]["state"] not in {"executed", "failed", "indeterminate", "expired"} for hold in surely
         ),
+        "denied_and_lost": sum(
+            final[hold]["state"] != "denied" for hold, verb in chaos.surely.items() if verb == "deny"
+        ),
         "lost": sum(hold["state"].startswith("lost") for hold in final.values()),
         "open_at_the_end": sum(count[state] for state in open_states),
         "audit": verified["status"],
+        **{f"killed_at_step_{step}": chaos.kills[step] for step in STEPS},
+        **{f"killed_{moment}": chaos.moments[moment] for moment in moments.MOMENTS},
     }
     for name, value in figures.items():
         print(f"{name}: {value}")
@@ -341,6 +403,7 @@ def judge(
         "replied_and_never_ran",
         "executed_and_never_ran",
         "approved_and_lost",
+        "denied_and_lost",
         "lost",
         "open_at_the_end",
     ]

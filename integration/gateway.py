@@ -101,6 +101,8 @@ class Gateway:
     limits: list[Json] = field(default_factory=lambda: [{"per": "agent", "rate": "100000/s", "burst": 100000}])
     otlp: str | None = None
     hold_ttl: str | None = None
+    # Nobody waits: what is held is answered at once, and repeated.
+    holds: Json = field(default_factory=lambda: {"wait": "0s"})
     more: Json = field(default_factory=dict)
     port: int = field(default_factory=free_port)
     health: int = field(default_factory=free_port)
@@ -181,8 +183,7 @@ class Gateway:
             ],
             "people": "people.yaml",
             "store": {"sqlite": "state/holdpoint.db"},
-            # Nobody waits: what is held is answered at once, and repeated.
-            "holds": {"wait": "0s"},
+            "holds": self.holds,
         }
 
     def upstream(self, upstream: Upstream) -> Json:

@@ -4,6 +4,7 @@
 //! waits with what people decide: waiting is by a notice within the process, every change is in the audit in order, and
 //! an approved call is taken for execution by one request alone, once.
 
+pub mod continuing;
 pub mod digest;
 pub mod ladder;
 mod moments;
@@ -24,6 +25,8 @@ use crate::record::{Evidence, OnEnd, ReleaseEnd};
 use crate::store::holds::{About, Claim, End, Hold, HoldState, NewHold, Opened, Terms, Vote, Voted, Wanted};
 use crate::store::{Store, StoreError};
 use crate::telemetry::hop::MomentKind;
+use crate::telemetry::hop::Outcome;
+use continuing::Legs;
 use digest::Subject;
 use rows::Rows;
 use sealed::Sealer;
@@ -55,6 +58,8 @@ const LEASE_TIME: Duration = Duration::from_secs(30);
 const RENEW_EVERY: Duration = Duration::from_secs(10);
 /// When an agent may sensibly ask again.
 const RETRY: Duration = Duration::from_secs(30);
+/// How often at most it is looked for what runs out of time: each look is at all that wait.
+const SWEEP_EVERY_MIN: Duration = Duration::from_millis(500);
 /// How long the end of a wait in the store may be away, so that a clock that was set is noticed.
 const SWEEP_EVERY_MAX: Duration = Duration::from_secs(10);
 
@@ -65,6 +70,7 @@ pub struct Gate {
     evidence: Arc<Evidence>,
     rows: Rows,
     waiting: Mutex<HashMap<RecordId, watch::Sender<HoldState>>>,
+    legs: Legs,
     /// This run of this gateway.
     instance: String,
     /// Told when something new will run out of time.
@@ -115,6 +121,7 @@ impl Gate {
             evidence,
             rows,
             waiting: Mutex::default(),
+            legs: Legs::default(),
             instance: RecordId::new().to_string(),
             opened: Notify::new(),
             told: Notify::new(),
@@ -139,6 +146,11 @@ impl Gate {
     /// What seals the states that waiting agents carry.
     pub fn sealer(&self) -> &Sealer {
         &self.sealer
+    }
+
+    /// The next legs of approved calls that are expected.
+    pub fn legs(&self) -> &Legs {
+        &self.legs
     }
 
     /// Joins the hold of this very call, or opens one.
@@ -311,9 +323,14 @@ impl Gate {
                     tracing::warn!(%error, "this gateway could not say that it goes on with held calls");
                 }
             }
+            let soonest = Instant::now() + SWEEP_EVERY_MIN;
             tokio::select! {
-                () = tokio::time::sleep(next.max(Duration::from_millis(5))) => {}
+                () = tokio::time::sleep(next) => {}
                 () = self.opened.notified() => {}
+                _ = drain.wait_for(|drain| *drain) => return,
+            }
+            tokio::select! {
+                () = tokio::time::sleep_until(soonest) => {}
                 _ = drain.wait_for(|drain| *drain) => return,
             }
         }
@@ -543,6 +560,14 @@ pub fn unreadable(rule: &Arc<str>) -> Box<Stop> {
     let text = "This call needs people's approval, and its body is streamed unread, so that nobody could know what they approve.";
     let mut stop = Stop::new(Stage::Hold, StopKind::Denied, "hold-opaque", text);
     stop.rule = Arc::clone(rule);
+    stop
+}
+
+/// Says that the next leg of an approved call needs more than its approval.
+pub fn unmet(hold: RecordId) -> Box<Stop> {
+    let text = "The approval of this call does not cover this any more. Nothing was sent. Repeat it: it is held anew.";
+    let mut stop = Stop::new(Stage::Hold, StopKind::Denied, "hold-unmet", text);
+    stop.hold = Some(Arc::from(hold.to_string()));
     stop
 }
 

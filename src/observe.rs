@@ -44,7 +44,7 @@ use crate::record::capture::REPLY_BYTES_MAX;
 use crate::record::{Ending, RECORD_HEADER, Record, ReplyFacts};
 pub use body::Body;
 use ending::{ended, kept};
-pub use judge::{Decline, Judge, Old, Relist, Shown, Shows};
+pub use judge::{Continues, Decline, Judge, Old, Relist, Shown, Shows};
 pub use later::Later;
 use parked::Waiting;
 pub use parked::{Elsewhere, Parked};

@@ -1,5 +1,6 @@
 //! The life of one call, read from top to bottom. Read this first.
 
+mod continuing;
 mod dialogue;
 mod generation;
 mod held;
@@ -8,7 +9,7 @@ pub mod listing;
 mod several;
 mod tasks;
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -105,19 +106,35 @@ impl Default for Errands {
 
 /// Serves one request: whatever happens, it is on the record and it is answered.
 pub async fn serve(gw: &Arc<Gateway>, conn: &Arc<Conn>, request: Request<Inbound>) -> Response<Body> {
+    // Boxed, so that the room of a whole call is given back before it waits for people.
+    match Box::pin(begin(gw, conn, request)).await {
+        Begun::Answered(response) => response,
+        Begun::Waits(waiting) => waiting.await,
+    }
+}
+
+/// How far a request has come.
+enum Begun {
+    Answered(Response<Body>),
+    /// It waits for people, without the room of what went before.
+    Waits(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
+}
+
+async fn begin(gw: &Arc<Gateway>, conn: &Arc<Conn>, request: Request<Inbound>) -> Begun {
     let http = if conn.is_h2() { HttpVersion::Two } else { HttpVersion::One };
     let mut record = Record::open(&gw.evidence, conn.peer(), conn.fingerprint(), http);
     record.traced(decode::header_context(request.headers()));
     let gone = Gone::of(&request);
     // Another may come into force at any time; this call knows only this one.
     let generation = gw.in_force.load_full();
-    match run(gw, &generation, conn, &gone, request, &mut record).await {
+    Begun::Answered(match run(gw, &generation, conn, &gone, request, &mut record).await {
         Ok(Passed::Reply(reply, slot, judging)) => replied(record, reply, slot, judging, &gone).await,
         Ok(Passed::Held(waiting)) => {
-            // Boxed: what few calls need must not make the state of every call larger.
-            Box::pin(held::serve(gw, &generation, conn, gone, record, *waiting)).await
+            let (gw, conn) = (Arc::clone(gw), Arc::clone(conn));
+            return Begun::Waits(Box::pin(held::serve(gw, generation, conn, gone, record, waiting)));
         }
         Ok(Passed::Task(question)) => {
+            // Boxed: what few calls need must not make the state of every call larger.
             Box::pin(tasks::serve(gw, &generation, conn, gone, record, *question)).await
         }
         Ok(Passed::Status(id)) => held::status(gw, conn, record, id).await,
@@ -126,7 +143,7 @@ pub async fn serve(gw: &Arc<Gateway>, conn: &Arc<Conn>, request: Request<Inbound
             several::serve(gw, conn, messages).await
         }
         Err(stop) => stopped(record, &stop).await,
-    }
+    })
 }
 
 /// Passes a reply on.
@@ -251,7 +268,13 @@ async fn run(
         Verdict::Deny(stop) => return Err(stop),
         Verdict::Hold(held) => {
             record.enter(Stage::Hold);
-            return Ok(Passed::Held(Box::new(held::Waiting { held, input: judged.input, carried })));
+            let policies = judged.decision.policies.clone();
+            return Ok(Passed::Held(Box::new(held::Waiting {
+                held,
+                input: judged.input,
+                policies,
+                carried,
+            })));
         }
     };
 

@@ -43,6 +43,20 @@ async function step(client, call, what) {
   const progress = [];
   try {
     if (what.op === 'parallel') return { ok: await Promise.all(what.steps.map((each) => step(client, call, each))) };
+    if (what.op === 'serial') {
+      const ok = [];
+      for (const each of what.steps) ok.push(await step(client, call, each));
+      return { ok };
+    }
+    if (what.op === 'pause') {
+      await new Promise((done) => setTimeout(done, what.seconds * 1000));
+      return { ok: null };
+    }
+    if (what.op === 'timed') {
+      const began = performance.now();
+      const told = await step(client, call, what.step);
+      return { ...told, seconds: (performance.now() - began) / 1000 };
+    }
     if (what.op === 'list') return { ok: await client.listTools() };
     const params = { name: what.name, arguments: what.arguments ?? {} };
     if (what.meta) params._meta = what.meta;

@@ -7,6 +7,7 @@ import asyncio
 import json
 import ssl
 import sys
+import time
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -74,6 +75,13 @@ async def step(session: ClientSession, what: Json) -> Json:
     try:
         if what["op"] == "parallel":
             return {"ok": list(await asyncio.gather(*(step(session, each) for each in what["steps"])))}
+        if what["op"] == "serial":
+            return {"ok": [await step(session, each) for each in what["steps"]]}
+        if what["op"] == "pause":
+            return {"ok": await asyncio.sleep(what["seconds"])}
+        if what["op"] == "timed":
+            began = time.monotonic()
+            return {**await step(session, what["step"]), "seconds": time.monotonic() - began}
         if what["op"] == "list":
             return {"ok": plain(await session.list_tools())}
         return await call(session, what)

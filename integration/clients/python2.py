@@ -4,6 +4,7 @@ import asyncio
 import json
 import ssl
 import sys
+import time
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -57,6 +58,13 @@ async def step(client: Client, what: Json) -> Json:
     try:
         if what["op"] == "parallel":
             return {"ok": list(await asyncio.gather(*(step(client, each) for each in what["steps"])))}
+        if what["op"] == "serial":
+            return {"ok": [await step(client, each) for each in what["steps"]]}
+        if what["op"] == "pause":
+            return {"ok": await asyncio.sleep(what["seconds"])}
+        if what["op"] == "timed":
+            began = time.monotonic()
+            return {**await step(client, what["step"]), "seconds": time.monotonic() - began}
         if what["op"] == "list":
             return {"ok": plain(await client.list_tools())}
         return await call(client, what)

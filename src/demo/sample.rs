@@ -154,6 +154,7 @@ fn mcp(seen: &Seen) -> Response<Body> {
         }
         "ping" => json!({}),
         "tools/list" => json!({"tools": tools(), "ttlMs": 0, "cacheScope": "private"}),
+        "tools/call" if tool == "transfer" => transfer(&params),
         "tools/call" => call(tool, params.get("arguments").unwrap_or(&Value::Null)),
         _ => {
             let error =
@@ -162,7 +163,7 @@ fn mcp(seen: &Seen) -> Response<Body> {
         }
     };
     if let (true, Some(members)) = (modern, result.as_object_mut()) {
-        members.insert("resultType".to_owned(), json!("complete"));
+        members.entry("resultType").or_insert_with(|| json!("complete"));
     }
     let reply = json!({"jsonrpc": "2.0", "id": id, "result": result});
     let mut response = full(StatusCode::OK, "application/json", reply.to_string());
@@ -204,6 +205,23 @@ fn call(tool: &str, arguments: &Value) -> Value {
         }
     };
     json!({"content": [{"type": "text", "text": text}]})
+}
+
+/// Asks for a code before it does anything, as often as the arguments say.
+fn transfer(params: &Value) -> Value {
+    let state = params.get("requestState").and_then(Value::as_str);
+    let asked = state.and_then(|state| state.rsplit('-').next()?.parse().ok()).unwrap_or(0);
+    let rounds = params.pointer("/arguments/rounds").and_then(Value::as_u64).unwrap_or(1);
+    if asked < rounds {
+        let schema = json!({"type": "object", "properties": {"code": {"type": "string"}}});
+        let question = json!({"mode": "form", "message": "Code?", "requestedSchema": schema});
+        return json!({
+            "resultType": "input_required",
+            "requestState": format!("of the upstream: \"é\" a+b/= -{}", asked + 1),
+            "inputRequests": {"code": {"method": "elicitation/create", "params": question}},
+        });
+    }
+    json!({"content": [{"type": "text", "text": "transferred"}]})
 }
 
 /// Streams one progress notification at a time, then the result.

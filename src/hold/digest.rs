@@ -22,6 +22,8 @@ const PASSING_HEADERS: [&str; 7] =
     ["baggage", "content-length", "last-event-id", "mcp-session-id", "prefer", "traceparent", "tracestate"];
 /// The headers that people are not shown: what is approved has their SHA-256.
 const SECRET_HEADERS: [&str; 4] = ["authorization", "cookie", "proxy-authorization", "x-api-key"];
+/// The members of `params` by which a call goes on from the leg before [MCP 2026-07-28, multi round-trip requests].
+const LEG_PARAMS: [&str; 2] = ["inputResponses", "requestState"];
 /// The members of `params._meta` that do not make another call of a call.
 const PASSING_META: [&str; 4] = ["baggage", "progressToken", "traceparent", "tracestate"];
 
@@ -49,6 +51,18 @@ pub struct Facing<'a> {
 
 /// The subject of a call; `None` when its body streams unread, so that nobody can know what they approve.
 pub fn subject(call: &Call, facts: &Facts, facing: &Facing<'_>) -> Option<Subject> {
+    let text = text(call, facts, facing, &[])?;
+    let digest = sha256(text.as_bytes());
+    Some(Subject { text, digest })
+}
+
+/// The digest of what all legs of a call have in common: it without the answers and the state that one of them brings.
+pub fn base(call: &Call, facts: &Facts, facing: &Facing<'_>) -> Option<[u8; 32]> {
+    Some(sha256(text(call, facts, facing, &LEG_PARAMS)?.as_bytes()))
+}
+
+/// The text of a call but for some members of its `params`.
+fn text(call: &Call, facts: &Facts, facing: &Facing<'_>, without: &[&str]) -> Option<String> {
     let mut text = String::with_capacity(call.payload().len() + 1024);
     text.push_str("{\"v\":1");
     // Where no entry names it, the name that the agent asked for is in the body.
@@ -96,13 +110,12 @@ pub fn subject(call: &Call, facts: &Facts, facing: &Facing<'_>) -> Option<Subjec
         }
         Payload::Rpc(message) => {
             text.push_str("{\"json\":");
-            rpc(message, &mut text);
+            rpc(message, without, &mut text);
             text.push('}');
         }
     }
     text.push('}');
-    let digest = sha256(text.as_bytes());
-    Some(Subject { text, digest })
+    Some(text)
 }
 
 /// SHA-256.
@@ -139,15 +152,15 @@ fn headers(headers: &HeaderMap, text: &mut String) {
     }
 }
 
-/// A message without what does not make another call of it.
-fn rpc(message: &Message, text: &mut String) {
+/// A message without what does not make another call of it, and without some members of its `params`.
+fn rpc(message: &Message, without: &[&str], text: &mut String) {
     object(message.document().root(), text, |key, value, text| match key {
         "id" => false,
         "params" => {
             name(key, text);
             object(value, text, |key, value, text| {
                 let empty = key == "_meta" && value.members().all(|(key, _)| PASSING_META.contains(&&*key));
-                if empty {
+                if empty || without.contains(&key) {
                     return false;
                 }
                 name(key, text);

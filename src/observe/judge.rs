@@ -36,6 +36,8 @@ const NAME_CHARS_MAX: usize = 128;
 pub type Decline = Arc<dyn Fn(&Id, Option<&Arc<str>>) + Send + Sync>;
 /// Told that the upstream says its list of tools has changed.
 pub type Relist = Box<dyn Fn() + Send + Sync>;
+/// Told of a result that asks the client to call once more, with the state that it is to bring; empty when there is none.
+pub type Continues = Box<dyn Fn(&str) + Send + Sync>;
 /// Whether the agent may see an item of a list, by its name and its text.
 pub type Shows = Box<dyn Fn(&str, &str) -> Shown + Send + Sync>;
 
@@ -61,6 +63,7 @@ pub struct Judge {
     old: Option<Old>,
     decline: Option<Decline>,
     relist: Option<Relist>,
+    continues: Option<Continues>,
     /// Requests of the upstream that were refused.
     refused: usize,
     /// What was withheld from the agent, for the record.
@@ -150,6 +153,7 @@ impl Judge {
             old: None,
             decline: None,
             relist: None,
+            continues: None,
             refused: 0,
             withheld: Vec::new(),
         }
@@ -218,11 +222,18 @@ impl Judge {
         self.relist = Some(relist);
     }
 
+    /// Gives who is to know of a result that asks for one more leg.
+    pub fn continuing(&mut self, continues: Continues) {
+        self.continues = Some(continues);
+    }
+
     /// Whether a JSON reply of this size, where it is known, must be judged before any of it passes: always when
     /// something of it is wanted, and where it may ask what it may not, if it is small enough to be kept.
     pub fn reads_whole(&self, size: Option<u64>, small_bytes_max: usize) -> bool {
         let small = size.is_some_and(|size| size <= small_bytes_max as u64);
-        !matches!(self.want, Want::Nothing) || (small && self.era == Era::Modern && self.is_wary())
+        !matches!(self.want, Want::Nothing)
+            || self.continues.is_some()
+            || (small && self.era == Era::Modern && self.is_wary())
     }
 
     /// Notes what the head of a reply says of its session, and that a question has been answered.
@@ -255,15 +266,22 @@ impl Judge {
     }
 
     fn response(&mut self, data: &[u8]) -> Sentence {
-        let awaited = || self.id.as_ref().is_some_and(|id| sse::is_response(data, id));
+        let awaited = self.id.as_ref().is_some_and(|id| sse::is_response(data, id));
+        if let (Some(continues), true) = (&self.continues, awaited) {
+            let result = told::result(data);
+            let asks = |result: &Members<'_>| result.text("resultType").as_deref() == Some("input_required");
+            if let Some(result) = result.filter(asks) {
+                continues(&result.text("requestState").unwrap_or_default());
+            }
+        }
         match &self.want {
             Want::Nothing => {}
-            Want::Agreement if awaited() => {
+            Want::Agreement if awaited => {
                 if let Some(version) = told::result(data).and_then(|result| result.text("protocolVersion")) {
                     self.dialogue.agreed(&version);
                 }
             }
-            Want::Task(tool) if awaited() => {
+            Want::Task(tool) if awaited => {
                 let task = |result: Members<'_>| match result.object("task") {
                     Some(task) => task.text("taskId"),
                     None => result.text("taskId"),

@@ -11,13 +11,15 @@ use tokio::time::Instant;
 
 use super::dialogue::{self, Judging};
 use super::leaving::InRun;
-use super::{Gateway, Generation, Going, Passed, own, replied, stopped};
+use super::{Gateway, Generation, Going, Passed, continuing, own, replied, stopped};
 use crate::accept::{Conn, Gone};
 use crate::answer;
-use crate::call::{Asked, Era, PolicyInput, RecordId, Stage, Stop, StopKind, hex};
+use crate::call::{Approval, Asked, Era, PolicyInput, RecordId, Stage, Stop, StopKind, hex};
+use crate::classify::Facts;
 use crate::decide::{Held, Moment, Verdict};
 use crate::decode::jsonrpc::Message;
 use crate::decode::{Call, Decoder};
+use crate::hold::continuing::Continued;
 use crate::hold::digest::{self, Facing, Subject};
 use crate::hold::ladder::{self, Carried, Rung};
 use crate::hold::{self, Waiter, Wish};
@@ -30,6 +32,8 @@ use crate::{classify, decide, forward, identify, limit};
 pub(super) struct Waiting {
     pub(super) held: Held,
     pub(super) input: Box<PolicyInput>,
+    /// The policies that ask for people, by id.
+    pub(super) policies: Vec<Arc<str>>,
     /// What its agent carried from the leg before.
     pub(super) carried: Option<Carried>,
 }
@@ -113,27 +117,39 @@ fn restored(message: &Message, carried: &Carried) -> Option<Bytes> {
     Some(Bytes::from(text))
 }
 
-/// Serves a held call.
+/// Serves a held call: it waits, unless people have approved it in the leg before. Ten thousand may wait at once, so what
+/// is done before and after is boxed: only what waits takes room meanwhile.
 pub(super) async fn serve(
-    gw: &Arc<Gateway>,
-    generation: &Generation,
-    conn: &Arc<Conn>,
+    gw: Arc<Gateway>,
+    generation: Arc<Generation>,
+    conn: Arc<Conn>,
     gone: Gone,
     record: Record,
-    waiting: Waiting,
+    waiting: Box<Waiting>,
 ) -> Response<Body> {
+    if let Some(continued) = continuing::of(&gw, &generation, &waiting) {
+        let call = (*waiting).held.take();
+        return Box::pin(continuing::serve(&gw, &conn, gone, record, (call, continued))).await;
+    }
     let begun = Instant::now();
     let legs = waiting.carried.as_ref().map_or(0, |carried| carried.leg);
     let rung = ladder::rung(waiting.held.call(), legs);
-    let mut case = match Case::open(gw, generation, conn, gone, record, waiting).await {
+    let most = if gw.gate.is_manned() { generation.holds.wait_max } else { Duration::ZERO };
+    let opened = Box::pin(Case::open(&gw, &generation, &conn, gone, record, *waiting)).await;
+    // A configuration of before must not be kept by those that wait.
+    drop((gw, generation, conn));
+    let case = match opened {
         Ok(case) => case,
         Err(refused) => {
             let (record, stop) = *refused;
-            return stopped(record, &stop).await;
+            return Box::pin(async move { stopped(record, &stop).await }).await;
         }
     };
-    let manned = gw.gate.is_manned();
-    let most = if manned { generation.holds.wait_max } else { Duration::ZERO };
+    wait(case, rung, begun, most).await
+}
+
+/// Waits as its client can, and answers it.
+async fn wait(mut case: Box<Case>, rung: Rung, begun: Instant, most: Duration) -> Response<Body> {
     if case.moves_within(most.min(ladder::PRELUDE)).await {
         return Box::pin(case.finish()).await;
     }
@@ -146,27 +162,20 @@ pub(super) async fn serve(
             let head = answer::events_of(case.id());
             let coming = tokio::spawn(Box::pin(async move {
                 case.moves_until(deadline).await;
-                // Boxed when it is needed: ten thousand that wait must not have room for what comes then.
                 Box::pin(case.finish()).await
             }));
             head.map(|()| Body::Later(Box::new(Later::new(coming, ladder::BEAT_EVERY, progress, otherwise))))
         }
         Rung::Task if !most.is_zero() && super::tasks::can_be_kept(&case.subject.text) => {
-            case.begin_task().await
+            Box::pin(case.begin_task()).await
         }
         Rung::Legs(leg) if !most.is_zero() => {
             if case.moves_until(deadline).await {
                 return Box::pin(case.finish()).await;
             }
-            case.next_leg(gw, leg).await
+            Box::pin(case.next_leg(leg)).await
         }
-        Rung::RespondAsync => {
-            let stop = hold::pending(&case.hold);
-            let Some(record) = case.record.take() else { return Box::pin(case.finish()).await };
-            let response = answer::later(&stop, &format!("{STATUS_PATH}{}", case.hold.id), record.id());
-            record.stopped(&stop, response.status().as_u16()).await;
-            own(response)
-        }
+        Rung::RespondAsync => Box::pin(case.respond_async()).await,
         _ => {
             case.moves_until(deadline).await;
             Box::pin(case.finish()).await
@@ -186,6 +195,8 @@ pub(super) struct Case {
     pub(super) hold: Hold,
     waiter: Waiter,
     subject: Subject,
+    /// The policies that asked for people, by id; none where nobody has looked.
+    policies: Vec<Arc<str>>,
     /// How long it waits for another request that executes the call.
     patience: Duration,
 }
@@ -201,8 +212,8 @@ impl Case {
         gone: Gone,
         mut record: Record,
         waiting: Waiting,
-    ) -> Result<Case, Refused> {
-        let Waiting { held, input, carried } = waiting;
+    ) -> Result<Box<Case>, Refused> {
+        let Waiting { held, input, policies, carried } = waiting;
         let trace = record.context();
         let entered = async {
             let task = input.task.as_ref().map(|task| Arc::clone(&task.id)).unwrap_or_default();
@@ -222,7 +233,8 @@ impl Case {
                 let (gw, conn) = (Arc::clone(gw), Arc::clone(conn));
                 let call = Some(held.take());
                 let patience = generation.holds.wait_max.min(JOIN_TIME_MAX);
-                Ok(Case { gw, conn, gone, record: Some(record), call, hold, waiter, subject, patience })
+                let record = Some(record);
+                Ok(Box::new(Case { gw, conn, gone, record, call, hold, waiter, subject, policies, patience }))
             }
             Err(stop) => Err(Box::new((record, stop))),
         }
@@ -239,7 +251,7 @@ impl Case {
         let waiter = gw.gate.waits_for(&hold);
         let (gw, conn) = (Arc::clone(gw), Arc::clone(conn));
         let (record, call, patience) = (Some(record), Some(call), JOIN_TIME_MAX);
-        Case { gw, conn, gone, record, call, hold, waiter, subject, patience }
+        Case { gw, conn, gone, record, call, hold, waiter, subject, policies: Vec::new(), patience }
     }
 
     fn id(&self) -> RecordId {
@@ -272,7 +284,7 @@ impl Case {
     }
 
     /// Answers by how the hold stands now: an approved call is executed, by one request alone.
-    async fn finish(mut self) -> Response<Body> {
+    async fn finish(mut self: Box<Case>) -> Response<Body> {
         let outcome = self.conclude().await;
         let Some(record) = self.record.take() else {
             return own(Response::new(Bytes::new()));
@@ -313,47 +325,20 @@ impl Case {
         Ok(())
     }
 
-    /// Judges the call again, by today's registry, catalogue, policy and runs, and with the approval that it has; then
-    /// takes the hold and sends it. `None` when somebody else has taken it.
+    /// Judges the call again with the approval that it has; then takes the hold and sends it. `None` when somebody else
+    /// has taken it.
     async fn release(&mut self) -> Result<Option<Passed>, Box<Stop>> {
         let (Some(call), Some(record)) = (self.call.take(), self.record.as_mut()) else { return Ok(None) };
         let gw = Arc::clone(&self.gw);
         let generation = gw.in_force.load_full();
-        let today = OffsetDateTime::now_utc().date();
-        let agent = identify::agent(&generation.directory, &gw.suspensions, &self.conn, today)?;
-        let call = call.renewed(agent);
-        record.again();
-        let now = SystemTime::now();
-        let scope = gw.tasks.scope(&call.head().headers, call.agent().id(), call.agent().instance(), now)?;
-        let mut shade = classify::shade(&generation.catalog, &call, now);
-        let facts = classify::call(&generation.catalog, &generation.definitions, &call, &mut shade)?;
-        record.understood(&call, &facts);
-        let task = scope.as_ref().map(|scope| Arc::clone(&scope.told.id)).unwrap_or_default();
-        if subject(&generation, &call, &facts, &task)?.is_none_or(|subject| subject != self.subject) {
-            return Err(hold::altered(&self.hold));
-        }
-        let slot = limit::resume(&generation.meters, limit::Subject::of(call.agent().id(), &facts))?;
-        let id = call.agent().id().clone();
-        let (in_run, entry) = InRun::enter(&gw, &generation, (&call, &facts), scope.as_deref(), now);
-        record.entered(&entry);
-        let judging = Judging::of(&gw, &generation, &self.conn, &call);
-        let answer = dialogue::Answer::of(&gw, &self.conn, &call);
-        let break_glass = gw.lifts.over(call.agent().profile(), &call.route().name, now);
-        let moment = Moment { now, source_ip: self.conn.peer().ip(), break_glass };
         let approval = hold::approval(&self.hold, &self.subject.digest);
-        let judged = decide::release(&generation.policy, call, facts, entry, (moment, approval), &mut shade);
-        record.decided(&judged, shade.would_be(), generation.policy.revision());
-        record.held(self.hold.id);
-        in_run.judged(&gw, record, &judged).await;
-        let upstream = Arc::clone(&judged.input.resource.upstream);
-        let permitted = match judged.verdict {
-            Verdict::Allow(permitted) => permitted,
-            Verdict::Deny(stop) => return Err(stop),
-            Verdict::Hold(_) => return Err(hold::told(&self.hold)),
+        let approved = (self.hold.id, approval.clone());
+        let is_it = |call: &Call, facts: &Facts, task: &str| match subject(&generation, call, facts, task)? {
+            Some(subject) if subject == self.subject => Ok(()),
+            _ => Err(hold::altered(&self.hold)),
         };
-        let pass = forward::admit(&generation.upstreams, &upstream, &id)?;
-        // The credential first: where it is not to be had, the approval is not used up.
-        generation.broker.ready(&upstream)?;
+        let judged = judged_again(&gw, &generation, &self.conn, record, call, approved, is_it).await?;
+        let Some(mut going) = judged else { return Err(hold::told(&self.hold)) };
         if self.gone.is_gone() {
             return Err(hold::left());
         }
@@ -361,21 +346,29 @@ impl Case {
             gw.gate.release(&self.hold, self.subject.digest, (record.id(), record.context())).await?;
         let Some(on_end) = released else { return Ok(None) };
         record.releasing(on_end);
-        in_run.approved(&gw).await;
+        going.in_run.approved(&gw).await;
         // Whoever left meanwhile is sent nothing for.
         if self.gone.is_gone() {
             return Err(hold::left());
         }
-        let (input, hold) = (judged.input, Some(self.hold.id));
-        let going = Going { permitted, pass, slot, judging, answer, input, shade, in_run, hold };
+        going.hold = Some(self.hold.id);
+        let policies = std::mem::take(&mut self.policies);
+        let (hold, until) = (self.hold.id, self.hold.expires);
+        continuing::expect(
+            &gw,
+            &generation,
+            &mut going,
+            Continued { hold, approval, policies, legs: 0, until },
+        );
         super::act(&gw, &generation, &self.gone, record, going).await.map(Some)
     }
 
     /// Asks a modern client to come back, with a state that only this gateway can read.
-    async fn next_leg(mut self, gw: &Gateway, leg: u8) -> Response<Body> {
+    async fn next_leg(mut self: Box<Case>, leg: u8) -> Response<Body> {
         let stop = hold::pending(&self.hold);
         let Some(record) = self.record.take() else { return own(Response::new(Bytes::new())) };
-        let state = self.call.as_ref().and_then(|call| self.carries(call, leg + 1)?.sealed(gw.gate.sealer()));
+        let state =
+            self.call.as_ref().and_then(|call| self.carries(call, leg + 1)?.sealed(self.gw.gate.sealer()));
         let (Some(state), Asked::ToolCall(id)) = (state, record.shape.asked.clone()) else {
             return stopped(record, &stop).await;
         };
@@ -384,8 +377,17 @@ impl Case {
         own(response)
     }
 
+    /// Tells a plain HTTP client where it may look.
+    async fn respond_async(mut self: Box<Case>) -> Response<Body> {
+        let stop = hold::pending(&self.hold);
+        let Some(record) = self.record.take() else { return own(Response::new(Bytes::new())) };
+        let response = answer::later(&stop, &format!("{STATUS_PATH}{}", self.hold.id), record.id());
+        record.stopped(&stop, response.status().as_u16()).await;
+        own(response)
+    }
+
     /// Gives a modern client a task, for which it asks from time to time.
-    async fn begin_task(mut self) -> Response<Body> {
+    async fn begin_task(mut self: Box<Case>) -> Response<Body> {
         let stop = hold::pending(&self.hold);
         let Some(record) = self.record.take() else { return own(Response::new(Bytes::new())) };
         let Asked::ToolCall(id) = record.shape.asked.clone() else { return stopped(record, &stop).await };
@@ -414,11 +416,57 @@ impl Case {
     }
 }
 
+/// Judges a held call again, by today's registry, catalogue, policy and runs, and with its approval, of this hold. `None`
+/// when people would have to be asked for more than that.
+pub(super) async fn judged_again<'g>(
+    gw: &Arc<Gateway>,
+    generation: &'g Generation,
+    conn: &'g Arc<Conn>,
+    record: &mut Record,
+    call: Call,
+    (hold, approval): (RecordId, Approval),
+    is_it: impl Fn(&Call, &Facts, &str) -> Result<(), Box<Stop>>,
+) -> Result<Option<Going<'g>>, Box<Stop>> {
+    let today = OffsetDateTime::now_utc().date();
+    let agent = identify::agent(&generation.directory, &gw.suspensions, conn, today)?;
+    let call = call.renewed(agent);
+    record.again();
+    let now = SystemTime::now();
+    let scope = gw.tasks.scope(&call.head().headers, call.agent().id(), call.agent().instance(), now)?;
+    let mut shade = classify::shade(&generation.catalog, &call, now);
+    let facts = classify::call(&generation.catalog, &generation.definitions, &call, &mut shade)?;
+    record.understood(&call, &facts);
+    let task = scope.as_ref().map(|scope| Arc::clone(&scope.told.id)).unwrap_or_default();
+    is_it(&call, &facts, &task)?;
+    let slot = limit::resume(&generation.meters, limit::Subject::of(call.agent().id(), &facts))?;
+    let (in_run, entry) = InRun::enter(gw, generation, (&call, &facts), scope.as_deref(), now);
+    record.entered(&entry);
+    let judging = Judging::of(gw, generation, conn, &call);
+    let answer = dialogue::Answer::of(gw, conn, &call);
+    let break_glass = gw.lifts.over(call.agent().profile(), &call.route().name, now);
+    let moment = Moment { now, source_ip: conn.peer().ip(), break_glass };
+    let judged = decide::release(&generation.policy, call, facts, entry, (moment, approval), &mut shade);
+    record.decided(&judged, shade.would_be(), generation.policy.revision());
+    record.held(hold);
+    in_run.judged(gw, record, &judged).await;
+    let upstream = Arc::clone(&judged.input.resource.upstream);
+    let permitted = match judged.verdict {
+        Verdict::Allow(permitted) => permitted,
+        Verdict::Deny(stop) => return Err(stop),
+        Verdict::Hold(_) => return Ok(None),
+    };
+    let pass = forward::admit(&generation.upstreams, &upstream, conn.agent_id())?;
+    // The credential first: where it is not to be had, the approval is not used up.
+    generation.broker.ready(&upstream)?;
+    let input = judged.input;
+    Ok(Some(Going { permitted, pass, slot, judging, answer, input, shade, in_run, hold: None }))
+}
+
 /// What of a call is approved.
 fn subject(
     generation: &Generation,
     call: &Call,
-    facts: &classify::Facts,
+    facts: &Facts,
     task: &str,
 ) -> Result<Option<Subject>, Box<Stop>> {
     let (uri, headers) = forward::facing(&generation.upstreams, call)?;

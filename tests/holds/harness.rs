@@ -39,6 +39,7 @@ tools:
   read_inbox: {class: read, consequence: 1, returns: {confidentiality: internal, integrity: mixed}}
   read_vault: {class: read, consequence: 1, returns: {confidentiality: secret, integrity: trusted}}
   send_email: {class: external, consequence: 3, reversible: true, returns: {confidentiality: public, integrity: trusted}}
+  transfer: {class: write, consequence: 3, reversible: true, returns: {confidentiality: public, integrity: trusted}}
   countdown: {class: write, consequence: 3, reversible: true, returns: {confidentiality: public, integrity: trusted}}
   read_again: {class: write, consequence: 3, reversible: true, idempotent: true, returns: {confidentiality: public, integrity: trusted}}
   delete_customer:
@@ -132,7 +133,7 @@ listeners:
 agents: agents.yaml
 people: people.yaml
 upstreams:
-  - {{name: mail, kind: mcp, url: \"http://{mail}/mcp\", catalog: mcp.yaml, list_every: never}}
+  - {{name: mail, kind: mcp, url: \"http://{mail}/mcp\", catalog: mcp.yaml, list_every: never, may_ask: [elicitation]}}
   - {{name: crm, kind: http, url: \"http://{crm}\", catalog: http.yaml}}
 policy: {{cedar: policies}}
 holds: {{{}}}

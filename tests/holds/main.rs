@@ -10,6 +10,7 @@
 )]
 
 mod breakglass;
+mod continuing;
 mod deciding;
 mod digest;
 mod failures;
