@@ -25,7 +25,6 @@ use crate::record::{Evidence, OnEnd, ReleaseEnd};
 use crate::store::holds::{About, Claim, End, Hold, HoldState, NewHold, Opened, Terms, Vote, Voted, Wanted};
 use crate::store::{Store, StoreError};
 use crate::telemetry::hop::MomentKind;
-use crate::telemetry::hop::Outcome;
 use continuing::Legs;
 use digest::Subject;
 use rows::Rows;

@@ -128,7 +128,7 @@ pub(super) async fn open(
             let named = named.as_ref().map(|person| person.id.to_string());
             (named, format!("local socket, user {uid}"))
         }
-        Caller::Person { person, serial, .. } => (Some(person.id.to_string()), format!("mtls {serial}")),
+        Caller::Person { person, proof, .. } => (Some(person.id.to_string()), proof.evidence()),
     };
     let by = by.ok_or_else(unnamed)?;
     let new = NewLift { id: RecordId::new(), rules, scope, by, evidence, reason: reason.to_owned(), time };

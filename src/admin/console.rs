@@ -8,7 +8,6 @@ mod evidence;
 mod hold;
 mod holds;
 pub(super) mod page;
-pub(super) mod page;
 mod path;
 mod records;
 mod runs;

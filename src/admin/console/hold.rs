@@ -114,9 +114,11 @@ async fn pressed(
         Button::Deny => (Says::Deny, None),
         Button::Remember => (Says::Approve, Some(decided.remember.unwrap_or_default())),
     };
-    let say = Say { digest: decided.digest, reason: decided.reason.clone(), remember };
+    let say = Say { digest: decided.digest, reason: decided.reason.clone(), remember, standing: None };
     let problem = match told::vote(admin, caller, id, says, &say).await {
         Ok(hold) => return see_other(&format!("/holds/{}", hold.id)),
+        // The listener makes the page from which one logs in again.
+        Err(problem @ Problem::Challenged(_)) => return answer(admin, caller, Err(problem)),
         Err(problem) => problem,
     };
     let failed = Failed { problem, reason: decided.reason };
