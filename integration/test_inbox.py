@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, expect
 
 import parts
 from gateway import SUPPORT, Agent, Gateway, Person
-from parts import Json, Upstream, until
+from parts import Json, Upstream
 from visit import SCREENSHOTS, WIDTHS, Visit, asks, chromium, console, fetch, is_readable
 
 ONA = Person("ona", roles=["oncall", "approver"], teams=["care"])
