@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use holdpoint::call::{BreakerPhase, Class, Era, Protocol};
 use holdpoint::telemetry::hop::Outcome;
-use holdpoint::telemetry::{Config, Hop, Telemetry, spans};
+use holdpoint::telemetry::{Config, Delivery, Hop, Telemetry, spans};
 use serde_json::Value;
 
 fn root() -> &'static Path {
@@ -97,6 +97,7 @@ fn series() -> BTreeMap<String, BTreeSet<String>> {
     metrics.trust_expiry(&name, 1.0);
     metrics.catalog_drift(&name, 1);
     metrics.shadow(&name, 1.0);
+    metrics.notified(&name, Delivery::Delivered);
     metrics.upstream_breaker(&name, BreakerPhase::Closed);
     let text = metrics.render();
     let mut series = BTreeMap::new();
