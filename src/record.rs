@@ -57,7 +57,7 @@ use crate::net::Dial;
 use crate::telemetry::hop::{ErrorType, Hop, HttpVersion, StageTime};
 use crate::telemetry::{hop, spans};
 use capture::Capture;
-use note::{durability, note_decision, note_lifted, note_stop, route, unavailable, unrecorded};
+use note::{durability, note_decision, note_stop, route, unavailable, unrecorded};
 use seal::{Part, Sealed};
 
 /// The header that names a call's record, on every reply and on the request upstream.
@@ -275,11 +275,9 @@ impl Record {
         let decision = &judged.decision;
         self.decided = true;
         note_decision(&mut self.noted, judged, would_be, revision);
-        self.noted.texts("findings", judged.input.findings.iter().map(|finding| &**finding));
         wire::write(&judged.input, &mut self.noted);
-        let glass = note_lifted(&mut self.noted, judged, self.id);
+        note::note_lifted(&mut self.noted, judged, self.id, self.hop.as_deref_mut());
         if let Some(hop) = &mut self.hop {
-            hop.decision.break_glass = glass;
             hop.decision.rule = Arc::clone(&decision.rule);
             hop.decision.outcome = match judged.verdict {
                 Verdict::Allow(_) => hop::Outcome::Allowed,

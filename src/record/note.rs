@@ -25,17 +25,24 @@ pub(super) fn durability(facts: &Facts) -> Durability {
 }
 
 /// The emergency lifts that decided a call, said aloud.
-pub(super) fn note_lifted(members: &mut Members, judged: &Judged, record: RecordId) -> Vec<Arc<str>> {
+pub(super) fn note_lifted(
+    members: &mut Members,
+    judged: &Judged,
+    record: RecordId,
+    hop: Option<&mut hop::Hop>,
+) {
     let glass = judged.input.break_glass.as_ref().filter(|_| !judged.lifted.is_empty());
     let grants = glass.map(|glass| glass.grants.clone()).unwrap_or_default();
     if !grants.is_empty() {
         members.texts("break_glass", grants.iter().map(|id| &**id));
         tracing::warn!(event = "breakglass.used", %record, grants = %grants.join(","), "an emergency lift decided a call");
     }
-    grants
+    if let Some(hop) = hop {
+        hop.decision.break_glass = grants;
+    }
 }
 
-/// What was decided and why, and what would have been.
+/// What was decided and why, what would have been, and what flow control found.
 pub(super) fn note_decision(
     members: &mut Members,
     judged: &Judged,
@@ -70,6 +77,7 @@ pub(super) fn note_decision(
             members.text("detail", &would_be.detail);
         });
     }
+    members.texts("findings", judged.input.findings.iter().map(|finding| &**finding));
 }
 
 pub(super) fn note_stop(members: &mut Members, stop: &Stop) {
