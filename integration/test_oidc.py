@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 import parts
 from gateway import SUPPORT, Gateway, Person, binary
 from parts import CACHE, HERE, Json, Process, Upstream, free_port, until
-from test_console import CHROMIUM, DESKTOP, asks
+from test_console import CHROMIUM, DESKTOP, asks, fetch
 
 FRESH_SECONDS = 30
 AUDIENCE = "https://holdpoint.example.org/api"
@@ -172,13 +172,17 @@ def test_somebody_logs_in_and_comes_back_and_a_stale_login_is_asked_again(
     expect(page.locator(".state .badge")).to_have_text("active")
     elsewhere = context.request.post(path, data=say, headers={"origin": "https://evil.example"})
     assert elsewhere.status == 403 and not desk.calls("close_account")
-    approved = context.request.post(path, data=say, headers=own)
-    assert approved.ok and approved.json()["state"] == "approved", approved.text()
+    voted = context.request.post(path, data=say, headers=own)
+    assert voted.ok and voted.json()["votes"][0]["email"] == "ona@example.org", voted.text()
+    assert not desk.calls("close_account")
+    # Two must approve: the other one comes with a certificate.
+    approved = json.loads(fetch(gateway, OLGA, f"{console(gateway)}{path}", "POST", say))
+    assert approved["state"] == "approved", approved
     answer = asks(gateway, SUPPORT, desk, "close_account", id="C-1007")
     assert not answer["result"].get("isError"), answer
     assert len(desk.calls("close_account")) == 1
-    vote = json.dumps(gateway.records("vote")[-1])
-    assert f"oidc {issuer(gateway)} auth_time=" in vote and "ona@example.org" in vote
+    ona, olga = (json.dumps(vote) for vote in gateway.records("vote"))
+    assert f"oidc {issuer(gateway)} auth_time=" in ona and "ona@example.org" in ona and "mtls " in olga
     page.get_by_role("button", name="Log out").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("You are logged out")
     assert context.request.get("/v1/agents").status == 401
