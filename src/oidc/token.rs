@@ -195,12 +195,8 @@ impl Provider {
 
 /// The algorithms by which a public key tells that its owner signed.
 fn is_asymmetric(algorithm: Algorithm) -> bool {
-    match algorithm {
-        Algorithm::RS256 | Algorithm::RS384 | Algorithm::RS512 => true,
-        Algorithm::PS256 | Algorithm::PS384 | Algorithm::PS512 => true,
-        Algorithm::ES256 | Algorithm::ES384 | Algorithm::EdDSA => true,
-        _ => false,
-    }
+    use Algorithm::{ES256, ES384, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512};
+    matches!(algorithm, RS256 | RS384 | RS512 | PS256 | PS384 | PS512 | ES256 | ES384 | EdDSA)
 }
 
 fn authentication(claims: Claims) -> Result<Authentication, TokenError> {
