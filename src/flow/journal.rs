@@ -606,7 +606,7 @@ mod tests {
         fn a_frame_comes_back_as_it_was(run in "[a-z:]{0,40}", data in prop::collection::vec(any::<u8>(), 0..300)) {
             let frame = frame(&run, &data);
             let bytes = encode(&frame).unwrap();
-            let (body, rest) = body(&bytes).unwrap();
+            let (body, rest) = body(&bytes, checksum).unwrap();
             prop_assert!(rest.is_empty());
             prop_assert_eq!(decode(body).unwrap(), frame);
         }

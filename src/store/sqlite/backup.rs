@@ -15,8 +15,13 @@ use super::state::{Halt, Within};
 use super::{BUSY_TIME_MAX, FORMAT, Sqlite, lock, micros, moment, within};
 use crate::call::RecordId;
 use crate::json::Members;
-use crate::store::holds::{Hold, HoldState, Moment};
-use crate::store::{Order, Store as _, StoreError};
+use crate::store::holds::{Grants as _, Hold, HoldState, Moment};
+use crate::store::{Frozen, Order, Store as _, StoreError};
+
+/// Who takes back what a restored store would let go.
+const BY: &str = "restore";
+/// Why.
+const LAPSED: &str = "an older copy of the store was put back";
 
 /// What the audit knows, by which a copy of before is put right.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +30,10 @@ pub struct Later {
     pub holds: std::collections::HashMap<RecordId, Became>,
     /// Agents that were suspended since, and not resumed.
     pub suspensions: Vec<Order>,
+    /// Runs that were frozen since, and that nobody let go on.
+    pub frozen: Vec<Frozen>,
+    /// Endorsements that were taken back, whenever that was.
+    pub revoked: Vec<RecordId>,
 }
 
 /// What the audit says of a hold.
@@ -144,6 +153,13 @@ async fn put_right(
     for order in known.suspensions.iter().cloned() {
         restored.suspended += usize::from(store.suspend(order).await? == crate::store::Changed::Now);
     }
+    for frozen in known.frozen.iter().cloned() {
+        store.freeze(frozen).await?;
+    }
+    for id in &known.revoked {
+        store.revoke_endorsement(*id, BY.to_owned(), "the audit has it taken back".to_owned()).await?;
+    }
+    store.write(lapsed).await?;
     restored.holds = store.write(async |tx| ended(tx, &copied, &known, from).await).await?;
     let done = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&store.writer).await;
     done.map_err(within(next))?;
@@ -166,6 +182,29 @@ async fn copied(tx: &mut SqliteConnection) -> Within<Copied> {
     );
     let ids: Vec<String> = ids.fetch_all(&mut *tx).await?;
     Ok(Copied { at: at.map(moment), open: all(tx, ids).await? })
+}
+
+/// Ends what was let go for a while: how much of it was used since the copy was taken, and who took it back, is not in it.
+async fn lapsed(tx: &mut SqliteConnection) -> Within<()> {
+    let at = now(tx).await?;
+    sqlx::query(
+        "UPDATE lift SET closed_by = ?1, closed_reason = ?2, closed_at = ?3, ended = 1 WHERE ended = 0 AND until > ?3",
+    )
+    .bind(BY)
+    .bind(LAPSED)
+    .bind(at)
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query(
+        "UPDATE standing SET revoked_by = ?1, revoked_reason = ?2, revoked_at = ?3
+         WHERE revoked_at IS NULL AND until > ?3",
+    )
+    .bind(BY)
+    .bind(LAPSED)
+    .bind(at)
+    .execute(&mut *tx)
+    .await?;
+    Ok(())
 }
 
 /// Ends what the audit shows ended, and never runs again what it shows released.
