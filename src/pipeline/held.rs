@@ -128,7 +128,8 @@ pub(super) async fn serve(
     waiting: Box<Waiting>,
 ) -> Response<Body> {
     if let Some(continued) = continuing::of(&gw, &generation, &waiting) {
-        let call = (*waiting).held.take();
+        let Waiting { held, .. } = *waiting;
+        let call = held.take();
         return Box::pin(continuing::serve(&gw, &conn, gone, record, (call, continued))).await;
     }
     let begun = Instant::now();
