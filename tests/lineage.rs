@@ -286,7 +286,7 @@ fn verdict(examined: &Examined, strict: bool) -> Verdict {
     let has = |kind| examined.has(&kind);
     let suspect = examined.tiers.iter().any(|tier| matches!(tier, Tier::Planted | Tier::New));
     let both = has(FindingKind::PlantedDestination) && has(FindingKind::Lineage);
-    if has(FindingKind::Canary) || both || (has(FindingKind::SecretLineage) && suspect) {
+    if both || (has(FindingKind::SecretLineage) && suspect) {
         return Verdict::Deny;
     }
     let balanced = examined

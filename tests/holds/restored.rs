@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 
-use holdpoint::call::RecordId;
+use holdpoint::call::{AgentId, RecordId};
 use holdpoint::record::restore::since;
-use holdpoint::store::StoreError;
 use holdpoint::store::holds::HoldState;
 use holdpoint::store::sqlite::backup::{self, Became, Copied, Later, Restored};
+use holdpoint::store::{Frozen, StoreError};
 use serde_json::{Value, json};
 
 use crate::harness::*;
@@ -82,7 +82,7 @@ async fn what_was_released_and_whose_end_nobody_saw_is_a_matter_for_people() {
     world.down().await;
     let id = RecordId::parse(hold["id"].as_str().unwrap()).unwrap();
     let became = Became { state: Some(HoldState::Releasing), released: true, record: Some(RecordId::new()) };
-    let later = Later { holds: [(id, became)].into(), suspensions: Vec::new() };
+    let later = Later { holds: [(id, became)].into(), ..Later::default() };
     let restored = backup::restore(&place.store, &place.copy, |_| Ok(later)).await.unwrap();
     assert_eq!(restored.holds, [(id, HoldState::Indeterminate)]);
     world.up().await;
@@ -131,5 +131,50 @@ async fn what_is_no_copy_is_refused_and_nothing_is_changed() {
     assert!(matches!(refused, StoreError::Corrupt { .. }), "{refused}");
     world.up().await;
     assert_eq!(world.hold(hold["id"].as_str().unwrap()).await["hold"]["state"], "approved");
+    world.join().await;
+}
+
+#[tokio::test]
+async fn what_was_let_go_for_a_while_is_over_and_what_was_frozen_or_taken_back_stays_so() {
+    let mut world = World::start().await;
+    send(&world).await;
+    let hold = world.pending(1).await.remove(0);
+    let path = format!("/v1/holds/{}/approve", hold["id"].as_str().unwrap());
+    let say =
+        json!({"digest": hold["digest"], "reason": "each night", "standing": {"for": "30m", "times": 5}});
+    assert_eq!(world.person("olga").http("POST", &path, Some(say)).await.unwrap().status, 200);
+    let endorsed = json!({"agent": "agent/support", "sink": "message", "destination": "bob@example.com",
+        "confidentiality": "internal", "for": "30d", "reason": "our partner"});
+    let endorsed = world.person("olga").http("POST", "/v1/endorsements", Some(endorsed)).await.unwrap();
+    assert_eq!(endorsed.status, 200, "{endorsed:?}");
+    let endorsement = endorsed.json()["id"].as_str().unwrap().to_owned();
+    let place = Place::of(&world);
+    place.taken().await;
+    assert_eq!((outcome(&send(&world).await).as_str(), world.ran()), ("allowed", 1), "it stands");
+    let path = format!("/v1/endorsements/{endorsement}");
+    let taken_back = world.person("olga").http("DELETE", &path, Some(json!({"reason": "no more"}))).await;
+    assert_eq!(taken_back.unwrap().status, 200);
+    world.down().await;
+    let frozen = Frozen {
+        agent: AgentId::from_normalised("spiffe://example.org/agent/other"),
+        run: String::new(),
+        at: std::time::SystemTime::now(),
+        why: "ten calls".to_owned(),
+    };
+    let restored = backup::restore(&place.store, &place.copy, |copied| {
+        let none = HashSet::new();
+        let mut later = since::later(&place.audit, &none, copied.at.unwrap()).unwrap();
+        later.frozen.push(frozen);
+        Ok(later)
+    });
+    restored.await.unwrap();
+    world.up().await;
+    let listed = world.person("auditor").http("GET", "/v1/standing", None).await.unwrap().json();
+    assert_eq!(listed["standing"][0]["state"], "revoked", "{listed}");
+    let listed = world.person("auditor").http("GET", "/v1/endorsements", None).await.unwrap().json();
+    assert_eq!(listed["endorsements"][0]["state"], "revoked", "{listed}");
+    assert_eq!((outcome(&send(&world).await).as_str(), world.ran()), ("pending", 1));
+    let other = world.agent("other").tool("mail", "send_email", json!({"to": "x"})).await.unwrap();
+    assert_eq!((other.decision().unwrap()["rule"].clone(), world.ran()), (json!("flow"), 1), "{other:?}");
     world.join().await;
 }
