@@ -134,6 +134,9 @@ async fn the_api_describes_every_route_it_has() {
         ("/v1/agents/{id}", "get"),
         ("/v1/agents/{id}/resume", "post"),
         ("/v1/agents/{id}/suspend", "post"),
+        ("/v1/breakglass", "get"),
+        ("/v1/breakglass/{id}", "delete"),
+        ("/v1/breakglass/{id}/review", "post"),
         ("/v1/endorsements", "get"),
         ("/v1/endorsements/{id}", "delete"),
         ("/v1/events", "get"),
@@ -142,12 +145,17 @@ async fn the_api_describes_every_route_it_has() {
         ("/v1/holds/{id}", "get"),
         ("/v1/holds/{id}/approve", "post"),
         ("/v1/holds/{id}/deny", "post"),
+        ("/v1/holds/{id}/resolve", "post"),
+        ("/v1/notifications", "get"),
+        ("/v1/notifications/{id}/retry", "post"),
         ("/v1/records", "get"),
         ("/v1/records/{id}", "get"),
         ("/v1/runs", "get"),
         ("/v1/runs/{id}", "get"),
         ("/v1/runs/{id}/unfreeze", "post"),
         ("/v1/shadow", "get"),
+        ("/v1/standing", "get"),
+        ("/v1/standing/{id}", "delete"),
         ("/v1/tasks", "post"),
         ("/v1/tasks/{id}", "delete"),
         ("/v1/tools", "get"),
@@ -175,8 +183,8 @@ async fn the_api_describes_every_route_it_has() {
             "get" => admin.get(&path.replace("{id}", "agent%2Fsupport")).await.status,
             _ => admin.post(&path.replace("{id}", "agent%2Fsupport"), json!({})).await.status,
         };
-        // There is no such hold.
-        let there = if path.starts_with("/v1/holds/") {
+        // There is no such hold, and nothing to be told of it.
+        let there = if path.starts_with("/v1/holds/") || path.starts_with("/v1/notifications/") {
             status == 404 || status == 400
         } else {
             status == 200 || status == 400
