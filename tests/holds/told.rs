@@ -168,9 +168,9 @@ async fn the_life_of_a_hold_is_a_trace_that_is_linked_to_its_calls() {
     let calls: Vec<&SeenSpan> =
         all.iter().filter(|span| span.kind == "SERVER" && span.name.starts_with("tools/call")).collect();
     let [held, executed] = calls.as_slice() else { panic!("{calls:#?}") };
-    assert_eq!(opened.links, [held.span_id.clone()], "the call that was held");
-    assert_eq!(released.links, [executed.span_id.clone()], "the call that goes on");
-    assert_eq!(decided.links, [opened.span_id.clone()]);
+    assert_eq!(opened.links, std::slice::from_ref(&held.span_id), "the call that was held");
+    assert_eq!(released.links, std::slice::from_ref(&executed.span_id), "the call that goes on");
+    assert_eq!(decided.links, std::slice::from_ref(&opened.span_id));
     assert!(decided.attributes["holdpoint.hold.approvers"].contains("olga"), "{decided:#?}");
     assert_eq!(ended.attributes["holdpoint.decision"], "executed");
     world.join().await;
