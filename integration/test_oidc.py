@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 import parts
 from gateway import SUPPORT, Gateway, Person, binary
 from parts import CACHE, HERE, Json, Process, Upstream, free_port, until
-from test_console import CHROMIUM, DESKTOP, asks, fetch
+from visit import CHROMIUM, DESKTOP, asks, fetch
 
 FRESH_SECONDS = 30
 AUDIENCE = "https://holdpoint.example.org/api"

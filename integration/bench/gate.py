@@ -44,7 +44,7 @@ EXPORT_QUIET_SECONDS = 1.5  # spans are sent a second after the first of them
 FLAGS = ("abm", "aes", "avx", "avx2", "bmi1", "bmi2", "cx16", "f16c", "fma", "movbe", "pclmulqdq", "sse4_2", "ssse3")
 
 TLS = ("TLS (rustls)", "cryptography (aws-lc)")
-PIPELINE = "holdpoint::pipeline::serve::{{closure}}"
+PIPELINE = "holdpoint::pipeline::begin::{{closure}}"
 DECIDE = "holdpoint::decide::call"
 FLOW = "holdpoint::pipeline::leaving::InRun::enter"
 PUBLIC: Json = {"returns": {"confidentiality": "public", "integrity": "trusted"}}
