@@ -57,10 +57,7 @@ def seeds(suite: list[bytes]) -> dict[str, list[bytes]]:
     wire = [each for each in literals("tests/identity.rs") if b"\r\n" in each]
     heads = [b"POST / HTTP/1.1\r\nhost: gw\r\ncontent-length: 3\r\n\r\nabcGET /x HTTP/1.1\r\nhost: gw\r\n\r\n",
              b"POST / HTTP/1.1\r\nhost: gw\r\ntransfer-encoding: chunked\r\n\r\n3;x\r\nabc\r\n0\r\na: b\r\n\r\nGET / HTTP/1.1\r\nhost: gw\r\n\r\n"]  # fmt: skip
-    flow = [each for path in ("tests/lineage.rs", "src/flow/secret.rs", "src/flow/provenance.rs") for each in literals(path)]
     return {
-        "learn": [bytes([kind]) + b"\x03\x05\x11\x40" + each for kind in range(9) for each in [*flow, *strict]],
-        "views": [b"x@example.com\n" + each for each in flow] + [each + b"\n" for each in flow],
         "json": texts,
         "jsonrpc": [*(LEGACY + each for each in bodies), *(MODERN + each for each in modern)],
         "sse": [b"\x03\xff\x01\x05\x09" + each for each in [*streams, *(b"data: " + each + b"\r\n\r\n" for each in decode)]],
