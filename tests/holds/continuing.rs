@@ -103,10 +103,11 @@ unless { context has approval && context.approval.digest_ok && context.approval.
     assert_eq!(outcome(&leg(&agent, 5, 1, Some((&state, "1234"))).await), "pending");
     assert_eq!((world.ran(), world.pending(1).await.len()), (1, 1));
     std::fs::remove_file(&file).unwrap();
-    // And whoever is suspended sends nothing.
+    // And whoever is suspended sends nothing. Its connections are cut, so it comes with a new one.
     std::fs::write(world.dir.join("agents.yaml"), agents("suspended")).unwrap();
     world.reload().await;
-    leg(&agent, 5, 1, Some((&state, "1234"))).await;
+    let refused = leg(&world.agent("support"), 5, 1, Some((&state, "1234"))).await;
+    assert_eq!(refused["type"], "urn:holdpoint:problem:suspended", "{refused:#}");
     assert_eq!(world.ran(), 1);
     world.join().await;
 }
