@@ -60,7 +60,7 @@ const LEASE_TIME: Duration = Duration::from_secs(30);
 const RENEW_EVERY: Duration = Duration::from_secs(10);
 /// When an agent may sensibly ask again.
 const RETRY: Duration = Duration::from_secs(30);
-/// How often at most it is looked for what runs out of time: each look is at all that wait.
+/// How often at most it is looked for what runs out of time, however many are opened.
 const SWEEP_EVERY_MIN: Duration = Duration::from_millis(500);
 /// How long the end of a wait in the store may be away, so that a clock that was set is noticed.
 const SWEEP_EVERY_MAX: Duration = Duration::from_secs(10);
@@ -173,20 +173,26 @@ impl Gate {
             bytes,
             pending_max: config.pending_max,
         };
+        // Whatever happens to it once it is kept is told to who waits already.
+        let waiter = self.wait_for(id, HoldState::Pending);
         let opened = self.store.open_hold(new).await.map_err(|error| unavailable(&error.to_string()))?;
-        let hold = match opened {
-            Opened::Joined(hold) => hold,
+        let (hold, is_new) = match opened {
+            Opened::Joined(hold) => (hold, false),
             Opened::New(hold) => {
                 self.emit(MomentKind::Opened, &hold, wish.trace);
                 self.opened.notify_one();
                 self.told.notify_one();
                 self.count().await;
-                hold
+                let pending = hold.state == HoldState::Pending;
+                (hold, pending)
             }
             Opened::TooMany => return Err(too_many(config.pending_max, rule)),
             Opened::KeyReused => return Err(key_reused()),
         };
         self.rows.write().await.map_err(|error| unavailable(&error))?;
+        if is_new {
+            return Ok((hold, waiter));
+        }
         let waiter = self.wait_for(hold.id, hold.state);
         // Between opening and waiting it may have changed.
         let hold = self.find(hold.id).await?.unwrap_or(hold);

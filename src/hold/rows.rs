@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::Mutex;
@@ -23,30 +24,50 @@ pub(super) struct Rows {
     store: Arc<dyn Store>,
     ledger: Ledger,
     audit: PathBuf,
-    /// The last row that was written; whoever has this writes.
-    last: Mutex<i64>,
+    /// How often somebody wanted rows written.
+    wanted: AtomicU64,
+    /// Whoever has this writes.
+    written: Mutex<Written>,
+}
+
+/// What has been written.
+#[derive(Default)]
+struct Written {
+    /// The last row.
+    row: i64,
+    /// Of those who wanted rows written, whoever came before this one has them.
+    wanted: u64,
 }
 
 impl Rows {
     pub(super) fn new(store: Arc<dyn Store>, ledger: Ledger, audit: PathBuf) -> Rows {
-        Rows { store, ledger, audit, last: Mutex::new(0) }
+        Rows { store, ledger, audit, wanted: AtomicU64::new(0), written: Mutex::default() }
     }
 
     /// Writes every row that the audit does not have; when this returns they are synced.
     pub(super) async fn write(&self) -> Result<(), String> {
-        let mut last = self.last.lock().await;
+        let mine = self.wanted.fetch_add(1, Ordering::SeqCst);
+        let mut written = self.written.lock().await;
+        if mine < written.wanted {
+            return Ok(());
+        }
+        // What these keep for the audit is in the store already.
+        let wanted = self.wanted.load(Ordering::SeqCst);
         loop {
             let rows = self.store.audit_rows().await.map_err(|error| error.to_string())?;
-            let Some(end) = rows.last().map(|row| row.place) else { return Ok(()) };
+            let Some(end) = rows.last().map(|row| row.place) else {
+                written.wanted = wanted;
+                return Ok(());
+            };
             for row in rows {
                 let place = row.place;
-                if place <= *last {
+                if place <= written.row {
                     continue;
                 }
                 // A sync of the last one is a sync of all before it.
                 let durability = if place == end { Durability::Synced } else { Durability::Written };
                 self.ledger.append(entry(row), durability).await.map_err(|error| error.to_string())?;
-                *last = place;
+                written.row = place;
             }
             self.store.audited(end).await.map_err(|error| error.to_string())?;
         }

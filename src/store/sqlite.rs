@@ -2,11 +2,13 @@
 
 pub mod backup;
 mod block;
+mod found;
 mod grants;
 mod holds;
 mod index;
 mod lifts;
 mod notifications;
+mod opening;
 mod resolve;
 mod rows;
 mod standing;
@@ -30,7 +32,7 @@ use sqlx::sqlite::{
 use super::StoreError;
 
 /// The format that this version writes: the number of the last migration.
-const FORMAT: i64 = 6;
+const FORMAT: i64 = 7;
 /// How long a statement waits for another program that has the file locked.
 const BUSY_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long somebody waits for a connection.
@@ -43,6 +45,7 @@ pub struct Sqlite {
     path: PathBuf,
     writer: SqlitePool,
     readers: SqlitePool,
+    opening: opening::Opening,
     /// Held until the store is closed.
     lock: Mutex<Option<File>>,
 }
@@ -65,7 +68,8 @@ impl Sqlite {
         let lock = lock(path)?;
         private(path)?;
         let (writer, readers) = pools(path, Sync::Full).await.map_err(within(path))?;
-        let opened = Sqlite { path: path.to_owned(), writer, readers, lock: Mutex::new(Some(lock)) };
+        let opening = opening::Opening::start(writer.clone(), path.to_owned());
+        let opened = Sqlite { path: path.to_owned(), writer, readers, opening, lock: Mutex::new(Some(lock)) };
         opened.check().await?;
         let migrated = migrations().run(&opened.writer).await;
         migrated.map_err(|error| opened.unmigrated(error))?;
@@ -115,6 +119,7 @@ fn migrations() -> Migrator {
         step(4, "tasks", include_str!("sqlite/0004_tasks.sql")),
         step(5, "notifications", include_str!("sqlite/0005_notifications.sql")),
         step(6, "grants", include_str!("sqlite/0006_grants.sql")),
+        step(7, "waiting", include_str!("sqlite/0007_waiting.sql")),
     ])
 }
 

@@ -64,6 +64,7 @@ on_every_database! {
         an_approval_stands_for_its_call_and_is_counted_at_each_release,
         a_standing_approval_that_is_taken_back_approves_nothing_more,
         what_nobody_knew_is_settled_by_a_person_once,
+        of_many_that_open_at_once_each_is_told_what_became_of_it,
     ],
     indexes: [
         records_are_found_by_each_of_their_marks_the_newest_first,

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use holdpoint::call::{Class, Confidentiality};
 use holdpoint::store::holds::{
-    About, Claim, End, Endorsement, HoldState, NewHold, Opened, Says, Terms, Vote, Voted, Wanted,
+    About, Claim, End, Endorsement, HELD_BYTES_MAX, HoldState, NewHold, Opened, Says, Terms, Vote, Voted,
+    Wanted,
 };
 use holdpoint::store::lifts::{LIFTS_OPEN_MAX, Lifted, NewLift, Reviewed, Scope};
 use holdpoint::store::notifications::{Addressee, Backlog, Notification, NotificationState};
@@ -549,4 +550,46 @@ pub async fn what_nobody_knew_is_settled_by_a_person_once(store: Arc<dyn Store>)
         assert_eq!(store.held_bytes(id).await.unwrap().is_some(), idempotent);
     }
     assert_eq!(store.resolve(RecordId::new(), said(Found::Failed)).await.unwrap(), Resolved::Unknown);
+}
+
+pub async fn of_many_that_open_at_once_each_is_told_what_became_of_it(store: Arc<dyn Store>) {
+    let twice = RecordId::new();
+    let one = |at: u8| {
+        let mut new =
+            NewHold { pending_max: 200, ..new_hold(if at < 200 { "support" } else { "other" }, at % 100) };
+        if at == 7 {
+            new.bytes = vec![0; HELD_BYTES_MAX + 1];
+        }
+        // No two holds have one id: this is what a database that fails for one of them looks like.
+        if [200, 201].contains(&at) {
+            new.id = twice;
+        }
+        let store = Arc::clone(&store);
+        tokio::spawn(async move { (new.id, store.open_hold(new).await) })
+    };
+    let opening: Vec<_> = (0..=249).map(one).collect();
+    let (mut opened, mut joined, mut refused, mut failed) = (0, 0, 0, 0);
+    for (at, opening) in opening.into_iter().enumerate() {
+        match opening.await.unwrap() {
+            (id, Ok(Opened::New(hold))) => {
+                assert_eq!(Some(&hold), store.hold(id).await.unwrap().as_ref(), "it is told as it is kept");
+                opened += 1;
+            }
+            (id, Ok(Opened::Joined(hold))) => {
+                assert_ne!(hold.id, id);
+                assert_eq!(hold.digest[0], (at % 100) as u8);
+                joined += 1;
+            }
+            (_, Err(StoreError::TooLarge { .. })) => refused += 1,
+            (id, Err(StoreError::Failed(_))) if id == twice => failed += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    // A hundred different calls of one agent, each made twice but for the one that was too large once; fifty of another.
+    assert_eq!((opened, joined, refused, failed), (149, 99, 1, 1));
+    assert_eq!(store.pending().await.unwrap(), 149);
+    let wanted = Wanted { agent: None, states: vec![HoldState::Pending] };
+    let listed = store.holds(wanted).await.unwrap();
+    assert!(listed.is_sorted_by_key(|hold| hold.opened), "the oldest first");
+    assert_eq!(listed.len(), 149);
 }

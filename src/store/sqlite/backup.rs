@@ -10,7 +10,8 @@ use std::time::SystemTime;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions as _, Connection as _};
 
-use super::holds::{all, happened, now};
+use super::found::all;
+use super::holds::{happened, now};
 use super::state::{Halt, Within};
 use super::{BUSY_TIME_MAX, FORMAT, Sqlite, lock, micros, moment, within};
 use crate::call::RecordId;
@@ -181,7 +182,7 @@ async fn copied(tx: &mut SqliteConnection) -> Within<Copied> {
         "SELECT id FROM hold WHERE state IN ('pending', 'approved', 'releasing') ORDER BY opened",
     );
     let ids: Vec<String> = ids.fetch_all(&mut *tx).await?;
-    Ok(Copied { at: at.map(moment), open: all(tx, ids).await? })
+    Ok(Copied { at: at.map(moment), open: all(tx, &ids).await? })
 }
 
 /// Ends what was let go for a while: how much of it was used since the copy was taken, and who took it back, is not in it.
@@ -236,7 +237,7 @@ async fn ended(
         .bind(hold.id.to_string())
         .execute(&mut *tx)
         .await?;
-        let hold = super::holds::known(tx, hold.id).await?;
+        let hold = super::found::known(tx, hold.id).await?;
         happened(tx, &hold, Moment::Ended, RecordId::new(), at).await?;
         changed.push((hold.id, state));
     }

@@ -2,10 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use sqlx::{AssertSqlSafe, SqliteConnection};
+use sqlx::SqliteConnection;
 
-use super::rows::{audit_row, hold, parsed, vote, words};
-use super::state::{Halt, Read, Within, bounded};
+use super::found::{all, find, known, list};
+use super::rows::{audit_row, parsed, words};
+use super::state::{Within, bounded};
 use super::{Sqlite, moment, standing, within};
 use crate::call::{AgentId, RecordId};
 use crate::store::holds::{
@@ -20,16 +21,16 @@ impl Holds for Sqlite {
             if new.bytes.len() > HELD_BYTES_MAX {
                 return Err(StoreError::TooLarge { what: "the held call", bytes_max: HELD_BYTES_MAX });
             }
-            self.write(async |tx| open(tx, &new).await).await
+            self.opening.open(new).await
         })
     }
 
     fn hold(&self, id: RecordId) -> Answer<'_, Option<Hold>> {
-        Box::pin(async move { self.write(async |tx| find(tx, id).await).await })
+        Box::pin(async move { self.read(async |tx| find(tx, id).await).await })
     }
 
     fn holds(&self, wanted: Wanted) -> Answer<'_, Vec<Hold>> {
-        Box::pin(async move { self.write(async |tx| list(tx, &wanted).await).await })
+        Box::pin(async move { self.read(async |tx| list(tx, &wanted).await).await })
     }
 
     fn held_bytes(&self, id: RecordId) -> Answer<'_, Option<Vec<u8>>> {
@@ -81,7 +82,7 @@ impl Holds for Sqlite {
                 );
                 let done = done.bind(now).bind(id.to_string()).bind(agent.as_str()).bind(now);
                 let rows = done.execute(&mut *tx).await?.rows_affected();
-                changed(tx, id, rows, Moment::Ended).await
+                changed(tx, id, (rows, now), Moment::Ended).await
             })
             .await
         })
@@ -115,8 +116,8 @@ impl Holds for Sqlite {
                 let ids = sqlx::query_scalar(
                     "SELECT id FROM hold WHERE state = 'releasing' AND lease_until <= ? ORDER BY opened LIMIT ?",
                 );
-                let ids = ids.bind(now).bind(HOLDS_LISTED_MAX as i64).fetch_all(&mut *tx).await?;
-                all(tx, ids).await
+                let ids: Vec<String> = ids.bind(now).bind(HOLDS_LISTED_MAX as i64).fetch_all(&mut *tx).await?;
+                all(tx, &ids).await
             })
             .await
         })
@@ -151,7 +152,7 @@ impl Holds for Sqlite {
     }
 
     fn clock(&self) -> Answer<'_, SystemTime> {
-        Box::pin(async move { self.write(async |tx| Ok(moment(now(tx).await?))).await })
+        Box::pin(async move { self.read(async |tx| Ok(moment(now(tx).await?))).await })
     }
 }
 
@@ -169,86 +170,6 @@ pub(super) async fn now(tx: &mut SqliteConnection) -> Within<i64> {
 
 pub(super) fn span(time: Duration) -> i64 {
     i64::try_from(time.as_micros()).unwrap_or(i64::MAX / 2)
-}
-
-async fn open(tx: &mut SqliteConnection, new: &NewHold) -> Within<Opened> {
-    let now = now(tx).await?;
-    let agent = new.about.agent.as_str();
-    if let Some(key) = new.idempotency {
-        let other = sqlx::query_scalar(
-            "SELECT count(*) FROM hold WHERE idempotency = ? AND agent = ? AND digest <> ? AND expires > ?",
-        );
-        let other: i64 =
-            other.bind(&key[..]).bind(agent).bind(&new.digest[..]).bind(now).fetch_one(&mut *tx).await?;
-        if other > 0 {
-            return Ok(Opened::KeyReused);
-        }
-    }
-    // What is being executed is joined even when its time is over: it must not run beside itself.
-    let same = sqlx::query_scalar(
-        "SELECT id FROM hold WHERE digest = ? AND agent = ? AND state <> 'withdrawn'
-         AND (expires > ? OR state = 'releasing') ORDER BY opened DESC LIMIT 1",
-    );
-    let same: Option<String> =
-        same.bind(&new.digest[..]).bind(agent).bind(now).fetch_optional(&mut *tx).await?;
-    let same = match same {
-        Some(id) => Some(known(tx, parsed(&id)?).await?),
-        None => None,
-    };
-    if let Some(hold) = standing::again(tx, new, same.as_ref(), now).await? {
-        return Ok(Opened::New(hold));
-    }
-    if let Some(hold) = same {
-        return Ok(Opened::Joined(hold));
-    }
-    let pending =
-        sqlx::query_scalar("SELECT count(*) FROM hold WHERE agent = ? AND state = 'pending' AND expires > ?");
-    let pending: i64 = pending.bind(agent).bind(now).fetch_one(&mut *tx).await?;
-    if pending >= i64::from(new.pending_max) {
-        return Ok(Opened::TooMany);
-    }
-    insert(tx, new, now).await?;
-    let hold = known(tx, new.id).await?;
-    happened(tx, &hold, Moment::Opened, new.id, now).await?;
-    Ok(Opened::New(hold))
-}
-
-pub(super) async fn insert(tx: &mut SqliteConnection, new: &NewHold, now: i64) -> Within<()> {
-    let NewHold { about, terms, .. } = new;
-    let expires = now.saturating_add(span(new.ttl));
-    sqlx::query(
-        "INSERT INTO hold (id, state, digest, idempotency, agent, owner, team, task, on_behalf_of, upstream, tool, class,
-           consequence, rule, reason, run, revision, idempotent, quorum, approvers, opened, escalates, expires, changed,
-           detail, bytes)
-         VALUES (?, 'pending', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '', ?)",
-    )
-    .bind(new.id.to_string())
-    .bind(&new.digest[..])
-    .bind(new.idempotency.map(Vec::from))
-    .bind(about.agent.as_str())
-    .bind(&*about.owner)
-    .bind(&*about.team)
-    .bind(&*about.task)
-    .bind(&*about.on_behalf_of)
-    .bind(&*about.upstream)
-    .bind(&*about.tool)
-    .bind(about.class.as_str())
-    .bind(i64::from(about.consequence))
-    .bind(&*about.rule)
-    .bind(&*about.reason)
-    .bind(&*about.run)
-    .bind(&*about.revision)
-    .bind(i64::from(about.idempotent))
-    .bind(i64::from(terms.quorum))
-    .bind(words(&terms.approvers))
-    .bind(now)
-    .bind(now + (expires - now) / 2)
-    .bind(expires)
-    .bind(now)
-    .bind(&*new.bytes)
-    .execute(&mut *tx)
-    .await?;
-    Ok(())
 }
 
 pub(super) async fn count(tx: &mut SqliteConnection, id: RecordId, mut vote: Vote) -> Within<Voted> {
@@ -291,12 +212,12 @@ pub(super) async fn count(tx: &mut SqliteConnection, id: RecordId, mut vote: Vot
         )
         .bind(state.as_str())
         .bind(at)
-        .bind(detail)
+        .bind(&*detail)
         .bind(id.to_string())
         .execute(&mut *tx)
         .await?;
+        (hold.state, hold.changed, hold.detail) = (state, moment(at), detail);
     }
-    let hold = known(tx, id).await?;
     happened(tx, &hold, Moment::Voted(&vote), RecordId::new(), at).await?;
     Ok(Voted::Counted(hold))
 }
@@ -323,7 +244,7 @@ async fn release(
     if done.rows_affected() == 0 || !standing::counted(tx, id, now).await? {
         return Ok(None);
     }
-    changed(tx, id, 1, Moment::Released).await
+    changed(tx, id, (1, now), Moment::Released).await
 }
 
 async fn settle(tx: &mut SqliteConnection, id: RecordId, end: &End) -> Within<Option<Hold>> {
@@ -342,7 +263,7 @@ async fn settle(tx: &mut SqliteConnection, id: RecordId, end: &End) -> Within<Op
     .bind(end.record.to_string())
     .execute(&mut *tx)
     .await?;
-    changed(tx, id, done.rows_affected(), Moment::Ended).await
+    changed(tx, id, (done.rows_affected(), now), Moment::Ended).await
 }
 
 async fn expire(tx: &mut SqliteConnection) -> Within<Swept> {
@@ -361,26 +282,26 @@ async fn expire(tx: &mut SqliteConnection) -> Within<Swept> {
         .bind(&*id)
         .execute(&mut *tx)
         .await?;
-        swept.expired.extend(changed(tx, parsed(&id)?, 1, Moment::Ended).await?);
+        swept.expired.extend(changed(tx, parsed(&id)?, (1, now), Moment::Ended).await?);
     }
     let late = sqlx::query_scalar(
-        "SELECT id FROM hold WHERE state = 'pending' AND escalated IS NULL AND escalates <= ? ORDER BY expires LIMIT ?",
+        "SELECT id FROM hold WHERE state = 'pending' AND escalated IS NULL AND escalates <= ? ORDER BY escalates LIMIT ?",
     );
     let late: Vec<String> = late.bind(now).bind(HOLDS_LISTED_MAX as i64).fetch_all(&mut *tx).await?;
     for id in late {
         let done = sqlx::query("UPDATE hold SET escalated = ? WHERE id = ?").bind(now).bind(&*id);
         done.execute(&mut *tx).await?;
-        swept.escalated.extend(changed(tx, parsed(&id)?, 1, Moment::Escalated).await?);
+        swept.escalated.extend(changed(tx, parsed(&id)?, (1, now), Moment::Escalated).await?);
     }
     let soon = sqlx::query_scalar(
         "SELECT id FROM hold WHERE state = 'pending' AND expiring IS NULL AND expires - (expires - opened) / 4 <= ?
-         ORDER BY expires LIMIT ?",
+         ORDER BY expires - (expires - opened) / 4 LIMIT ?",
     );
     let soon: Vec<String> = soon.bind(now).bind(HOLDS_LISTED_MAX as i64).fetch_all(&mut *tx).await?;
     for id in soon {
         let done = sqlx::query("UPDATE hold SET expiring = ? WHERE id = ?").bind(now).bind(&*id);
         done.execute(&mut *tx).await?;
-        swept.expiring.extend(changed(tx, parsed(&id)?, 1, Moment::Expiring).await?);
+        swept.expiring.extend(changed(tx, parsed(&id)?, (1, now), Moment::Expiring).await?);
     }
     let results = sqlx::query("UPDATE hold SET result = NULL WHERE result IS NOT NULL AND expires <= ?");
     results.bind(now).execute(&mut *tx).await?;
@@ -396,10 +317,11 @@ async fn expire(tx: &mut SqliteConnection) -> Within<Swept> {
     );
     old.bind(now - span(ENDED_KEPT)).execute(&mut *tx).await?;
     let next = sqlx::query_scalar(
-        "SELECT min(CASE WHEN state = 'pending' AND escalated IS NULL THEN escalates
-             WHEN state = 'pending' AND expiring IS NULL THEN expires - (expires - opened) / 4
-             ELSE expires END) FROM hold
-         WHERE state IN ('pending', 'approved')",
+        "SELECT min(next) FROM (
+           SELECT min(escalates) AS next FROM hold WHERE state = 'pending' AND escalated IS NULL
+           UNION ALL SELECT min(expires - (expires - opened) / 4) FROM hold WHERE state = 'pending' AND expiring IS NULL
+           UNION ALL SELECT min(expires) FROM hold WHERE state = 'pending'
+           UNION ALL SELECT min(expires) FROM hold WHERE state = 'approved')",
     );
     let next: Option<i64> = next.fetch_one(&mut *tx).await?;
     swept.next = next.map(|next| Duration::from_micros(next.saturating_sub(now).max(0).unsigned_abs()));
@@ -410,13 +332,13 @@ async fn expire(tx: &mut SqliteConnection) -> Within<Swept> {
 pub(super) async fn changed(
     tx: &mut SqliteConnection,
     id: RecordId,
-    rows: u64,
+    (rows, now): (u64, i64),
     moment: Moment<'_>,
 ) -> Within<Option<Hold>> {
     if rows == 0 {
         return Ok(None);
     }
-    let (now, hold) = (now(tx).await?, known(tx, id).await?);
+    let hold = known(tx, id).await?;
     happened(tx, &hold, moment, RecordId::new(), now).await?;
     Ok(Some(hold))
 }
@@ -457,39 +379,4 @@ async fn event(tx: &mut SqliteConnection, hold: &Hold, moment: Moment<'_>, now: 
         .execute(&mut *tx)
         .await?;
     Ok(())
-}
-
-pub(super) async fn known(tx: &mut SqliteConnection, id: RecordId) -> Within<Hold> {
-    let gone = || Halt::Refused(StoreError::Failed(format!("hold {id} is gone")));
-    find(tx, id).await?.ok_or_else(gone)
-}
-
-pub(super) async fn find(tx: &mut SqliteConnection, id: RecordId) -> Within<Option<Hold>> {
-    let row = sqlx::query("SELECT * FROM hold WHERE id = ?").bind(id.to_string());
-    let Some(row) = row.fetch_optional(&mut *tx).await? else { return Ok(None) };
-    let votes = sqlx::query("SELECT * FROM vote WHERE hold = ? ORDER BY place").bind(id.to_string());
-    let votes = votes.fetch_all(&mut *tx).await?.iter().map(vote).collect::<Read<Vec<_>>>()?;
-    Ok(Some(hold(&row, votes)?))
-}
-
-pub(super) async fn all(tx: &mut SqliteConnection, ids: Vec<String>) -> Within<Vec<Hold>> {
-    let mut all = Vec::with_capacity(ids.len());
-    for id in ids {
-        all.push(known(tx, parsed(&id)?).await?);
-    }
-    Ok(all)
-}
-
-async fn list(tx: &mut SqliteConnection, wanted: &Wanted) -> Within<Vec<Hold>> {
-    let states: Vec<String> = wanted.states.iter().map(|state| format!("'{}'", state.as_str())).collect();
-    let such = if states.is_empty() { "1".to_owned() } else { format!("state IN ({})", states.join(", ")) };
-    let open = !states.is_empty() && wanted.states.iter().all(|state| !state.is_end());
-    let order = if open { "opened" } else { "opened DESC" };
-    // The words are this program's own.
-    let text =
-        format!("SELECT id FROM hold WHERE {such} AND (?1 IS NULL OR agent = ?1) ORDER BY {order} LIMIT ?2");
-    let ids = sqlx::query_scalar(AssertSqlSafe(text));
-    let agent = wanted.agent.as_ref().map(|agent| agent.as_str().to_owned());
-    let ids: Vec<String> = ids.bind(agent).bind(HOLDS_LISTED_MAX as i64).fetch_all(&mut *tx).await?;
-    all(tx, ids).await
 }

@@ -1,6 +1,7 @@
 //! What came of calls of which nobody knew, in SQL.
 
-use super::holds::{changed, find, now};
+use super::found::find;
+use super::holds::{changed, now};
 use super::state::bounded;
 use super::{Sqlite, moment};
 use crate::call::RecordId;
@@ -34,7 +35,7 @@ impl Resolutions for Sqlite {
                 );
                 let done = done.bind(state.as_str()).bind(now).bind(detail).bind(id.to_string());
                 let rows = done.execute(&mut *tx).await?.rows_affected();
-                let hold = changed(tx, id, rows, Moment::Resolved(&said)).await?;
+                let hold = changed(tx, id, (rows, now), Moment::Resolved(&said)).await?;
                 Ok(hold.map_or(Resolved::Unknown, Resolved::Now))
             })
             .await

@@ -3,8 +3,10 @@
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 
+use super::found::known;
 use super::grants::revoked;
-use super::holds::{changed, count, happened, insert, known, now, span};
+use super::holds::{changed, count, happened, now, span};
+use super::opening::insert;
 use super::rows::{digest, id, list_of, parsed, words};
 use super::state::{Halt, Read, Within, bounded};
 use super::{Sqlite, moment, within};
@@ -37,7 +39,7 @@ impl Standings for Sqlite {
 
     fn standings(&self) -> Answer<'_, Vec<Standing>> {
         Box::pin(async move {
-            let now = self.write(async |tx| now(tx).await).await?;
+            let now = self.read(async |tx| now(tx).await).await?;
             let rows = sqlx::query(
                 "SELECT * FROM standing ORDER BY revoked_at IS NULL AND until > ? AND used < times DESC, at DESC, id DESC
                  LIMIT ?",
@@ -175,7 +177,7 @@ async fn ended(tx: &mut SqliteConnection, hold: RecordId, now: i64, why: &str) -
            lease_by = NULL, lease_until = NULL, detail = ?2 WHERE id = ?3",
     );
     let done = done.bind(now).bind(why).bind(hold.to_string()).execute(&mut *tx).await?;
-    changed(tx, hold, done.rows_affected(), Moment::Ended).await
+    changed(tx, hold, (done.rows_affected(), now), Moment::Ended).await
 }
 
 async fn revoke(

@@ -1,5 +1,6 @@
 //! Suspensions, first sights and the snapshot of labels, in SQL.
 
+use std::path::Path;
 use std::time::SystemTime;
 
 use sqlx::sqlite::SqliteRow;
@@ -176,6 +177,20 @@ impl Store for Sqlite {
 }
 
 impl Sqlite {
+    /// Reads what is so at one moment, without waiting for whoever writes.
+    pub(super) async fn read<T>(
+        &self,
+        statements: impl AsyncFnOnce(&mut SqliteConnection) -> Within<T>,
+    ) -> Result<T, StoreError> {
+        let run = async {
+            let mut tx = self.readers.begin().await?;
+            let done = statements(&mut tx).await?;
+            Transaction::commit(tx).await?;
+            Ok(done)
+        };
+        run.await.map_err(halted(&self.path))
+    }
+
     /// Runs statements as one transaction. It takes the writer's lock at its begin, so that it never finds out halfway
     /// that another writer was faster.
     pub(super) async fn write<T>(
@@ -188,10 +203,7 @@ impl Sqlite {
             Transaction::commit(tx).await?;
             Ok(done)
         };
-        run.await.map_err(|halt| match halt {
-            Halt::Failed(error) => within(&self.path)(error),
-            Halt::Refused(why) => why,
-        })
+        run.await.map_err(halted(&self.path))
     }
 }
 
@@ -199,6 +211,14 @@ impl Sqlite {
 pub(super) enum Halt {
     Failed(sqlx::Error),
     Refused(StoreError),
+}
+
+/// The error of a transaction on a database.
+pub(super) fn halted(path: &Path) -> impl FnOnce(Halt) -> StoreError {
+    move |halt| match halt {
+        Halt::Failed(error) => within(path)(error),
+        Halt::Refused(why) => why,
+    }
 }
 
 impl From<sqlx::Error> for Halt {
