@@ -97,6 +97,7 @@ class Gateway:
     def __init__(self, directory: Path, upstream: int) -> None:
         self.directory, self.agents, self.admin = directory, free_port(), free_port()
         self.process: subprocess.Popen[bytes] | None = None
+        self.contexts: dict[str, ssl.SSLContext] = {}
         self.lives = 0
         self.command("pki", "init", "--dir", str(directory / "pki"))
         self.command("pki", "issue", "--agent", "agent/support", "--dir", str(directory / "pki"))
@@ -162,14 +163,20 @@ keys: {{dir: state/keys}}
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
 
+    def tls(self, who: str) -> ssl.SSLContext:
+        """How somebody comes. Made once: reading the files takes longer than a request."""
+        if who not in self.contexts:
+            pki = self.directory / "pki"
+            tls = ssl.create_default_context(cafile=str(pki / "example.org.pem"))
+            tls.load_cert_chain(pki / f"{who}.pem", pki / f"{who}-key.pem")
+            self.contexts[who] = tls
+        return self.contexts[who]
+
     def ask(
         self, port: int, who: str, method: str, path: str, body: object = None, headers: dict[str, str] | None = None
     ) -> tuple[int, dict]:
         """One request on a connection of its own: status and JSON."""
-        pki = self.directory / "pki"
-        tls = ssl.create_default_context(cafile=str(pki / "example.org.pem"))
-        tls.load_cert_chain(pki / f"{who}.pem", pki / f"{who}-key.pem")
-        connection = http.client.HTTPSConnection("localhost", port, context=tls, timeout=30)
+        connection = http.client.HTTPSConnection("localhost", port, context=self.tls(who), timeout=30)
         try:
             text = None if body is None else json.dumps(body)
             connection.request(method, path, text, {"content-type": "application/json", **(headers or {})})

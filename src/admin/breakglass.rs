@@ -118,8 +118,13 @@ pub(super) async fn open(
     let rules = rules(&admin, &wish.rules)?;
     let scope = scope(&admin, &wish)?;
     let caller = answering(&admin, caller, wish.person.as_deref())?;
+    let concerned = concerned(&admin, &scope);
+    // Otherwise nobody would be asked whether they may, and agents that join within the hour would be under it.
+    if concerned.is_empty() {
+        return Err(Problem::Invalid("no agent of the registry is one that it would be for".to_owned()));
+    }
     // Each agent that it would be for, so that nobody lifts by a group what they may not lift by name.
-    for known in concerned(&admin, &scope) {
+    for known in concerned {
         let target = Target::Agent(&known.profile().id, &known);
         caller.may(&admin, PersonAction::BreakGlass, target, reason).await?;
     }

@@ -51,7 +51,7 @@ fn lacking(terms: &HoldTerms, people: &People) -> Option<String> {
 
 /// What is worth a look: holds that nobody could approve, and holds of which nobody is told beside the console.
 pub(super) fn untold(loaded: &Loaded) -> Vec<String> {
-    let mut warnings: Vec<String> = unmanned(loaded).iter().map(ToString::to_string).collect();
+    let mut warnings = folded(&unmanned(loaded));
     if loaded.settings.notify.webhooks.is_empty() && !loaded.policy.holds().is_empty() {
         warnings.push(
             "policies hold calls, and no webhook tells anybody: whoever decides must look at the console (`notify`)"
@@ -59,4 +59,24 @@ pub(super) fn untold(loaded: &Loaded) -> Vec<String> {
         );
     }
     warnings
+}
+
+/// One line for each reason, however many policies it is about.
+fn folded(unmanned: &[Unmanned]) -> Vec<String> {
+    let mut reasons: Vec<&str> = unmanned.iter().map(|one| one.why.as_str()).collect();
+    reasons.sort_unstable();
+    reasons.dedup();
+    let line = |why| {
+        let of: Vec<&Unmanned> = unmanned.iter().filter(|one| one.why == why).collect();
+        match of.as_slice() {
+            [one] => one.to_string(),
+            [one, rest @ ..] => format!(
+                "policy `{}` and {} more hold calls that nobody could approve: {why}",
+                one.policy,
+                rest.len()
+            ),
+            [] => String::new(),
+        }
+    };
+    reasons.into_iter().map(line).collect()
 }
