@@ -215,7 +215,7 @@ impl Case {
         waiting: Waiting,
     ) -> Result<Box<Case>, Refused> {
         let Waiting { held, input, policies, carried } = waiting;
-        let trace = record.context();
+        let (trace, this) = (record.context(), record.id());
         let entered = async {
             let task = input.task.as_ref().map(|task| Arc::clone(&task.id)).unwrap_or_default();
             let subject = subject(generation, held.call(), held.facts(), &task)?;
@@ -224,7 +224,8 @@ impl Case {
                 let text = "the requestState is of another call";
                 return Err(Stop::new(Stage::Hold, StopKind::Malformed, "params", text));
             }
-            let wish = Wish { trace, ..wish(&held, &input, generation, subject.clone()) };
+            let mut wish = Wish { trace, ..wish(&held, &input, generation, subject.clone()) };
+            wish.about.call = Some(this);
             let (hold, waiter) = gw.gate.enter(wish, generation.holds).await?;
             Ok((subject, hold, waiter))
         };
@@ -488,6 +489,7 @@ fn wish(held: &Held, input: &PolicyInput, generation: &Generation, subject: Subj
     };
     Wish {
         about: About {
+            call: None,
             agent: agent.id.clone(),
             owner: agent.owner.to_string(),
             team: agent.team.to_string(),

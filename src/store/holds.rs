@@ -143,6 +143,8 @@ impl HoldState {
 /// What a call is about, as people are told and as the audit keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct About {
+    /// The record of the call that opened it; `None` for one that a version before format 7 opened.
+    pub call: Option<RecordId>,
     /// Whose call it is.
     pub agent: AgentId,
     /// Who answers for the agent in business.

@@ -24,6 +24,7 @@ fn new_hold(name: &str, digest: u8) -> NewHold {
         digest: [digest; 32],
         idempotency: None,
         about: About {
+            call: Some(RecordId::new()),
             agent: agent(name),
             owner: "ana@example.org".to_owned(),
             team: "care".to_owned(),

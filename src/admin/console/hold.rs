@@ -10,7 +10,7 @@ use maud::{Markup, html};
 use serde::Deserialize;
 
 use super::call::{self, Call, Destinations};
-use super::evidence::{self, Findings, Told};
+use super::evidence;
 use super::holds::grade;
 use super::page::{self, Face, Place, badge, left, or_dash, segment, text, time};
 use super::path::{Sink, picture};
@@ -21,7 +21,7 @@ use crate::admin::body::Filled;
 use crate::admin::caller::Caller;
 use crate::admin::holds::{self as told, REASON_FROM, Say};
 use crate::admin::problem::{Problem, see_other};
-use crate::admin::runs;
+use crate::admin::runs::{self, Finding};
 use crate::call::hex;
 use crate::store::REASON_BYTES_MAX;
 use crate::store::holds::{Hold, HoldState, Says};
@@ -159,7 +159,7 @@ async fn page_of(
                 p class="quiet live" id="live" { noscript { "Reload the page to see whether something has changed." } }
                 (seen.facts())
                 (seen.call())
-                (seen.why(&findings))
+                (seen.why(findings.as_deref()))
                 (seen.rest())
             }
             div class="decide" id="decide" data-list="decide" { (seen.decide(failed)) }
@@ -261,17 +261,17 @@ impl Seen<'_> {
     }
 
     /// Why it is held, and what was found.
-    fn why(&self, findings: &Findings) -> Markup {
+    fn why(&self, findings: Option<&[Finding]>) -> Markup {
         let about = &self.hold.about;
         let sink = Sink { upstream: &about.upstream, tool: &about.tool, destinations: &self.goes };
         html! {
             h2 { "Why it is held" }
             p { "Rule " strong { (text(&about.rule)) } ": " (text(&about.reason)) "." }
-            @if findings.found.is_empty() { p class="quiet" { "Nothing that was read before was found in it." } }
-            @if let (Told::ByTime, [_, ..]) = (findings.told, findings.found.as_slice()) {
-                p class="problem" { "The call still waits, so its own record is not written yet. This was found in a call of the same tool, by the same run, at the same moment." }
+            @match findings {
+                None => p class="problem" { "What was found in it is not known: look at its run." },
+                Some([]) => p class="quiet" { "Nothing that was read before was found in it." },
+                Some(found) => (picture(found, &sink)),
             }
-            @for found in &findings.found { (picture(found, &sink)) }
             @if runs::is_remembered(self.admin, &about.agent, &about.run) {
                 p { a href={ "/runs/" (segment(run(&about.run))) "?agent=" (segment(about.agent.as_str())) } { "What else this run has read and tried" } }
             }

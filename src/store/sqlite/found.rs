@@ -12,7 +12,7 @@ use crate::store::StoreError;
 use crate::store::holds::{HOLDS_LISTED_MAX, Hold, Vote, Wanted};
 
 /// The columns that a hold is made of.
-const COLUMNS: &str = "id, state, digest, agent, owner, team, task, on_behalf_of, upstream, tool, class, consequence, \
+const COLUMNS: &str = "id, state, digest, call, agent, owner, team, task, on_behalf_of, upstream, tool, class, consequence, \
     rule, reason, run, revision, idempotent, quorum, approvers, opened, expires, escalated, changed, record, detail, \
     standing, use";
 

@@ -141,14 +141,15 @@ pub(super) async fn insert(tx: &mut SqliteConnection, new: &NewHold, now: i64) -
     let NewHold { about, terms, .. } = new;
     let expires = expires(new, now);
     sqlx::query(
-        "INSERT INTO hold (id, state, digest, idempotency, agent, owner, team, task, on_behalf_of, upstream, tool, class,
+        "INSERT INTO hold (id, state, digest, idempotency, call, agent, owner, team, task, on_behalf_of, upstream, tool, class,
            consequence, rule, reason, run, revision, idempotent, quorum, approvers, opened, escalates, expires, changed,
            detail, bytes)
-         VALUES (?, 'pending', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '', ?)",
+         VALUES (?, 'pending', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '', ?)",
     )
     .bind(new.id.to_string())
     .bind(&new.digest[..])
     .bind(new.idempotency.map(Vec::from))
+    .bind(about.call.map(|call| call.to_string()))
     .bind(about.agent.as_str())
     .bind(&*about.owner)
     .bind(&*about.team)

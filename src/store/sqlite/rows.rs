@@ -21,6 +21,7 @@ pub(super) fn hold(row: &SqliteRow, votes: Vec<Vote>) -> Read<Hold> {
         state: HoldState::parse(&word).ok_or_else(|| wrong("a state of a hold"))?,
         digest: digest(row)?,
         about: About {
+            call: row.try_get::<Option<String>, _>("call")?.as_deref().map(parsed).transpose()?,
             agent: AgentId::from_normalised(row.try_get("agent")?),
             owner: row.try_get("owner")?,
             team: row.try_get("team")?,
