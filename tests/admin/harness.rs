@@ -216,6 +216,18 @@ keys: {{dir: keys}}
         self.records().into_iter().filter(|record| record["type"] == "admin").collect()
     }
 
+    /// Waits for the record of what somebody tried and may not: nobody waits for it when they are told so.
+    pub async fn tried(&self, is: impl Fn(&Value) -> bool) -> Value {
+        let end = tokio::time::Instant::now() + SOON;
+        loop {
+            if let Some(record) = self.orders().into_iter().find(&is) {
+                return record;
+            }
+            assert!(tokio::time::Instant::now() < end, "no such record: {:#?}", self.orders());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// Waits for the record of a connection that a listener refused: nobody waits for it when the connection ends.
     pub async fn refusal_at(&self, listener: &str) -> Value {
         let end = tokio::time::Instant::now() + SOON;

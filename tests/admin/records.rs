@@ -32,7 +32,7 @@ async fn from_the_trace_of_a_refused_call_to_rule_evidence_and_owner() {
     assert_eq!(pia.get(&format!("/v1/records?trace={trace}")).await.json()["records"], json!([]));
     let story = pia.get(&format!("/v1/records/{trace}")).await;
     assert!(story.status == 403 && !text(&story).contains("delete_customer"));
-    assert_eq!(world.orders().pop().unwrap()["decision"]["outcome"], "denied");
+    world.tried(|order| order["decision"]["outcome"] == "denied").await;
 }
 
 #[tokio::test]

@@ -50,3 +50,22 @@ async fn a_frozen_run_goes_on_once_a_person_has_looked() {
     assert_eq!(world.calls(&agent).await.outcome(), "allowed");
     assert_eq!(world.mail.seen().len(), sent + 1);
 }
+
+#[tokio::test]
+async fn the_page_of_a_hold_shows_what_was_found_in_its_own_call_and_no_other() {
+    let world = World::start().await;
+    let (agent, oncall) = (world.agent("support"), world.person("oncall"));
+    let read = agent.tool("mail", "read_inbox", json!({})).await.unwrap();
+    let read = read.json()["result"]["content"][0]["text"].as_str().unwrap().to_owned();
+    // Two calls of one tool, by one run, at one moment.
+    let page = async |body: &str| {
+        let mail = json!({"to": "bob@outside.test", "body": body});
+        let held = agent.tool("mail", "send_email", mail).await.unwrap();
+        let hold = held.json()["result"]["_meta"]["dev.holdpoint/decision"]["hold"].clone();
+        format!("/holds/{}", hold.as_str().unwrap())
+    };
+    let (carries, carries_nothing) = (page(&read).await, page("See you on Monday.").await);
+    let (carries, carries_nothing) = (oncall.get(&carries).await, oncall.get(&carries_nothing).await);
+    assert!(text(&carries).contains("read_inbox"), "{}", text(&carries));
+    assert!(!text(&carries_nothing).contains("read_inbox"), "{}", text(&carries_nothing));
+}

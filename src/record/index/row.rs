@@ -37,6 +37,7 @@ struct Line<'l> {
     run: Cow<'l, str>,
     hold: Cow<'l, str>,
     intent: Cow<'l, str>,
+    call: Cow<'l, str>,
 }
 
 #[derive(Debug, Default)]
@@ -54,14 +55,18 @@ pub(super) fn row(bytes: &[u8], segment: u64, offset: u64) -> Option<Row> {
     let at: SystemTime = OffsetDateTime::parse(&line.ts, &Rfc3339).ok()?.into();
     let or = |one: Cow<'_, str>, other: Cow<'_, str>| cut(if one.is_empty() { other } else { one });
     let ordered = line.kind == "admin";
-    let closes = if line.kind == "outcome" { uuid::Uuid::try_parse(&line.intent).ok() } else { None };
+    let belongs = match &*line.kind {
+        "outcome" => uuid::Uuid::try_parse(&line.intent).ok(),
+        "finding" => uuid::Uuid::try_parse(&line.call).ok(),
+        _ => None,
+    };
     Some(Row {
         id,
         seq: line.seq,
         segment,
         offset,
         at,
-        call: closes.map_or(id, |intent| RecordId::from_u128(intent.as_u128())),
+        call: belongs.map_or(id, |call| RecordId::from_u128(call.as_u128())),
         trace: unhex(&line.trace_id),
         kind: cut(line.kind),
         agent: cut(line.agent),
@@ -131,6 +136,7 @@ fn scan(bytes: &[u8]) -> Option<Line<'_>> {
             b"run" => &mut line.run,
             b"hold" => &mut line.hold,
             b"intent" => &mut line.intent,
+            b"call" => &mut line.call,
             _ => return,
         };
         *place = text(value);
@@ -255,6 +261,7 @@ fn parse(bytes: &[u8]) -> Option<Line<'static>> {
         run: at("/run"),
         hold: at("/hold"),
         intent: at("/intent"),
+        call: at("/call"),
     })
 }
 
@@ -292,13 +299,21 @@ mod tests {
     }
 
     #[test]
-    fn an_outcome_belongs_to_its_intent() {
+    fn an_outcome_belongs_to_its_intent_and_a_finding_to_its_call() {
         let call = "01940000-0000-7000-8000-000000000002";
-        let line = format!(
-            r#"{{"seq":8,"ts":"2026-11-21T01:02:03.5Z","id":"{ID}","type":"outcome","trace_id":null,"status":"executed","intent":"{call}"}}"#
+        let of = |kind: &str, member: &str| {
+            let line = format!(
+                r#"{{"seq":8,"ts":"2026-11-21T01:02:03.5Z","id":"{ID}","type":"{kind}","trace_id":null,"status":"executed","{member}":"{call}"}}"#
+            );
+            row(line.as_bytes(), 1, 0).unwrap()
+        };
+        assert_eq!(
+            (of("outcome", "intent").call.to_string(), &*of("outcome", "intent").outcome),
+            (call.to_owned(), "executed")
         );
-        let row = row(line.as_bytes(), 1, 0).unwrap();
-        assert_eq!((row.call.to_string(), &*row.outcome), (call.to_owned(), "executed"));
+        assert_eq!(of("finding", "call").call.to_string(), call);
+        assert_eq!(of("finding", "intent").call.to_string(), ID);
+        assert_eq!(of("intent", "call").call.to_string(), ID);
     }
 
     #[test]
