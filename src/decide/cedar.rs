@@ -91,8 +91,8 @@ pub struct Policy {
     enforced: PolicySet,
     /// Whether any is in shadow.
     shadow: bool,
-    /// When the first of those ends that have an end.
-    first_end: Option<SystemTime>,
+    /// What is enforced from each moment on at which a shadow ends, in order.
+    later: Vec<(SystemTime, PolicySet)>,
     /// What is asked about people alone, with its schema.
     people: (Schema, PolicySet),
     rules: HashMap<PolicyId, RuleInfo>,
@@ -139,13 +139,15 @@ enum Reach {
 impl Policy {
     /// Loads the `*.cedar` files among these (name, text), for a deployment with these facts, or gives every mistake.
     pub fn load(files: &[(String, String)], facts: &Facts) -> Result<Policy, Vec<Mistake>> {
+        let now = SystemTime::now();
         let loaded = load::load(files, facts)?;
+        let later = later(&loaded.set, &loaded.rules, now);
         let names = Names::new().map_err(|problem| vec![Mistake::new("schema.cedarschema", "", problem)])?;
         Ok(Policy {
             schema: loaded.schema,
             enforced: loaded.enforced,
             shadow: loaded.rules.values().any(|rule| rule.mode != Mode::Enforce),
-            first_end: loaded.rules.values().filter_map(|rule| rule.ends()).min(),
+            later,
             all: loaded.set,
             people: loaded.people,
             rules: loaded.rules,
@@ -184,7 +186,7 @@ impl Policy {
 
     /// Whether a shadow has ended that stood when these policies were loaded.
     fn is_past(&self, now: SystemTime) -> bool {
-        self.first_end.is_some_and(|end| now >= end)
+        self.later.first().is_some_and(|(end, _)| now >= *end)
     }
 
     /// What each policy that holds calls asks of people, by the policy's id.
@@ -246,12 +248,10 @@ impl Policy {
         Decision { shadow: Some(Box::new(all)), ..enforced }
     }
 
-    /// The policies without those whose shadow stands at this moment. Made anew for each call, until policies are loaded
-    /// again: they were loaded before a shadow ended.
-    fn enforced_at(&self, now: SystemTime) -> PolicySet {
-        let enforced = |rule: &RuleInfo| !rule.is_in_shadow(now);
-        let policies = self.all.policies().filter(|policy| self.rules.get(policy.id()).is_none_or(enforced));
-        PolicySet::from_policies(policies.cloned()).unwrap_or_else(|_| self.all.clone())
+    /// The policies without those whose shadow stands at this moment.
+    fn enforced_at(&self, now: SystemTime) -> &PolicySet {
+        let over = self.later.iter().take_while(|(end, _)| now >= *end).last();
+        over.map_or(&self.enforced, |(_, policies)| policies)
     }
 
     fn judge(&self, input: &PolicyInput, extent: Extent, reach: Reach) -> Decision {
@@ -308,12 +308,8 @@ impl Policy {
         let request = Request::new(view.principal.clone(), action, view.resource.uid.clone(), context, None)
             .map_err(|error| error.to_string())?;
         let slice = view.resource.slice(&self.names, &self.all, &self.rules, input.action);
-        let now;
         let policies = match (extent, reach) {
-            (_, Reach::Now) => {
-                now = self.enforced_at(input.now);
-                &now
-            }
+            (_, Reach::Now) => self.enforced_at(input.now),
             (Extent::Slice, Reach::All) => &slice.policies,
             (Extent::Slice, Reach::Enforced) => slice.enforced.as_ref().unwrap_or(&slice.policies),
             (Extent::Whole, Reach::All) => &self.all,
@@ -443,4 +439,23 @@ fn denied(first: &Answer<'_>, second: Option<&Answer<'_>>) -> Decision {
         errors: Vec::new(),
         shadow: None,
     }
+}
+
+/// What is enforced from each moment after this one on at which a shadow ends, in order.
+fn later(
+    all: &PolicySet,
+    rules: &HashMap<PolicyId, RuleInfo>,
+    now: SystemTime,
+) -> Vec<(SystemTime, PolicySet)> {
+    let mut ends: Vec<SystemTime> =
+        rules.values().filter_map(RuleInfo::ends).filter(|end| *end > now).collect();
+    ends.sort_unstable();
+    ends.dedup();
+    let from = |end: SystemTime| {
+        let enforced = |rule: &RuleInfo| !rule.is_in_shadow(end);
+        let policies = all.policies().filter(|policy| rules.get(policy.id()).is_none_or(enforced));
+        // What cannot be put together is no reason to enforce less.
+        (end, PolicySet::from_policies(policies.cloned()).unwrap_or_else(|_| all.clone()))
+    };
+    ends.into_iter().map(from).collect()
 }
