@@ -111,7 +111,8 @@ pub struct McpRoute {
     pub sse: Option<PathAndQuery>,
 }
 
-/// A call, understood. It is moved, never cloned: what is decided on is what is sent.
+/// A call, understood. It is moved, never cloned: what is decided on is what is sent. It goes its way in a box, so that
+/// moving it is cheap and nothing that awaits it grows by it.
 pub struct Call {
     agent: Agent,
     route: Arc<Route>,
@@ -171,12 +172,11 @@ pub struct Trace {
 }
 
 /// What a request is.
-#[expect(clippy::large_enum_variant, reason = "one is made for each request, and taken apart at once")]
 pub enum Decoded {
     /// Several messages, each a call of its own [MCP 2025-03-26, basic: batching].
     Batch(Vec<Request<Inbound>>),
     /// One call.
-    One(Call),
+    One(Box<Call>),
 }
 
 /// Understands a request. `shape` is brought up to date as soon as more is known of how to answer.
@@ -204,7 +204,7 @@ pub async fn call(
                 body => http_payload(decoder, &head.headers, body).await?,
             };
             let trace = Trace { parent: header_context(&head.headers), link: None };
-            Ok(Decoded::One(Call { agent, route, action, head, payload, trace }))
+            Ok(Decoded::One(Box::new(Call { agent, route, action, head, payload, trace })))
         }
         RouteKind::Mcp(mcp) => {
             http::same_origin(&head.headers, &authority)?;
@@ -219,7 +219,8 @@ pub async fn call(
             let (envelope, payload) =
                 mcp_payload(decoder, (&agent, &route, mcp), place, &head, bytes, shape)?;
             let trace = mcp_trace(&envelope, &head.headers);
-            Ok(Decoded::One(Call { agent, route, action: Action::Mcp(envelope), head, payload, trace }))
+            let action = Action::Mcp(envelope);
+            Ok(Decoded::One(Box::new(Call { agent, route, action, head, payload, trace })))
         }
     }
 }
@@ -591,13 +592,15 @@ impl Call {
     }
 
     /// The same call with another message.
-    pub(crate) fn speaking(self, message: Message) -> Call {
-        Call { payload: Payload::Rpc(message), ..self }
+    pub(crate) fn speaking(mut self: Box<Self>, message: Message) -> Box<Call> {
+        self.payload = Payload::Rpc(message);
+        self
     }
 
     /// The same call by what is known of its agent now.
-    pub(crate) fn renewed(self, agent: Agent) -> Call {
-        Call { agent, ..self }
+    pub(crate) fn renewed(mut self: Box<Self>, agent: Agent) -> Box<Call> {
+        self.agent = agent;
+        self
     }
 
     /// Takes the call apart, to send it.

@@ -70,7 +70,7 @@ const SAID_BYTES: usize = 160;
 
 /// A call whose intent the ledger has. Only this may be sent.
 pub struct Committed {
-    call: Call,
+    call: Box<Call>,
     facts: Facts,
 }
 
@@ -591,7 +591,7 @@ impl Committed {
     }
 
     /// Takes the call out, to send it.
-    pub(crate) fn into_call(self) -> Call {
+    pub(crate) fn into_call(self) -> Box<Call> {
         self.call
     }
 }
