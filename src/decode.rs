@@ -20,8 +20,9 @@ use std::time::Duration;
 
 use ::http::request::Parts;
 use ::http::uri::PathAndQuery;
-use ::http::{HeaderMap, Method, Request};
+use ::http::{HeaderMap, HeaderName, Method, Request};
 use bytes::{Bytes, BytesMut};
+use foldhash::fast::RandomState;
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -32,6 +33,8 @@ use crate::json::{Document, Limits};
 use jsonrpc::{Form, Message};
 use mcp::{Envelope, McpAction, OWN_TASK_PREFIX, TaskVerb};
 use session::{Dialogue, Sessions};
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Owned pairs of a query or a form.
 pub type Pairs = Vec<(Cow<'static, str>, Cow<'static, str>)>;
@@ -75,8 +78,8 @@ struct Kept {
 /// The upstreams by name and by host.
 #[derive(Default)]
 pub struct Routes {
-    by_name: HashMap<Arc<str>, Arc<Route>>,
-    by_host: HashMap<String, Arc<Route>>,
+    by_name: HashMap<Arc<str>, Arc<Route>, RandomState>,
+    by_host: HashMap<String, Arc<Route>, RandomState>,
 }
 
 /// One upstream as routing sees it.
@@ -389,7 +392,7 @@ fn asked(message: &Message) -> Asked {
 
 /// The context in the one `traceparent` header [W3C Trace Context §3.2]; several say nothing.
 pub fn header_context(headers: &HeaderMap) -> Option<TraceContext> {
-    let mut values = headers.get_all("traceparent").iter();
+    let mut values = headers.get_all(TRACEPARENT).iter();
     let first = values.next()?.to_str().ok()?;
     values.next().is_none().then(|| TraceContext::parse(first)).flatten()
 }

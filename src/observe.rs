@@ -25,8 +25,8 @@ use std::time::Duration;
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
-use http::{Response, response};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::{Response, response};
 use http_body::{Body as HttpBody, Frame};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
@@ -252,7 +252,11 @@ impl Passing {
     }
 
     /// Ends a reply of which nothing passes: the outcome is recorded, and the agent is told.
-    async fn refused(mut self: Box<Self>, ending: Ending, stop: Box<Stop>) -> Result<Response<Body>, Box<Stop>> {
+    async fn refused(
+        mut self: Box<Self>,
+        ending: Ending,
+        stop: Box<Stop>,
+    ) -> Result<Response<Body>, Box<Stop>> {
         self.incoming = None;
         self.early.clear();
         self.withheld(stop.reason);

@@ -156,7 +156,7 @@ fn replied(
 ) -> impl Future<Output = Response<Body>> {
     let (shape, id) = (record.shape.clone(), record.id());
     let Judging { judge, tap, elsewhere } = judging;
-    let passing = observe::reply(reply, slot, record, (judge, tap), elsewhere, gone);
+    let passing = Box::pin(observe::reply(reply, slot, record, (judge, tap), elsewhere, gone));
     async move { passing.await.unwrap_or_else(|stop| own(answer::refusal(&stop, &shape, id))) }
 }
 
@@ -185,7 +185,7 @@ enum Passed {
     Task(Box<tasks::Question>),
 }
 
-/// A call that may go, with what goes with it.
+/// A call that may go, with what goes with it. It goes in a box, since what acts on it would else hold it twice.
 struct Going<'a> {
     permitted: Permitted,
     pass: Pass<'a>,
@@ -286,14 +286,8 @@ async fn run(
     // An upstream that fails is left alone: nothing is sent, so nothing is intended.
     let pass = forward::admit(&generation.upstreams, &permitted.call().route().name, &agent)?;
     let input = judged.input;
-    act(
-        gw,
-        generation,
-        gone,
-        record,
-        Going { permitted, pass, slot, judging, answer, input, shade, in_run, hold: None },
-    )
-    .await
+    let going = Going { permitted, pass, slot, judging, answer, input, shade, in_run, hold: None };
+    act(gw, generation, gone, record, Box::new(going)).await
 }
 
 /// Acts: nothing leaves before the ledger has it.
@@ -302,9 +296,9 @@ async fn act(
     generation: &Generation,
     gone: &Gone,
     record: &mut Record,
-    going: Going<'_>,
+    going: Box<Going<'_>>,
 ) -> Result<Passed, Box<Stop>> {
-    let Going { permitted, pass, slot, mut judging, answer, input, shade, in_run, hold } = going;
+    let Going { permitted, pass, slot, mut judging, answer, input, shade, in_run, hold } = *going;
     let agent = permitted.call().agent().id().clone();
     let mut known = permitted.entry().labels.clone();
     record.enter(Stage::Commit);

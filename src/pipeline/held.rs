@@ -427,7 +427,7 @@ pub(super) async fn judged_again<'g>(
     call: Box<Call>,
     (hold, approval): (RecordId, Approval),
     is_it: impl Fn(&Call, &Facts, &str) -> Result<(), Box<Stop>>,
-) -> Result<Option<Going<'g>>, Box<Stop>> {
+) -> Result<Option<Box<Going<'g>>>, Box<Stop>> {
     let today = OffsetDateTime::now_utc().date();
     let agent = identify::agent(&generation.directory, &gw.suspensions, conn, today)?;
     let call = call.renewed(agent);
@@ -460,7 +460,8 @@ pub(super) async fn judged_again<'g>(
     // The credential first: where it is not to be had, the approval is not used up.
     generation.broker.ready(&upstream)?;
     let input = judged.input;
-    Ok(Some(Going { permitted, pass, slot, judging, answer, input, shade, in_run, hold: None }))
+    let going = Going { permitted, pass, slot, judging, answer, input, shade, in_run, hold: None };
+    Ok(Some(Box::new(going)))
 }
 
 /// What of a call is approved.
