@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderName, Request, Response};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -574,9 +574,10 @@ fn mark(h2: bool, fault: &OnceLock<&'static str>, request: &mut Request<Incoming
         }
         return;
     }
-    let marked = request.headers().get(framing::MARK).is_some_and(|mark| mark == framing::TOKEN.as_str());
+    const MARK: HeaderName = HeaderName::from_static(framing::MARK);
+    let marked = request.headers().get(MARK).is_some_and(|mark| mark == framing::TOKEN.as_str());
     if marked {
-        request.headers_mut().remove(framing::MARK);
+        request.headers_mut().remove(MARK);
         request.extensions_mut().insert(Fault(fault.get().copied().unwrap_or("framing")));
     }
 }

@@ -24,14 +24,14 @@ pub use cedar::{Decision, HeldCall, HoldTerms, Object, Outcome, PersonInput, Pol
 
 /// A call that policy permits, with everything that the decision went by.
 pub struct Permitted {
-    call: Call,
+    call: Box<Call>,
     facts: Facts,
     entry: Entry,
 }
 
 /// A call that people must approve first.
 pub struct Held {
-    call: Call,
+    call: Box<Call>,
     facts: Facts,
     /// The run that it belongs to.
     pub run: Arc<str>,
@@ -69,7 +69,7 @@ pub struct Judged {
 #[inline(never)] // integration/bench/gate.py counts its instructions by name
 pub fn call(
     policy: &Policy,
-    call: Call,
+    call: Box<Call>,
     facts: Facts,
     entry: Entry,
     moment: Moment,
@@ -82,7 +82,7 @@ pub fn call(
 /// Decides a held call again that people have approved, by what is so at this moment.
 pub fn release(
     policy: &Policy,
-    call: Call,
+    call: Box<Call>,
     facts: Facts,
     entry: Entry,
     (moment, approval): (Moment, Approval),
@@ -95,7 +95,7 @@ pub fn release(
 
 fn judged(
     policy: &Policy,
-    call: Call,
+    call: Box<Call>,
     facts: Facts,
     entry: Entry,
     input: Box<PolicyInput>,
@@ -230,7 +230,7 @@ impl Held {
     }
 
     /// Takes the call out, to decide it again.
-    pub(crate) fn take(self) -> Call {
+    pub(crate) fn take(self) -> Box<Call> {
         self.call
     }
 }
@@ -254,7 +254,7 @@ impl Permitted {
     }
 
     /// Takes the permit apart, to commit it.
-    pub(crate) fn into_parts(self) -> (Call, Facts) {
+    pub(crate) fn into_parts(self) -> (Box<Call>, Facts) {
         (self.call, self.facts)
     }
 }

@@ -20,8 +20,9 @@ use std::time::Duration;
 
 use ::http::request::Parts;
 use ::http::uri::PathAndQuery;
-use ::http::{HeaderMap, Method, Request};
+use ::http::{HeaderMap, HeaderName, Method, Request};
 use bytes::{Bytes, BytesMut};
+use foldhash::fast::RandomState;
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -32,6 +33,8 @@ use crate::json::{Document, Limits};
 use jsonrpc::{Form, Message};
 use mcp::{Envelope, McpAction, OWN_TASK_PREFIX, TaskVerb};
 use session::{Dialogue, Sessions};
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Owned pairs of a query or a form.
 pub type Pairs = Vec<(Cow<'static, str>, Cow<'static, str>)>;
@@ -75,8 +78,8 @@ struct Kept {
 /// The upstreams by name and by host.
 #[derive(Default)]
 pub struct Routes {
-    by_name: HashMap<Arc<str>, Arc<Route>>,
-    by_host: HashMap<String, Arc<Route>>,
+    by_name: HashMap<Arc<str>, Arc<Route>, RandomState>,
+    by_host: HashMap<String, Arc<Route>, RandomState>,
 }
 
 /// One upstream as routing sees it.
@@ -111,7 +114,8 @@ pub struct McpRoute {
     pub sse: Option<PathAndQuery>,
 }
 
-/// A call, understood. It is moved, never cloned: what is decided on is what is sent.
+/// A call, understood. It is moved, never cloned: what is decided on is what is sent. It goes its way in a box, so that
+/// moving it is cheap and nothing that awaits it grows by it.
 pub struct Call {
     agent: Agent,
     route: Arc<Route>,
@@ -171,12 +175,11 @@ pub struct Trace {
 }
 
 /// What a request is.
-#[expect(clippy::large_enum_variant, reason = "one is made for each request, and taken apart at once")]
 pub enum Decoded {
     /// Several messages, each a call of its own [MCP 2025-03-26, basic: batching].
     Batch(Vec<Request<Inbound>>),
     /// One call.
-    One(Call),
+    One(Box<Call>),
 }
 
 /// Understands a request. `shape` is brought up to date as soon as more is known of how to answer.
@@ -204,7 +207,7 @@ pub async fn call(
                 body => http_payload(decoder, &head.headers, body).await?,
             };
             let trace = Trace { parent: header_context(&head.headers), link: None };
-            Ok(Decoded::One(Call { agent, route, action, head, payload, trace }))
+            Ok(Decoded::One(Box::new(Call { agent, route, action, head, payload, trace })))
         }
         RouteKind::Mcp(mcp) => {
             http::same_origin(&head.headers, &authority)?;
@@ -219,7 +222,8 @@ pub async fn call(
             let (envelope, payload) =
                 mcp_payload(decoder, (&agent, &route, mcp), place, &head, bytes, shape)?;
             let trace = mcp_trace(&envelope, &head.headers);
-            Ok(Decoded::One(Call { agent, route, action: Action::Mcp(envelope), head, payload, trace }))
+            let action = Action::Mcp(envelope);
+            Ok(Decoded::One(Box::new(Call { agent, route, action, head, payload, trace })))
         }
     }
 }
@@ -388,7 +392,7 @@ fn asked(message: &Message) -> Asked {
 
 /// The context in the one `traceparent` header [W3C Trace Context §3.2]; several say nothing.
 pub fn header_context(headers: &HeaderMap) -> Option<TraceContext> {
-    let mut values = headers.get_all("traceparent").iter();
+    let mut values = headers.get_all(TRACEPARENT).iter();
     let first = values.next()?.to_str().ok()?;
     values.next().is_none().then(|| TraceContext::parse(first)).flatten()
 }
@@ -591,13 +595,15 @@ impl Call {
     }
 
     /// The same call with another message.
-    pub(crate) fn speaking(self, message: Message) -> Call {
-        Call { payload: Payload::Rpc(message), ..self }
+    pub(crate) fn speaking(mut self: Box<Self>, message: Message) -> Box<Call> {
+        self.payload = Payload::Rpc(message);
+        self
     }
 
     /// The same call by what is known of its agent now.
-    pub(crate) fn renewed(self, agent: Agent) -> Call {
-        Call { agent, ..self }
+    pub(crate) fn renewed(mut self: Box<Self>, agent: Agent) -> Box<Call> {
+        self.agent = agent;
+        self
     }
 
     /// Takes the call apart, to send it.

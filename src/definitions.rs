@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use foldhash::fast::RandomState;
 use tokio::sync::Notify;
 
 use crate::call::Drift;
@@ -41,7 +42,7 @@ pub struct Listing {
 
 /// What each MCP upstream serves now, as far as is known.
 pub struct Definitions {
-    upstreams: HashMap<Arc<str>, Arc<Slot>>,
+    upstreams: HashMap<Arc<str>, Arc<Slot>, RandomState>,
     /// What was seen first.
     pub sights: Arc<dyn Sights>,
 }

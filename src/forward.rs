@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Request, Response, Uri, response};
@@ -51,7 +52,7 @@ pub struct Upstream {
 /// Every upstream by name.
 #[derive(Default)]
 pub struct Upstreams {
-    by_name: HashMap<Arc<str>, Upstream>,
+    by_name: HashMap<Arc<str>, Upstream, RandomState>,
     /// Is told when a breaker turns.
     changed: Option<OnChange>,
 }
@@ -166,8 +167,8 @@ fn fault(sent: &Result<(Response<Incoming>, Lent), Failure>) -> Result<(), Optio
 
 /// Why a server inside this process sent nothing on, when it says so.
 fn unsent<B>(upstream: &Upstream, response: &Response<B>) -> Option<String> {
-    let reason =
-        response.headers().get(net::UNSENT_HEADER).filter(|_| upstream.pool.dial().inside.is_some())?;
+    upstream.pool.dial().inside.as_ref()?;
+    let reason = response.headers().get(net::UNSENT_HEADER)?;
     Some(String::from_utf8_lossy(reason.as_bytes()).into_owned())
 }
 
@@ -364,17 +365,18 @@ fn is_hop_by_hop(name: &str) -> bool {
     )
 }
 
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+
 /// The agent's own trace state, when it belongs to the trace that goes on.
 fn tracestate(call: &Call) -> Option<String> {
     let from_meta = call.envelope().and_then(|envelope| envelope.tracestate.as_deref());
-    let header = || call.head().headers.get("tracestate").and_then(|value| value.to_str().ok());
+    let header = || call.head().headers.get(TRACESTATE).and_then(|value| value.to_str().ok());
     let state = if call.trace().link.is_some() { from_meta } else { from_meta.or_else(header) };
     call.trace().parent.and(state).filter(|state| state.len() <= 512).map(str::to_owned)
 }
 
 fn trace_headers(headers: &mut HeaderMap, record: RecordId, traceparent: &str, tracestate: Option<&str>) {
-    const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-    const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
     if let Some(value) = tracestate.and_then(|state| HeaderValue::from_str(state).ok()) {
         headers.insert(TRACESTATE, value);
     }

@@ -66,6 +66,8 @@ pub enum Kind {
 #[derive(Clone, Copy, Debug)]
 struct Node {
     kind: Kind,
+    /// Whether it is a string that is not written as it reads.
+    escaped: bool,
     start: u32,
     end: u32,
     /// The tape index after this value and all that is in it.
@@ -115,7 +117,7 @@ impl Document {
 
     /// The outermost value.
     pub fn root(&self) -> Value<'_> {
-        const NULL: Node = Node { kind: Kind::Null, start: 0, end: 0, next: 1 };
+        const NULL: Node = Node { kind: Kind::Null, escaped: false, start: 0, end: 0, next: 1 };
         Value { document: self, node: self.nodes.first().copied().unwrap_or(NULL), at: 0 }
     }
 
@@ -154,7 +156,7 @@ impl<'a> Value<'a> {
         }
         let raw = self.raw();
         let inner = std::str::from_utf8(raw.get(1..raw.len().checked_sub(1)?)?).ok()?;
-        Some(unescape(inner))
+        Some(if self.node.escaped { unescape(inner) } else { Cow::Borrowed(inner) })
     }
 
     /// A number as written.
@@ -170,24 +172,28 @@ impl<'a> Value<'a> {
     /// The member of an object by its (unescaped) key.
     pub fn get(&self, key: &str) -> Option<Value<'a>> {
         let end = if self.kind() == Kind::Object { self.node.next as usize } else { 0 };
+        let nodes = &self.document.nodes;
         let mut at = self.at + 1;
         while at < end {
-            let (name, value) = (Value::at(self.document, at)?, Value::at(self.document, at + 1)?);
-            if name.is_text(key) {
-                return Some(value);
+            let (name, value) = (nodes.get(at)?, nodes.get(at + 1)?);
+            // By its size alone most names are another, and need not be read.
+            let is_it = (name.escaped || (name.end - name.start) as usize == key.len() + 2)
+                && Value { document: self.document, node: *name, at }.is_text(key);
+            if is_it {
+                return Some(Value { document: self.document, node: *value, at: at + 1 });
             }
-            at = value.node.next as usize;
+            at = value.next as usize;
         }
         None
     }
 
     /// Whether this is a string of exactly this (unescaped) text.
     fn is_text(&self, text: &str) -> bool {
+        if self.node.escaped {
+            return self.string().as_deref() == Some(text);
+        }
         let raw = self.raw();
-        let inner = raw.get(1..raw.len().saturating_sub(1)).unwrap_or_default();
-        // An escaped text is longer than what it stands for.
-        inner == text.as_bytes()
-            || (inner.len() > text.len() && inner.contains(&b'\\') && self.string().as_deref() == Some(text))
+        raw.get(1..raw.len().saturating_sub(1)) == Some(text.as_bytes())
     }
 
     /// The elements of an array; nothing for any other kind.
@@ -274,7 +280,7 @@ impl<'t> Parser<'t> {
             return Err(self.fault("nodes"));
         }
         let index = self.nodes.len();
-        self.nodes.push(Node { kind, start: self.at as u32, end: 0, next: 0 });
+        self.nodes.push(Node { kind, escaped: false, start: self.at as u32, end: 0, next: 0 });
         Ok(index)
     }
 
@@ -355,16 +361,24 @@ impl<'t> Parser<'t> {
     fn string(&mut self) -> Result<(), Fault> {
         let index = self.open(Kind::String)?;
         self.at += 1;
+        let mut escaped = false;
         loop {
+            let rest = self.bytes.get(self.at..).unwrap_or_default();
+            self.at += rest.iter().take_while(|byte| !matches!(byte, b'"' | b'\\' | 0..=0x1f)).count();
             match self.peek() {
                 Some(b'"') => break,
-                Some(b'\\') => self.escape()?,
-                Some(0..=0x1f) | None => return Err(self.fault("string")),
-                Some(_) => self.at += 1,
+                Some(b'\\') => {
+                    self.escape()?;
+                    escaped = true;
+                }
+                _ => return Err(self.fault("string")),
             }
         }
         self.at += 1;
         self.close(index);
+        if let Some(node) = self.nodes.get_mut(index) {
+            node.escaped = escaped;
+        }
         Ok(())
     }
 

@@ -12,7 +12,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
+use foldhash::fast::RandomState;
 use governor::clock::{Clock, DefaultClock};
+use governor::state::keyed::DashMapStateStore;
 use governor::{Quota, RateLimiter};
 
 use crate::bench::{self, Control};
@@ -75,7 +77,7 @@ const KEYS_MAX: usize = 200_000;
 const SWEEP_CALLS: usize = 4096;
 
 /// How many calls are under way, by what shares the limit.
-type Places = Arc<DashMap<Key, u32>>;
+type Places = Arc<DashMap<Key, u32, RandomState>>;
 
 /// The rate of a limit that has one, shared by the generations that keep it.
 type Rates = Option<Arc<Meter<Key>>>;
@@ -178,7 +180,7 @@ fn limited(name: &str, rate: Rate, wait: Duration) -> Box<Stop> {
         .retry_after(wait)
 }
 
-fn take(places: &DashMap<Key, u32>, key: &Key, most: u32) -> bool {
+fn take(places: &Places, key: &Key, most: u32) -> bool {
     let mut taken = places.entry(key.clone()).or_insert(0);
     if *taken >= most {
         return false;
@@ -275,7 +277,7 @@ impl Key {
 
 /// One rate, kept for each key.
 struct Meter<K: Hash + Eq + Clone> {
-    limiter: RateLimiter<K, governor::state::keyed::DashMapStateStore<K>, DefaultClock>,
+    limiter: RateLimiter<K, DashMapStateStore<K, RandomState>, DefaultClock>,
     rate: Rate,
     /// How many calls there are until the next sweep.
     sweep_in: AtomicUsize,
@@ -290,7 +292,7 @@ impl<K: Hash + Eq + Clone> Meter<K> {
             .unwrap_or(Quota::per_second(rate.count))
             .allow_burst(rate.burst);
         Meter {
-            limiter: RateLimiter::keyed(quota),
+            limiter: RateLimiter::dashmap_with_hasher(quota, RandomState::default()),
             rate,
             sweep_in: AtomicUsize::new(SWEEP_CALLS),
             full: AtomicBool::new(false),

@@ -25,8 +25,8 @@ use std::time::Duration;
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
-use http::Response;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::{Response, response};
 use http_body::{Body as HttpBody, Frame};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
@@ -71,14 +71,16 @@ type Failure = Box<dyn Error + Send + Sync>;
 
 /// Begins to pass a reply on. One without a body has ended already, and is released when the audit has its outcome; one
 /// that must be known before it passes is read whole. What the tap learns of it is kept before it is released.
-pub async fn reply(
+///
+/// It begins at once; what it gives waits, and holds little more than a box.
+pub fn reply(
     reply: Reply,
     slot: Slot,
     record: Record,
-    (mut judge, mut tap): (Option<Judge>, Option<Tap>),
+    (mut judge, mut tap): (Option<Box<Judge>>, Option<Box<Tap>>),
     elsewhere: Option<Elsewhere>,
     gone: &Gone,
-) -> Result<Response<Body>, Box<Stop>> {
+) -> impl Future<Output = Result<Response<Body>, Box<Stop>>> {
     let Reply { mut head, body, lent, expects } = reply;
     if let Some(judge) = &mut judge {
         judge.begun(&head.headers, head.status.is_success());
@@ -98,8 +100,8 @@ pub async fn reply(
     let ended = body.is_end_stream();
     let judged = matches!(lesson, Lesson::Json(..))
         && judge.as_ref().is_some_and(|judge| judge.reads_whole(body.size_hint().exact(), WINDOW_BYTES_MAX));
-    let learnt = tap.as_ref().is_some_and(Tap::reads_whole);
-    let watch = judge.as_ref().is_some_and(Judge::is_wary).then(Watch::default);
+    let learnt = tap.as_deref().is_some_and(Tap::reads_whole);
+    let watch = judge.as_deref().is_some_and(Judge::is_wary).then(Watch::default);
     let mut stream_gone = false;
     let open = match elsewhere.filter(|_| head.status.is_success()) {
         Some(elsewhere) => {
@@ -110,7 +112,7 @@ pub async fn reply(
         None => Some((record, slot)),
     };
     let (record, slot) = open.unzip();
-    let mut passing = Passing {
+    let passing = Box::new(Passing {
         incoming: Some(body),
         lent,
         expects,
@@ -131,20 +133,19 @@ pub async fn reply(
         last: VecDeque::new(),
         left: false,
         state: State::Passing,
-    };
-    if stream_gone {
-        return passing.refused(Ending::UpstreamBroke, failed("stream-gone")).await;
+    });
+    async move {
+        if stream_gone {
+            return passing.refused(Ending::UpstreamBroke, failed("stream-gone")).await;
+        }
+        if judged || (learnt && !ended) {
+            return passing.whole(head, gone, judged).await;
+        }
+        if !ended {
+            return Ok(Response::from_parts(head, Body::Reply(passing)));
+        }
+        passing.empty(head).await
     }
-    if judged || (learnt && !ended) {
-        return passing.whole(head, gone, judged).await;
-    }
-    if !ended {
-        return Ok(Response::from_parts(head, Body::Reply(Box::new(passing))));
-    }
-    // A server does not ask an empty body for its end, so the end is recorded here.
-    passing.close(Ending::Complete, None);
-    passing.recorded().await?;
-    Ok(Response::from_parts(head, Body::Own(None)))
 }
 
 /// A reply on its way.
@@ -155,8 +156,8 @@ pub struct Passing {
     lesson: Option<Lesson>,
     /// What an upstream that may not ask everything is watched by, where its reply is not judged by messages.
     watch: Option<Watch>,
-    judge: Option<Judge>,
-    tap: Option<Tap>,
+    judge: Option<Box<Judge>>,
+    tap: Option<Box<Tap>>,
     /// What was learnt and must be kept before the reply's end is released.
     keeping: Vec<Keeping>,
     digest: digest::Context,
@@ -251,13 +252,24 @@ impl Passing {
     }
 
     /// Ends a reply of which nothing passes: the outcome is recorded, and the agent is told.
-    async fn refused(mut self, ending: Ending, stop: Box<Stop>) -> Result<Response<Body>, Box<Stop>> {
+    async fn refused(
+        mut self: Box<Self>,
+        ending: Ending,
+        stop: Box<Stop>,
+    ) -> Result<Response<Body>, Box<Stop>> {
         self.incoming = None;
         self.early.clear();
         self.withheld(stop.reason);
         self.close(ending, None);
         self.recorded().await?;
         Err(stop)
+    }
+
+    /// Ends a reply without a body. A server does not ask an empty body for its end, so the end is recorded here.
+    async fn empty(mut self: Box<Self>, head: response::Parts) -> Result<Response<Body>, Box<Stop>> {
+        self.close(Ending::Complete, None);
+        self.recorded().await?;
+        Ok(Response::from_parts(head, Body::Own(None)))
     }
 
     fn withheld(&mut self, reason: &'static str) {
@@ -315,11 +327,11 @@ impl Passing {
         if ending == Ending::Complete {
             self.lent.give_back();
         }
-        self.keeping.extend(self.tap.as_mut().and_then(Tap::finish));
+        self.keeping.extend(self.tap.as_deref_mut().and_then(Tap::finish));
         // A response that did not come may come on another stream, when the agent resumes this one there: what it says is
         // not learnt then, so it counts as anything that was read.
         if resumable {
-            self.keeping.extend(self.tap.as_mut().and_then(Tap::unread));
+            self.keeping.extend(self.tap.as_deref_mut().and_then(Tap::unread));
         }
         let keeping = std::mem::take(&mut self.keeping);
         self.state = match self.record.take() {
@@ -340,7 +352,7 @@ impl Passing {
             }
         };
         if let (Some(Lesson::Events(relay)), Some(judge)) = (&mut self.lesson, &mut self.judge) {
-            let passed = relay.feed(&data, judge, self.tap.as_mut());
+            let passed = relay.feed(&data, judge, self.tap.as_deref_mut());
             return self.pass(passed);
         }
         if self.watch.as_mut().and_then(|watch| watch.feed(&data)).is_some() {
@@ -396,7 +408,7 @@ impl Passing {
     fn finish(&mut self) {
         self.incoming = None;
         if let (Some(Lesson::Events(relay)), Some(judge)) = (&mut self.lesson, &mut self.judge) {
-            let passed = relay.finish(judge, self.tap.as_mut());
+            let passed = relay.finish(judge, self.tap.as_deref_mut());
             self.pass(passed);
         }
         if matches!(self.state, State::Passing) {

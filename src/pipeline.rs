@@ -9,7 +9,7 @@ pub mod listing;
 mod several;
 mod tasks;
 
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -134,24 +134,30 @@ async fn begin(gw: &Arc<Gateway>, conn: &Arc<Conn>, request: Request<Inbound>) -
             return Begun::Waits(Box::pin(held::serve(gw, generation, conn, gone, record, waiting)));
         }
         Ok(Passed::Task(question)) => {
-            // Boxed: what few calls need must not make the state of every call larger.
+            // Boxed, as below: what few calls need must not make the state of every call larger.
             Box::pin(tasks::serve(gw, &generation, conn, gone, record, *question)).await
         }
-        Ok(Passed::Status(id)) => held::status(gw, conn, record, id).await,
+        Ok(Passed::Status(id)) => Box::pin(held::status(gw, conn, record, id)).await,
         Ok(Passed::Batch(messages)) => {
             record.split();
-            several::serve(gw, conn, messages).await
+            Box::pin(several::serve(gw, conn, messages)).await
         }
-        Err(stop) => stopped(record, &stop).await,
+        Err(stop) => Box::pin(stopped(record, &stop)).await,
     })
 }
 
 /// Passes a reply on.
-async fn replied(record: Record, reply: Reply, slot: Slot, judging: Judging, gone: &Gone) -> Response<Body> {
+fn replied(
+    record: Record,
+    reply: Reply,
+    slot: Slot,
+    judging: Judging,
+    gone: &Gone,
+) -> impl Future<Output = Response<Body>> {
     let (shape, id) = (record.shape.clone(), record.id());
     let Judging { judge, tap, elsewhere } = judging;
-    let passing = observe::reply(reply, slot, record, (judge, tap), elsewhere, gone).await;
-    passing.unwrap_or_else(|stop| own(answer::refusal(&stop, &shape, id)))
+    let passing = Box::pin(observe::reply(reply, slot, record, (judge, tap), elsewhere, gone));
+    async move { passing.await.unwrap_or_else(|stop| own(answer::refusal(&stop, &shape, id))) }
 }
 
 /// Says why a call did not go on.
@@ -166,7 +172,6 @@ fn own(response: Response<Bytes>) -> Response<Body> {
 }
 
 /// What came of a request that was not stopped.
-#[expect(clippy::large_enum_variant, reason = "one is made for each request, and taken apart at once")]
 enum Passed {
     /// Its messages go on one by one.
     Batch(Vec<Request<Inbound>>),
@@ -180,7 +185,7 @@ enum Passed {
     Task(Box<tasks::Question>),
 }
 
-/// A call that may go, with what goes with it.
+/// A call that may go, with what goes with it. It goes in a box, since what acts on it would else hold it twice.
 struct Going<'a> {
     permitted: Permitted,
     pass: Pass<'a>,
@@ -281,14 +286,8 @@ async fn run(
     // An upstream that fails is left alone: nothing is sent, so nothing is intended.
     let pass = forward::admit(&generation.upstreams, &permitted.call().route().name, &agent)?;
     let input = judged.input;
-    act(
-        gw,
-        generation,
-        gone,
-        record,
-        Going { permitted, pass, slot, judging, answer, input, shade, in_run, hold: None },
-    )
-    .await
+    let going = Going { permitted, pass, slot, judging, answer, input, shade, in_run, hold: None };
+    act(gw, generation, gone, record, Box::new(going)).await
 }
 
 /// Acts: nothing leaves before the ledger has it.
@@ -297,9 +296,9 @@ async fn act(
     generation: &Generation,
     gone: &Gone,
     record: &mut Record,
-    going: Going<'_>,
+    going: Box<Going<'_>>,
 ) -> Result<Passed, Box<Stop>> {
-    let Going { permitted, pass, slot, mut judging, answer, input, shade, in_run, hold } = going;
+    let Going { permitted, pass, slot, mut judging, answer, input, shade, in_run, hold } = *going;
     let agent = permitted.call().agent().id().clone();
     let mut known = permitted.entry().labels.clone();
     record.enter(Stage::Commit);
@@ -320,7 +319,7 @@ async fn act(
     record.sending(generation.upstreams.dial(&committed));
     let hop = HopHeaders { record: record.id(), context: record.upstream_context(), hold };
     let leave = forward::leave(&committed);
-    let sending = pin!(forward::send(&generation.upstreams, committed, lease, hop, steady, pass));
+    let sending = Box::pin(forward::send(&generation.upstreams, committed, lease, hop, steady, pass));
     let reply = gone.unless(leave, sending).await.unwrap_or_else(|| Err(left()))?;
     record.replied(reply.head.status.as_u16());
     record.enter(Stage::Observe);

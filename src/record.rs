@@ -64,13 +64,15 @@ use seal::{Part, Sealed};
 pub const RECORD_HEADER: http::HeaderName = http::HeaderName::from_static("holdpoint-record");
 
 /// What the members of an intent usually take, in bytes.
-const MEMBERS_BYTES: usize = 1024;
+const MEMBERS_BYTES: usize = 2048;
+/// The same of an outcome.
+const OUTCOME_BYTES: usize = 1024;
 /// What an outcome usually repeats of it, in bytes.
 const SAID_BYTES: usize = 160;
 
 /// A call whose intent the ledger has. Only this may be sent.
 pub struct Committed {
-    call: Call,
+    call: Box<Call>,
     facts: Facts,
 }
 
@@ -418,7 +420,7 @@ impl Record {
                 (StopKind::UpstreamFailed, _) => "failed",
                 _ => "not-sent",
             };
-            let mut members = Members::with_capacity(MEMBERS_BYTES);
+            let mut members = Members::with_capacity(OUTCOME_BYTES);
             note_stop(&mut members, stop);
             return (self.outcome(status, members), durability);
         }
@@ -470,7 +472,7 @@ impl Record {
             Ending::Complete if reply.rpc_code.is_some() => "error",
             Ending::Complete => "executed",
         };
-        let mut members = Members::with_capacity(MEMBERS_BYTES);
+        let mut members = Members::with_capacity(OUTCOME_BYTES);
         if let Some(status) = self.hop.as_ref().and_then(|hop| hop.status) {
             members.number("http_status", status);
         }
@@ -591,7 +593,7 @@ impl Committed {
     }
 
     /// Takes the call out, to send it.
-    pub(crate) fn into_call(self) -> Call {
+    pub(crate) fn into_call(self) -> Box<Call> {
         self.call
     }
 }

@@ -13,7 +13,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use dashmap::DashMap;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -25,7 +25,7 @@ use crate::secret::signer::{PublicKey, Signer};
 use crate::store::tasks::Task;
 
 /// The header that a token comes in. It is never sent on.
-pub const TASK_HEADER: &str = "holdpoint-task";
+pub const TASK_HEADER: HeaderName = HeaderName::from_static("holdpoint-task");
 /// The longest token, in bytes.
 const TOKEN_BYTES_MAX: usize = 4096;
 /// The only header of a token; any other is no token of this gateway, whatever it says of how it is signed.

@@ -120,7 +120,7 @@ fn proofs_are_made_where_they_are_checked() {
     let only = |text: &str, expected: &[&str]| assert_eq!(holders(text), expected, "`{text}`");
     // Made: `Agent` by identify, `Call` by decode, and so on down the path.
     only("Ok(Agent { known", &["src/identify.rs"]);
-    only("Decoded::One(Call {", &["src/decode.rs"]);
+    only("Decoded::One(Box::new(Call {", &["src/decode.rs"]);
     only("Permitted {", &["src/decide.rs"]);
     only("Committed {", &["src/record.rs"]);
     only("Ok(Lease {", &["src/credential.rs"]);

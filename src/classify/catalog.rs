@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
+
 use super::resource::{Pattern, is_fetched};
 use super::sink::{Internal, SinkKind};
 use super::template::{Template, Trie};
@@ -116,7 +118,7 @@ pub struct Upstream {
     config: UpstreamConfig,
     pub(super) itself: Arc<ResourceProfile>,
     pub(super) unlisted: Arc<ResourceProfile>,
-    entries: HashMap<Arc<str>, Arc<Entry>>,
+    entries: HashMap<Arc<str>, Arc<Entry>, RandomState>,
     /// Entries for resources, those that say more first.
     resources: Vec<(Pattern, Arc<Entry>)>,
     pub(super) operations: Trie<Arc<Entry>>,
@@ -328,7 +330,7 @@ impl Upstream {
             integrity: Returns::UNLISTED.integrity,
             ..base.clone()
         };
-        let (mut entries, mut operations) = (HashMap::new(), Trie::default());
+        let (mut entries, mut operations) = (HashMap::default(), Trie::default());
         let mut resources = Vec::new();
         for draft in drafts {
             let template = draft.template.clone();

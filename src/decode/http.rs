@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 
 use http::uri::Authority;
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderName, header};
 
 use super::{ambiguous, malformed};
 use crate::call::{Stage, Stop, StopKind};
@@ -18,7 +18,8 @@ const QUERY_BYTES_MAX: usize = 32768;
 const PAIRS_MAX: usize = 1024;
 
 /// Headers that mean one thing, and must come once.
-const SINGLE: [&str; 4] = ["authorization", "content-type", "host", "idempotency-key"];
+const SINGLE: [HeaderName; 4] =
+    [header::AUTHORIZATION, header::CONTENT_TYPE, header::HOST, HeaderName::from_static("idempotency-key")];
 const OVERRIDES: [&str; 3] = ["x-http-method", "x-http-method-override", "x-method-override"];
 /// Headers that some frameworks take for the path, in place of the request line.
 const TARGETS: [&str; 5] =
@@ -281,21 +282,24 @@ fn method_override() -> Box<Stop> {
 pub fn headers(headers: &HeaderMap) -> Result<(), Box<Stop>> {
     for name in headers.keys() {
         let name = name.as_str();
-        let dashed = name.replace('_', "-");
+        let dashed = match name.contains('_') {
+            true => Cow::Owned(name.replace('_', "-")),
+            false => Cow::Borrowed(name),
+        };
         if OVERRIDES.contains(&&*dashed) {
             return Err(method_override());
         }
         if TARGETS.contains(&&*dashed) {
             return Err(ambiguous("target-override", "the request overrides its own path"));
         }
-        if dashed != name && (DECIDING.contains(&&*dashed) || SINGLE.contains(&&*dashed)) {
+        if dashed != name && (DECIDING.contains(&&*dashed) || SINGLE.iter().any(|name| *name == *dashed)) {
             return Err(ambiguous(
                 "header-underscore",
                 "a header that decides is written with an underscore",
             ));
         }
     }
-    if let Some(name) = SINGLE.iter().find(|name| headers.get_all(**name).iter().nth(1).is_some()) {
+    if let Some(name) = SINGLE.iter().find(|name| headers.get_all(*name).iter().nth(1).is_some()) {
         return Err(ambiguous("duplicate-header", &format!("the header {name} came more than once")));
     }
     // What Connection names is not passed on: then the upstream would not see what was decided on.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, header};
+use http::{HeaderMap, HeaderName, Method, header};
 
 use super::http::media_type;
 use super::jsonrpc::{Form, Message};
@@ -24,10 +24,10 @@ pub use action::{McpAction, TaskVerb};
 const MODERN_SINCE: &str = "2026-07-28";
 const LEGACY_VERSIONS: [&str; 5] = ["2024-10-07", "2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
 
-const VERSION: &str = "mcp-protocol-version";
-const METHOD: &str = "mcp-method";
-const NAME: &str = "mcp-name";
-const SESSION: &str = "mcp-session-id";
+const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+const METHOD: HeaderName = HeaderName::from_static("mcp-method");
+const NAME: HeaderName = HeaderName::from_static("mcp-name");
+const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 
 const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 const META_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
@@ -329,8 +329,8 @@ impl<'h> Routing<'h> {
     }
 }
 
-fn single<'h>(headers: &'h HeaderMap, name: &str, kind: StopKind) -> Result<Option<&'h str>, Box<Stop>> {
-    let mut values = headers.get_all(name).iter();
+fn single(headers: &HeaderMap, name: HeaderName, kind: StopKind) -> Result<Option<&str>, Box<Stop>> {
+    let mut values = headers.get_all(&name).iter();
     let Some(first) = values.next() else { return Ok(None) };
     if values.next().is_some() {
         let text = format!("the header {name} came more than once");

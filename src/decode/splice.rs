@@ -24,9 +24,9 @@ pub fn trace_context(message: &Message, traceparent: &str, tracestate: Option<&s
             (meta.range(), rewritten(bytes, meta, traceparent, tracestate))
         }
         (Some(_), Some(_)) => return bytes.clone(),
-        (Some(params), None) => opening(params, format!("\"_meta\":{{{members}}}")),
+        (Some(params), None) => opening(params, ["\"_meta\":{", &members, "}"].concat()),
         (None, _) if matches!(message.form(), Form::Request { .. }) => {
-            opening(root, format!("\"params\":{{\"_meta\":{{{members}}}}}"))
+            opening(root, ["\"params\":{\"_meta\":{", &members, "}}"].concat())
         }
         (None, _) => return bytes.clone(),
     };
@@ -38,8 +38,13 @@ pub fn trace_context(message: &Message, traceparent: &str, tracestate: Option<&s
 }
 
 fn members(traceparent: &str, tracestate: Option<&str>) -> String {
-    let state = tracestate.map(|state| format!(",\"tracestate\":{}", quoted(state))).unwrap_or_default();
-    format!("\"traceparent\":{}{state}", quoted(traceparent))
+    // What the gateway writes itself has nothing to escape.
+    let mut members = ["\"traceparent\":\"", traceparent, "\""].concat();
+    if let Some(state) = tracestate {
+        members.push_str(",\"tracestate\":");
+        members.push_str(&quoted(state));
+    }
+    members
 }
 
 fn quoted(text: &str) -> String {

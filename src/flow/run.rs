@@ -63,7 +63,7 @@ pub struct Runs {
 pub(super) struct Past {
     /// When each label was last brought, in the order of [`Label::ALL`].
     labelled: [Option<SystemTime>; 3],
-    pub(super) runs: HashMap<Arc<str>, Run>,
+    pub(super) runs: HashMap<Arc<str>, Run, RandomState>,
     calls: u64,
     /// What runs remember that have no room for a memory of their own.
     pub(super) shared: Option<Shared<Memory>>,

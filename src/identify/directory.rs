@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use dashmap::DashMap;
+use foldhash::fast::RandomState;
 use time::{Date, Duration};
 
 use crate::call::{AgentId, AgentProfile, Autonomy};
@@ -180,7 +181,7 @@ impl Known {
 /// Every registered agent.
 #[derive(Debug, Default)]
 pub struct Directory {
-    exact: HashMap<AgentId, Arc<Known>>,
+    exact: HashMap<AgentId, Arc<Known>, RandomState>,
     /// By prefix, the longest first.
     wildcards: Vec<Arc<Entry>>,
     below: DashMap<AgentId, Arc<Known>>,

@@ -246,8 +246,9 @@ impl Judge {
             Ends::Question(id) => self.dialogue.answered(id),
             Ends::Session => self.dialogue.end(),
         }
-        let session = headers.get("mcp-session-id").and_then(|value| value.to_str().ok());
-        if let (Want::Agreement, Some(session)) = (&self.want, session) {
+        if let Want::Agreement = &self.want
+            && let Some(session) = headers.get("mcp-session-id").and_then(|value| value.to_str().ok())
+        {
             self.dialogue.open(session);
         }
     }
@@ -266,8 +267,11 @@ impl Judge {
     }
 
     fn response(&mut self, data: &[u8]) -> Sentence {
-        let awaited = self.id.as_ref().is_some_and(|id| sse::is_response(data, id));
-        if let (Some(continues), true) = (&self.continues, awaited) {
+        // Few replies are looked into, and reading one costs.
+        let awaited = || self.id.as_ref().is_some_and(|id| sse::is_response(data, id));
+        if let Some(continues) = &self.continues
+            && awaited()
+        {
             let result = told::result(data);
             let asks = |result: &Members<'_>| result.text("resultType").as_deref() == Some("input_required");
             if let Some(result) = result.filter(asks) {
@@ -276,12 +280,12 @@ impl Judge {
         }
         match &self.want {
             Want::Nothing => {}
-            Want::Agreement if awaited => {
+            Want::Agreement if awaited() => {
                 if let Some(version) = told::result(data).and_then(|result| result.text("protocolVersion")) {
                     self.dialogue.agreed(&version);
                 }
             }
-            Want::Task(tool) if awaited => {
+            Want::Task(tool) if awaited() => {
                 let task = |result: Members<'_>| match result.object("task") {
                     Some(task) => task.text("taskId"),
                     None => result.text("taskId"),

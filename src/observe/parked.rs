@@ -28,9 +28,9 @@ pub struct Parked(DashMap<Key, Waiting>);
 /// What the response to a call is judged by, and its record once the request was taken.
 pub struct Waiting {
     /// Who judges the response.
-    pub judge: Judge,
+    pub judge: Box<Judge>,
     /// Who learns from it.
-    pub tap: Option<Tap>,
+    pub tap: Option<Box<Tap>>,
     record: oneshot::Receiver<(Record, Slot)>,
 }
 
@@ -47,8 +47,8 @@ impl Parked {
         self: &Arc<Parked>,
         session: Arc<str>,
         id: Id,
-        judge: Judge,
-        tap: Option<Tap>,
+        judge: Box<Judge>,
+        tap: Option<Box<Tap>>,
     ) -> Result<Elsewhere, Box<Stop>> {
         if self.0.len() >= PARKED_MAX {
             let text = "too many calls wait for their response; nothing was sent. Try again.";

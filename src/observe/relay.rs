@@ -140,7 +140,7 @@ impl Relay {
         };
         if matches!(sentence, Sentence::Pass) {
             let tap = match &mut answered {
-                Some(waiting) => waiting.tap.as_mut(),
+                Some(waiting) => waiting.tap.as_deref_mut(),
                 None => tap,
             };
             passed.keeping.extend(tap.and_then(|tap| tap.message(&event.data)));

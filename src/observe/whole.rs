@@ -18,7 +18,7 @@ impl Passing {
     /// arrives, unless it is a list: what is in it would not be known. So does one that is not `judged`, only learnt, and
     /// that rests.
     pub(super) async fn whole(
-        mut self,
+        mut self: Box<Self>,
         mut head: response::Parts,
         gone: &Gone,
         judged: bool,
@@ -91,10 +91,10 @@ impl Passing {
     }
 
     /// What was kept back passes after all.
-    fn piece_by_piece(mut self, head: response::Parts) -> Response<Body> {
+    fn piece_by_piece(mut self: Box<Self>, head: response::Parts) -> Response<Body> {
         if let Some(tap) = &mut self.tap {
             tap.hurry();
         }
-        Response::from_parts(head, Body::Reply(Box::new(self)))
+        Response::from_parts(head, Body::Reply(self))
     }
 }

@@ -42,7 +42,7 @@ pub(super) async fn serve(
     conn: &Arc<Conn>,
     gone: Gone,
     mut record: Record,
-    (call, continued): (Call, Continued),
+    (call, continued): (Box<Call>, Continued),
 ) -> Response<Body> {
     let generation = gw.in_force.load_full();
     let outcome = async {

@@ -23,13 +23,13 @@ use crate::definitions::Definitions;
 use crate::names::Names;
 use crate::observe::{Elsewhere, Judge, Old, Shown, Tap};
 
-/// Who judges the reply to an MCP call, and where it comes.
+/// Who judges the reply to an MCP call, and where it comes. Both are boxed: they go through the whole path of a call.
 #[derive(Default)]
 pub(super) struct Judging {
     /// Who judges what comes in the reply itself.
-    pub(super) judge: Option<Judge>,
+    pub(super) judge: Option<Box<Judge>>,
     /// Who learns from it.
-    pub(super) tap: Option<Tap>,
+    pub(super) tap: Option<Box<Tap>>,
     /// Set when the response comes on the stream of an old session instead.
     pub(super) elsewhere: Option<Elsewhere>,
 }
@@ -43,7 +43,7 @@ impl Judging {
         };
         let dialogue =
             Dialogue::new(&generation.decoder.sessions, call.agent().id(), name, envelope.session.clone());
-        let mut judge = Judge::of(call, envelope, upstream.config().asks, dialogue);
+        let mut judge = Box::new(Judge::of(call, envelope, upstream.config().asks, dialogue));
         if judge.is_wary() && envelope.era == Era::Legacy {
             let way = Way::of(gw, conn, call);
             judge.declining(Arc::new(move |id, session| way.decline(id, session)));
@@ -140,7 +140,7 @@ impl Looks {
 
 /// An agent's answer to the upstream, on its way. If it does not get there, the upstream is told that there is none:
 /// it would else wait for it, and the agent's own call with it.
-pub(super) struct Answer(Option<(Way, Id)>);
+pub(super) struct Answer(Option<Box<(Way, Id)>>);
 
 impl Answer {
     /// The answer that a call is, if it is one.
@@ -149,7 +149,7 @@ impl Answer {
             matches!(envelope.action, McpAction::Reply { empty_or_error: false, .. })
         });
         let id = call.message().and_then(|message| message.id()).filter(|_| answers);
-        Answer(id.map(|id| (Way::of(gw, conn, call), id.clone())))
+        Answer(id.map(|id| Box::new((Way::of(gw, conn, call), id.clone()))))
     }
 
     /// It goes to the upstream.
@@ -160,7 +160,8 @@ impl Answer {
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        if let Some((way, id)) = self.0.take() {
+        if let Some(answer) = self.0.take() {
+            let (way, id) = *answer;
             way.decline(&id, None);
         }
     }

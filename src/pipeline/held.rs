@@ -75,9 +75,9 @@ pub(super) fn state(call: &Call) -> Option<String> {
 pub(super) fn carried(
     gw: &Gateway,
     decoder: &Decoder,
-    call: Call,
+    call: Box<Call>,
     state: &str,
-) -> Result<(Call, Option<Carried>), Box<Stop>> {
+) -> Result<(Box<Call>, Option<Carried>), Box<Stop>> {
     let refused = || {
         let text = "the requestState is not one that this gateway gave for this call, or its time is over";
         Stop::new(Stage::Decode, StopKind::Malformed, "params", text)
@@ -192,7 +192,7 @@ pub(super) struct Case {
     /// There until it is answered.
     pub(super) record: Option<Record>,
     /// There until it is judged again.
-    call: Option<Call>,
+    call: Option<Box<Call>>,
     pub(super) hold: Hold,
     waiter: Waiter,
     subject: Subject,
@@ -248,7 +248,7 @@ impl Case {
         conn: &Arc<Conn>,
         gone: Gone,
         record: Record,
-        (call, hold, subject): (Call, Hold, Subject),
+        (call, hold, subject): (Box<Call>, Hold, Subject),
     ) -> Case {
         let waiter = gw.gate.waits_for(&hold);
         let (gw, conn) = (Arc::clone(gw), Arc::clone(conn));
@@ -425,10 +425,10 @@ pub(super) async fn judged_again<'g>(
     generation: &'g Generation,
     conn: &'g Arc<Conn>,
     record: &mut Record,
-    call: Call,
+    call: Box<Call>,
     (hold, approval): (RecordId, Approval),
     is_it: impl Fn(&Call, &Facts, &str) -> Result<(), Box<Stop>>,
-) -> Result<Option<Going<'g>>, Box<Stop>> {
+) -> Result<Option<Box<Going<'g>>>, Box<Stop>> {
     let today = OffsetDateTime::now_utc().date();
     let agent = identify::agent(&generation.directory, &gw.suspensions, conn, today)?;
     let call = call.renewed(agent);
@@ -461,7 +461,8 @@ pub(super) async fn judged_again<'g>(
     // The credential first: where it is not to be had, the approval is not used up.
     generation.broker.ready(&upstream)?;
     let input = judged.input;
-    Ok(Some(Going { permitted, pass, slot, judging, answer, input, shade, in_run, hold: None }))
+    let going = Going { permitted, pass, slot, judging, answer, input, shade, in_run, hold: None };
+    Ok(Some(Box::new(going)))
 }
 
 /// What of a call is approved.

@@ -29,7 +29,7 @@ pub(super) struct InRun {
     /// Where it belongs.
     key: RunKey,
     /// What came of examining it; `None` where there was nothing to examine.
-    leaving: Option<Leaving>,
+    leaving: Option<Box<Leaving>>,
     now: SystemTime,
 }
 
@@ -67,14 +67,15 @@ impl InRun {
             let leaving = outgoing::of(call, facts, host.as_deref(), generation.catalog.internal(), standing);
             entry.endorsements = remembered.used;
             let readable = if facts.lineage_unknown || facts.opaque { Readable::No } else { Readable::Yes };
-            flow::examine(&gw.runs, &key, &mut entry, (&leaving, readable, &completes), now)
+            let outgoing = (&leaving, readable, completes.as_slice());
+            Box::new(flow::examine(&gw.runs, &key, &mut entry, outgoing, now))
         });
         (InRun { key, leaving, now }, entry)
     }
 
     /// Notes what was found and, where a finding stopped the call, that it was; that may freeze its run.
     pub(super) async fn judged(&self, gw: &Gateway, record: &mut Record, judged: &Judged) {
-        let Some(leaving) = self.leaving.as_ref().filter(|leaving| leaving.is_evidence()) else { return };
+        let Some(leaving) = self.leaving.as_deref().filter(|leaving| leaving.is_evidence()) else { return };
         let resource = &judged.input.resource;
         record.found(&self.key, &leaving.findings);
         gw.runs.find(
@@ -122,14 +123,14 @@ impl InRun {
         permitted: &Permitted,
         record: RecordId,
         brings: &[Label],
-    ) -> Result<Option<Tap>, Box<Stop>> {
+    ) -> Result<Option<Box<Tap>>, Box<Stop>> {
         let (call, facts) = (permitted.call(), permitted.facts());
         flow::keep::ready(&gw.journal, &self.key.agent, brings).await?;
         if !generation.chains.is_empty() && !flow::is_off() {
             self.passes(gw, &generation.chains, facts).await;
         }
         flow::sent(&gw.runs, &self.key, brings, record, self.now);
-        let leaving = self.leaving.as_ref();
+        let leaving = self.leaving.as_deref();
         if let Some(step) = leaving.and_then(|leaving| flow::leaves(&gw.runs, &self.key, leaving, self.now)) {
             self.note(gw, &step).await;
         }
@@ -154,7 +155,8 @@ impl InRun {
             parties: leaving.map(|leaving| leaving.parties.clone()).unwrap_or_default(),
             echo,
         };
-        Ok(Some(Tap::new(Keeper::new(&gw.runs, &gw.journal, self.key.clone(), source, brings))))
+        let keeper = Keeper::new(&gw.runs, &gw.journal, self.key.clone(), source, brings);
+        Ok(Some(Box::new(Tap::new(keeper))))
     }
 
     /// Notes the steps of sequences that a call is which is about to be sent.

@@ -32,7 +32,7 @@ const RESULT_BYTES_MAX: usize = 4 << 20;
 
 /// What is asked of a task that is the gateway's own.
 pub(super) struct Question {
-    pub(super) call: Call,
+    pub(super) call: Box<Call>,
     /// What is asked, and the hold that the task is.
     pub(super) task: (TaskVerb, RecordId),
 }
@@ -146,7 +146,7 @@ async fn execute(
     generation: &Generation,
     (conn, gone): (&Arc<Conn>, Gone),
     mut record: Record,
-    (poll, hold): (Call, Hold),
+    (poll, hold): (Box<Call>, Hold),
     id: String,
 ) -> Response<Body> {
     let prepared = again(gw, generation, conn, &poll, &hold, &id).await;
@@ -187,7 +187,7 @@ async fn again(
     poll: &Call,
     hold: &Hold,
     id: &str,
-) -> Result<(Call, Subject), Box<Stop>> {
+) -> Result<(Box<Call>, Subject), Box<Stop>> {
     let lost = |detail: String| {
         let text = "the held call cannot be read; nothing was sent";
         Stop::new(Stage::Hold, StopKind::Unavailable, "hold", text).operator(detail)

@@ -391,6 +391,9 @@ pub(super) fn status_label(status: u16) -> &'static str {
     }
 }
 
+/// How many stages a call passes that is sent.
+const STAGES: usize = 10;
+
 impl Hop {
     /// A hop that has just begun: allowed until something says otherwise.
     pub fn new(protocol: Protocol, trace: TraceContext, start: SystemTime) -> Hop {
@@ -419,7 +422,7 @@ impl Hop {
             timing: Timing {
                 start,
                 total: Duration::ZERO,
-                stages: Vec::new(),
+                stages: Vec::with_capacity(STAGES),
                 upstream: None,
                 people: Duration::ZERO,
             },

@@ -208,7 +208,11 @@ const LENGTH: u32 = 2;
 const FIXED32: u32 = 5;
 
 fn varint(into: &mut Vec<u8>, value: u64) {
-    prost::encoding::encode_varint(value, into);
+    match u8::try_from(value) {
+        // Nearly every tag and length is one byte.
+        Ok(byte @ 0..0x80) => into.push(byte),
+        _ => prost::encoding::encode_varint(value, into),
+    }
 }
 
 fn tag(into: &mut Vec<u8>, field: u32, wire: u32) {
