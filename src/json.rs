@@ -544,12 +544,14 @@ fn plain_run(bytes: &[u8]) -> usize {
 
 /// Resolves the escapes of a string that the parser has accepted.
 fn unescape(inner: &str) -> Cow<'_, str> {
-    if !inner.contains('\\') {
+    if memchr::memchr(b'\\', inner.as_bytes()).is_none() {
         return Cow::Borrowed(inner);
     }
     let mut out = String::with_capacity(inner.len());
     let mut rest = inner;
-    while let Some((plain, escaped)) = rest.split_once('\\') {
+    while let Some(at) = memchr::memchr(b'\\', rest.as_bytes()) {
+        let (plain, escaped) = rest.split_at_checked(at).unwrap_or_default();
+        let escaped = escaped.strip_prefix('\\').unwrap_or_default();
         out.push_str(plain);
         let mut chars = escaped.chars();
         let code =

@@ -99,6 +99,9 @@ impl Eight {
             Begins::Piece => within & !0xff,
             Begins::Nothing => within,
         };
+        if (self.digits | self.upper) & within == 0 {
+            return LOWER;
+        }
         let mark = |those: u64, within: u64, mark: u8| if those & within == 0 { 0 } else { mark };
         mark(self.digits, within, DIGIT)
             | mark(self.upper, within, UPPER)
@@ -146,13 +149,11 @@ impl Canon {
         self.pieces.reserve(text.len() / WORD_BYTES);
         self.words.reserve(text.len() / WORD_BYTES);
         let bytes = text.as_bytes();
-        let (mut at, mut piece) = (0, Piece::default());
+        let (mut at, mut piece, mut word) = (0, Piece::default(), 0);
         // What joins is a mark only once something follows it: a full stop ends a sentence.
         let mut joins = 0;
-        while let Some(rest) = bytes.get(at..)
-            && let Some(first) = rest.first().copied()
-        {
-            let eight = Eight::of(number(rest));
+        while at < bytes.len() {
+            let eight = Eight::of(number(bytes.get(at..).unwrap_or_default()));
             let run = eight.run();
             if run > 0 {
                 let begins = self.begins(&piece);
@@ -166,9 +167,14 @@ impl Canon {
                 let end = self.bytes.len() + run;
                 self.bytes.extend_from_slice(&eight.folded.to_le_bytes());
                 self.bytes.truncate(end);
-            } else if first < 0x80 {
-                self.end_word();
-                let mark = joining(first);
+                if run == Eight::BYTES {
+                    continue;
+                }
+            }
+            let Some(byte) = bytes.get(at).copied() else { break };
+            if byte < 0x80 {
+                word = self.end_word(word);
+                let mark = joining(byte);
                 if mark == 0 {
                     self.end_piece(&mut piece);
                     joins = 0;
@@ -178,11 +184,11 @@ impl Canon {
                 at += 1;
             } else {
                 let each = text.get(at..).and_then(|rest| rest.chars().next()).unwrap_or_default();
-                self.wide(each, at, &mut piece);
+                word = self.wide(each, at, &mut piece, word);
                 at += each.len_utf8().max(1);
             }
         }
-        self.end_word();
+        self.end_word(word);
         self.end_piece(&mut piece);
     }
 
@@ -191,10 +197,11 @@ impl Canon {
     }
 
     /// A character beyond ASCII: decomposed, without marks, and what looks like ASCII as that.
-    fn wide(&mut self, each: char, at: usize, piece: &mut Piece) {
+    /// Gives where the word begins that it is a part of.
+    fn wide(&mut self, each: char, at: usize, piece: &mut Piece, word: u32) -> u32 {
         if each.is_whitespace() {
-            self.end_word();
-            return self.end_piece(piece);
+            self.end_piece(piece);
+            return self.end_word(word);
         }
         let start = self.bytes.len() as u32 == piece.start;
         let mut written = false;
@@ -215,13 +222,17 @@ impl Canon {
             }
             piece.raw_end = (at + each.len_utf8()) as u32;
         }
+        word
     }
 
-    fn end_word(&mut self) {
+    /// Ends the word that begins here, and gives where the next one does.
+    #[inline]
+    fn end_word(&mut self, start: u32) -> u32 {
         let end = self.bytes.len() as u32;
-        if self.words.last().copied().unwrap_or_default() < end {
+        if start < end {
             self.words.push(end);
         }
+        end
     }
 
     fn end_piece(&mut self, piece: &mut Piece) {

@@ -212,6 +212,10 @@ impl Run {
         let hashes = self.hashes.get(start..).unwrap_or_default();
         let end = self.starts.get(bucket + 1).copied().unwrap_or_default() as usize;
         let same = hashes.get(..end.saturating_sub(start)).unwrap_or_default();
+        // Nearly always it is not here: all of a few are compared at once, rather than some by turns that cannot be guessed.
+        if !same.iter().fold(false, |here, each| here | (*each == hash)) {
+            return;
+        }
         let first = same.partition_point(|each| *each < hash);
         let same = same.iter().skip(first).take_while(|each| **each == hash).count();
         (start + first..start + first + same).map(|at| self.record(at)).for_each(found);

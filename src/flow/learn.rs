@@ -120,17 +120,29 @@ impl Words {
     /// Begins anew, for a text of about so many bytes.
     fn begin(&mut self, bytes: usize) {
         const BYTES_EACH: usize = 8;
-        const SEEN_MAX: usize = 8192;
+        const SEEN_MAX: usize = 4096;
         self.seen.clear();
         self.seen.resize((bytes / BYTES_EACH).clamp(1, SEEN_MAX).next_power_of_two(), 0);
     }
 
-    /// Whether a word is not known to have been there.
-    #[inline]
-    fn is_first(&mut self, word: u32) -> bool {
+    /// Adds the words of a text that are not known to have been there.
+    fn add(&mut self, key: &FlowKey, canon: &Canon, words: &mut Vec<u32>) {
+        const WORD_BYTES_MIN: u32 = 3;
         let mask = self.seen.len().wrapping_sub(1);
-        let Some(slot) = self.seen.get_mut(word as usize & mask) else { return true };
-        std::mem::replace(slot, word) != word || word == 0
+        // Whether a word was there cannot be guessed, so nothing hangs on it but where the next one goes.
+        let (mut new, mut len) = ([0; 64], 0);
+        canon.word_hashes(key, WORD_BYTES_MIN, |word| {
+            if let Some(slot) = new.get_mut(len) {
+                *slot = word;
+            }
+            let before = self.seen.get_mut(word as usize & mask).map(|seen| std::mem::replace(seen, word));
+            len += usize::from(before != Some(word)) | usize::from(word == 0);
+            if len == new.len() {
+                words.extend_from_slice(&new);
+                len = 0;
+            }
+        });
+        words.extend_from_slice(new.get(..len).unwrap_or_default());
     }
 }
 
@@ -184,7 +196,7 @@ impl Learner {
             Some(text) => {
                 let done = text.take(&self.source, &held, &mut to);
                 let rest = held.get(done..).unwrap_or_default();
-                text.block(&self.source, &String::from_utf8_lossy(rest), &mut to);
+                text.block(&self.source, &readable(rest), &mut to);
                 text.end(&self.source, &mut to.learnt);
             }
             None => self.structured(Bytes::from(held), &mut to),
@@ -545,13 +557,8 @@ fn push_fragment(fragment: Fragment, secrets: Vec<u64>, learnt: &mut Learnt) {
 
 /// Free text of outsiders: its places, its tokens and its words.
 fn plant(key: &FlowKey, text: &str, room: &mut Room, learnt: &mut Learnt) {
-    const WORD_BYTES_MIN: u32 = 3;
     let Room { canon, words } = room;
-    canon.word_hashes(key, WORD_BYTES_MIN, |word| {
-        if words.is_first(word) {
-            learnt.words.push(word);
-        }
-    });
+    words.add(key, canon, &mut learnt.words);
     canon.tokens(|token| learnt.planted.push(key.hash(Kind::Name, token)));
     for (_, piece) in canon.odd_pieces() {
         if piece.has_dotted_letters() || piece.has_at() {
@@ -562,6 +569,12 @@ fn plant(key: &FlowKey, text: &str, room: &mut Room, learnt: &mut Learnt) {
             learnt.planted.push(key.hash(Kind::Name, canon.piece(piece)));
         }
     }
+}
+
+/// Bytes as text, with a mark in the place of what is none. Nearly always they are text as they are, which is quicker to
+/// check for alone.
+fn readable(bytes: &[u8]) -> Cow<'_, str> {
+    str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
 }
 
 /// How a text is written.
@@ -593,7 +606,7 @@ impl Text {
         let mut done = 0;
         while let Some(end) = block(held.get(done..).unwrap_or_default()) {
             let block = held.get(done..done + end).unwrap_or_default();
-            self.block(source, &String::from_utf8_lossy(block), to);
+            self.block(source, &readable(block), to);
             done += end;
         }
         done

@@ -116,6 +116,8 @@ pub struct Memory {
     records: Vec<Kept>,
     /// A digest of all of each record, so that what is read again is kept once.
     digests: Vec<u32>,
+    /// How many of the records are public.
+    publics: u32,
     parties: Vec<u64>,
     grams: Index,
     /// 48 bits of a token's hash and the number of the record.
@@ -193,6 +195,7 @@ impl Memory {
             replies: Vec::new(),
             records: Vec::new(),
             digests: Vec::new(),
+            publics: 0,
             parties: Vec::new(),
             grams: Index::default(),
             tokens: Sorted::default(),
@@ -382,6 +385,7 @@ impl Memory {
                 self.records.push(Kept { reply, number, parties, confidentiality });
                 self.digests.reserve_exact(1 + self.digests.len() / 16);
                 self.digests.push(digest);
+                self.publics += u32::from(confidentiality == Confidentiality::Public);
                 self.records.len() - 1
             }
         };
@@ -394,7 +398,7 @@ impl Memory {
 
     /// The grams that are evidence: not those of a public reply that came before. For secrets nothing is subtracted.
     fn new_grams(&self, fragment: &Fragment, now: SystemTime) -> impl Iterator<Item = u32> {
-        let internal = fragment.confidentiality == Confidentiality::Internal;
+        let internal = fragment.confidentiality == Confidentiality::Internal && self.publics > 0;
         fragment.grams.iter().copied().filter(move |gram| {
             let mut public = false;
             if internal {
@@ -405,7 +409,7 @@ impl Memory {
     }
 
     fn new_tokens(&self, fragment: &Fragment, now: SystemTime) -> impl Iterator<Item = u64> {
-        let internal = fragment.confidentiality == Confidentiality::Internal;
+        let internal = fragment.confidentiality == Confidentiality::Internal && self.publics > 0;
         let tokens = fragment.tokens.iter().copied();
         tokens.filter(move |token| {
             !internal || !packed(&self.tokens, *token).any(|number| self.is_public(number, now))
@@ -413,7 +417,10 @@ impl Memory {
     }
 
     fn is_public(&self, number: RecordNumber, now: SystemTime) -> bool {
-        self.live(number, now).is_some_and(|record| record.confidentiality == Confidentiality::Public)
+        let record = self.records.get(usize::from(number));
+        record.is_some_and(|record| {
+            record.confidentiality == Confidentiality::Public && self.is_live(record, now)
+        })
     }
 
     /// A record that has not expired.
@@ -460,6 +467,7 @@ impl Memory {
         }
         let mut numbers: Vec<Option<RecordNumber>> = Vec::with_capacity(self.records.len());
         let (mut records, mut digests, mut parties) = (Vec::new(), Vec::new(), Vec::new());
+        let mut publics = 0;
         for (record, digest) in self.records.iter().zip(&self.digests) {
             if !self.is_live(record, now) {
                 numbers.push(None);
@@ -470,12 +478,14 @@ impl Memory {
             parties.extend_from_slice(self.parties_of(record));
             records.push(Kept { parties: (start, record.parties.1), ..*record });
             digests.push(*digest);
+            publics += u32::from(record.confidentiality == Confidentiality::Public);
         }
         let number = |old: RecordNumber| numbers.get(usize::from(old)).copied().flatten();
         self.grams.renumber(number);
         renumber_packed(&mut self.tokens, number);
         renumber_packed(&mut self.ids, number);
         (self.records, self.digests, self.parties) = (records, digests, parties);
+        self.publics = publics;
         self.replies.iter_mut().for_each(|reply| reply.first = 0);
         self.forget_replies();
     }

@@ -83,7 +83,8 @@ impl<T: Copy + Ord> Sorted<T> {
     pub fn add(&mut self, new: &[T]) {
         if self.is_few(new.len()) {
             let settled = &self.settled;
-            let new: Vec<T> = new.iter().filter(|each| settled.binary_search(each).is_err()).copied().collect();
+            let new: Vec<T> =
+                new.iter().filter(|each| settled.binary_search(each).is_err()).copied().collect();
             add_exactly(&mut self.fresh, &new);
         } else {
             add_exactly(&mut self.settled, new);

@@ -118,9 +118,8 @@ pub fn grams_three_ways(
 ) {
     turned.clear();
     turned.extend(canonical.iter().copied().map(rot13));
-    let whole = |bytes: &[u8]| bytes.first_chunk().map(|gram| u128::from_le_bytes(*gram)).unwrap_or_default();
     for (plain, turned) in canonical.windows(GRAM_BYTES).zip(turned.windows(GRAM_BYTES)) {
-        let (plain, turned) = (whole(plain), whole(turned));
+        let (plain, turned) = (whole_gram(plain), whole_gram(turned));
         each([key.gram(plain), key.gram(plain.swap_bytes()), key.gram(turned)]);
     }
 }
@@ -131,6 +130,12 @@ pub fn rot13(byte: u8) -> u8 {
     // Without a branch, so that many are turned at once.
     let (first, second) = (byte.wrapping_sub(b'a') < 13, byte.wrapping_sub(b'n') < 13);
     byte.wrapping_add(13 * u8::from(first)).wrapping_sub(13 * u8::from(second))
+}
+
+/// A gram as it lies in a text, its first byte the lowest.
+#[inline]
+fn whole_gram(bytes: &[u8]) -> u128 {
+    bytes.first_chunk().map(|gram| u128::from_le_bytes(*gram)).unwrap_or_default()
 }
 
 /// The last [`GRAM_BYTES`] bytes, the newest highest.
@@ -145,6 +150,15 @@ impl Rolling {
     fn shift(&mut self, byte: u8) {
         self.last = self.last >> 8 | u128::from(byte) << 120;
         self.count += 1;
+    }
+
+    /// Stands where it would after each byte of a text that ends here, of which it has seen the first
+    /// [`GRAM_BYTES`] - 1.
+    fn end(&mut self, text: &[u8]) {
+        if let Some(last) = text.last_chunk::<GRAM_BYTES>() {
+            self.last = u128::from_le_bytes(*last);
+            self.count = self.count.max(GRAM_BYTES);
+        }
     }
 
     #[inline]
@@ -174,6 +188,40 @@ pub struct Winnower {
     selected: u64,
 }
 
+/// The bytes of all grams of a block.
+const BLOCK_BYTES: usize = GRAM_BYTES + WINDOW_GRAMS - 1;
+
+/// What was selected and is not given yet.
+struct New {
+    grams: [u32; New::MOST],
+    len: usize,
+    /// What was selected last.
+    last: u64,
+}
+
+impl New {
+    const MOST: usize = 64;
+
+    fn after(last: u64) -> New {
+        New { grams: [0; New::MOST], len: 0, last }
+    }
+
+    /// Adds the smallest gram of a window, unless it was that of the window before.
+    #[inline]
+    fn add(&mut self, smallest: u32) {
+        if let Some(slot) = self.grams.get_mut(self.len % New::MOST) {
+            *slot = smallest;
+        }
+        self.len += usize::from(self.last != u64::from(smallest));
+        self.last = u64::from(smallest);
+    }
+
+    fn flush(&mut self, selected: &mut Vec<u32>) {
+        selected.extend_from_slice(self.grams.get(..self.len).unwrap_or_default());
+        self.len = 0;
+    }
+}
+
 /// No hash of a gram is this.
 const NO_GRAM: u64 = u64::MAX;
 
@@ -193,42 +241,66 @@ impl Winnower {
         let short = (GRAM_BYTES - 1).saturating_sub(self.rolling.count).min(canonical.len());
         let (first, mut rest) = canonical.split_at_checked(short).unwrap_or_default();
         first.iter().for_each(|byte| self.rolling.shift(*byte));
+        // Grams that begin before these bytes are put together byte by byte, all others are read where they lie.
+        let mut whole = canonical;
+        let mut before = GRAM_BYTES - 1 - short.min(GRAM_BYTES - 1);
+        let mut new = New::after(self.selected);
         while !rest.is_empty() {
             let from = self.count % WINDOW_GRAMS;
             let (now, later) = rest.split_at_checked(WINDOW_GRAMS - from).unwrap_or((rest, &[]));
-            let mut rolling = self.rolling.clone();
-            for (slot, byte) in self.block.iter_mut().skip(from).zip(now) {
-                rolling.shift(*byte);
-                *slot = key.gram(rolling.last);
+            if before == 0
+                && now.len() == WINDOW_GRAMS
+                && let Some(bytes) = whole.first_chunk::<BLOCK_BYTES>()
+            {
+                for (slot, gram) in self.block.iter_mut().zip(bytes.windows(GRAM_BYTES)) {
+                    *slot = key.gram(whole_gram(gram));
+                }
+                whole = whole.get(WINDOW_GRAMS..).unwrap_or_default();
+            } else {
+                let mut slots = self.block.iter_mut().skip(from);
+                let begun = before.min(now.len());
+                for (byte, slot) in now.iter().take(begun).zip(slots.by_ref()) {
+                    self.rolling.shift(*byte);
+                    *slot = key.gram(self.rolling.last);
+                }
+                before -= begun;
+                let read = now.len() - begun;
+                for (gram, slot) in whole.windows(GRAM_BYTES).take(read).zip(slots) {
+                    *slot = key.gram(whole_gram(gram));
+                }
+                whole = whole.get(read..).unwrap_or_default();
             }
-            self.rolling = rolling;
-            self.select(from, from + now.len(), selected);
+            self.select(from, from + now.len(), &mut new);
+            if new.len > New::MOST - WINDOW_GRAMS {
+                new.flush(selected);
+            }
             rest = later;
         }
+        new.flush(selected);
+        self.selected = new.last;
+        self.rolling.end(canonical);
     }
 
     /// Adds what the windows select whose last grams are those of this block from one place to another.
-    fn select(&mut self, from: usize, to: usize, selected: &mut Vec<u32>) {
-        // Of each place, as if the block were full: what stands behind it has no part in it.
-        let (mut smallest, mut least) = ([0; WINDOW_GRAMS], u32::MAX);
-        for ((smallest, gram), before) in smallest.iter_mut().zip(&self.block).zip(self.before.iter().skip(1))
-        {
-            least = least.min(*gram);
-            *smallest = least.min(*before);
-        }
+    fn select(&mut self, from: usize, to: usize, new: &mut New) {
+        let mut least = u32::MAX;
         // In the first block only the last place ends a window.
         let first = if self.count < WINDOW_GRAMS { from.max(WINDOW_GRAMS - 1) } else { from };
         self.count += to - from;
-        let (mut new, mut len, mut last) = ([0; WINDOW_GRAMS], 0, self.selected);
-        for smallest in smallest.get(first..to).unwrap_or_default() {
-            if let Some(slot) = new.get_mut(len) {
-                *slot = *smallest;
+        let places = self.block.iter().zip(self.before.iter().skip(1));
+        if first == 0 && to == WINDOW_GRAMS {
+            for (gram, before) in places {
+                least = least.min(*gram);
+                new.add(least.min(*before));
             }
-            len += usize::from(last != u64::from(*smallest));
-            last = u64::from(*smallest);
+        } else {
+            for (at, (gram, before)) in places.enumerate().take(to) {
+                least = least.min(*gram);
+                if at >= first {
+                    new.add(least.min(*before));
+                }
+            }
         }
-        self.selected = last;
-        selected.extend_from_slice(new.get(..len).unwrap_or_default());
         if to == WINDOW_GRAMS {
             let mut least = u32::MAX;
             for (before, gram) in self.before.iter_mut().zip(&self.block).rev() {
