@@ -7,6 +7,7 @@
 
 mod blocks;
 pub mod canary;
+pub mod canon;
 pub mod chain;
 pub mod endorsed;
 pub mod finding;

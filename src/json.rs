@@ -363,8 +363,7 @@ impl<'t> Parser<'t> {
         self.at += 1;
         let mut escaped = false;
         loop {
-            let rest = self.bytes.get(self.at..).unwrap_or_default();
-            self.at += rest.iter().take_while(|byte| !matches!(byte, b'"' | b'\\' | 0..=0x1f)).count();
+            self.at += plain_run(self.bytes.get(self.at..).unwrap_or_default());
             match self.peek() {
                 Some(b'"') => break,
                 Some(b'\\') => {
@@ -497,7 +496,9 @@ impl<'t> Keys<'t> {
 
     fn add(&mut self, inner: &'t str) -> Result<(), &'static str> {
         let key = unescape(inner);
-        if key.chars().any(char::is_control) {
+        // Nearly every key is of visible ASCII alone.
+        let visible = key.bytes().fold(true, |visible, byte| visible & matches!(byte, b' '..=b'~'));
+        if !visible && key.chars().any(char::is_control) {
             return Err("key-control-character");
         }
         if self.few.len() < Self::FEW {
@@ -532,14 +533,37 @@ impl<'t> Keys<'t> {
     }
 }
 
+/// How many bytes, in steps of eight, are neither a quote, a backslash nor a control character; the rest of the last
+/// step is looked at byte by byte.
+fn plain_run(bytes: &[u8]) -> usize {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    const HIGHEST: u64 = 0x80 * EACH;
+    // The highest bit of the first byte that is below a number, and of none before it.
+    let below = |bytes: u64, number: u8| bytes.wrapping_sub(EACH * u64::from(number)) & !bytes & HIGHEST;
+    let mut run = 0;
+    for eight in bytes.as_chunks::<8>().0 {
+        let eight = u64::from_le_bytes(*eight);
+        let quote = below(eight ^ (EACH * u64::from(b'"')), 1);
+        let backslash = below(eight ^ (EACH * u64::from(b'\\')), 1);
+        let found = quote | backslash | below(eight, 0x20);
+        if found != 0 {
+            return run + found.trailing_zeros() as usize / 8;
+        }
+        run += 8;
+    }
+    run
+}
+
 /// Resolves the escapes of a string that the parser has accepted.
 fn unescape(inner: &str) -> Cow<'_, str> {
-    if !inner.contains('\\') {
+    if memchr::memchr(b'\\', inner.as_bytes()).is_none() {
         return Cow::Borrowed(inner);
     }
     let mut out = String::with_capacity(inner.len());
     let mut rest = inner;
-    while let Some((plain, escaped)) = rest.split_once('\\') {
+    while let Some(at) = memchr::memchr(b'\\', rest.as_bytes()) {
+        let (plain, escaped) = rest.split_at_checked(at).unwrap_or_default();
+        let escaped = escaped.strip_prefix('\\').unwrap_or_default();
         out.push_str(plain);
         let mut chars = escaped.chars();
         let code =

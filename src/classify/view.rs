@@ -333,7 +333,7 @@ fn reach<'a>(value: Value<'a>, steps: &[Step], found: &mut Vec<Value<'a>>) {
         (Kind::Object, Step::Each) => value.members().for_each(|(_, member)| reach(member, rest, found)),
         (Kind::Object, Step::Key(key)) => {
             let folded = fold(key);
-            for (_, member) in value.members().filter(|(name, _)| fold(name) == folded) {
+            for (_, member) in value.members().filter(|(name, _)| folds_to(name, &folded)) {
                 reach(member, rest, found);
             }
         }
@@ -341,6 +341,11 @@ fn reach<'a>(value: Value<'a>, steps: &[Step], found: &mut Vec<Value<'a>>) {
         (Kind::Bool | Kind::Number | Kind::String, Step::Each) => reach(value, rest, found),
         (Kind::Bool | Kind::Number | Kind::String | Kind::Null, _) => {}
     }
+}
+
+/// Whether a name is this one when it is folded.
+fn folds_to(name: &str, folded: &str) -> bool {
+    if name.is_ascii() { name.eq_ignore_ascii_case(folded) } else { fold(name) == folded }
 }
 
 fn gather<'a>(value: Value<'a>, steps: &[Step], found: &mut Vec<Found<'a>>) {

@@ -10,7 +10,7 @@ const BLOCK_BYTES_MAX: usize = 4096;
 /// [`BLOCK_BYTES_MAX`], else that far.
 pub fn block(held: &[u8]) -> Option<usize> {
     let reach = held.get(..BLOCK_BYTES_MAX).unwrap_or(held);
-    let line = reach.iter().skip(BLOCK_BYTES_MIN).position(|byte| *byte == b'\n');
+    let line = memchr::memchr(b'\n', reach.get(BLOCK_BYTES_MIN..).unwrap_or_default());
     if let Some(at) = line {
         return Some(BLOCK_BYTES_MIN + at + 1);
     }

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::text::{Canon, FlowKey, grams};
+use super::canon::Canon;
+use super::text::{FlowKey, grams};
 
 /// Grams of one canary that must be found. Two are not found by chance, and a part of a canary is enough.
 const GRAMS_MIN: usize = 2;

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::canary::Canaries;
+use super::canon::Canon;
 use super::history::{History, Step};
 use super::lineage::{Memory, Origin};
 use super::matching::{Carried, Content};
 use super::provenance::{Place, Tier, Url, urls};
-use super::text::{Canon, FlowKey, Kind};
+use super::text::{FlowKey, Kind};
 use crate::call::{Class, Confidentiality};
 use crate::classify::sink::{self, Internal, SinkKind};
 

@@ -10,10 +10,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::blocks::{block, unescape};
+use super::canon::Canon;
 use super::lineage::{Fragment, Learnt};
 use super::provenance::{Place, urls};
 use super::secret::{self, Labels};
-use super::text::{Canon, FlowKey, Kind, Winnower, grams};
+use super::sorted::sort_by_hash;
+use super::text::{FlowKey, Kind, Winnower, grams};
 use crate::call::{Confidentiality, Integrity, RecordId};
 use crate::classify::catalog::Reply;
 use crate::classify::view::Pointer;
@@ -92,31 +94,92 @@ pub struct Learner {
     /// JSON that is not complete, or the last piece of text.
     held: Vec<u8>,
     text: Option<Text>,
+    room: Room,
+}
+
+/// Room that one text after another takes.
+#[derive(Default)]
+struct Room {
+    canon: Canon,
+    words: Words,
+}
+
+/// What is being learnt.
+struct Learning {
+    learnt: Learnt,
+    room: Room,
+}
+
+/// Leaves out most of the words that were there before: words repeat, and few are quicker to sort than many.
+#[derive(Default)]
+struct Words {
+    seen: Vec<u32>,
+}
+
+impl Words {
+    /// Begins anew, for a text of about so many bytes.
+    fn begin(&mut self, bytes: usize) {
+        const BYTES_EACH: usize = 8;
+        const SEEN_MAX: usize = 4096;
+        self.seen.clear();
+        self.seen.resize((bytes / BYTES_EACH).clamp(1, SEEN_MAX).next_power_of_two(), 0);
+    }
+
+    /// Adds the words of a text that are not known to have been there.
+    fn add(&mut self, key: &FlowKey, canon: &Canon, words: &mut Vec<u32>) {
+        const WORD_BYTES_MIN: u32 = 3;
+        let mask = self.seen.len().wrapping_sub(1);
+        // Whether a word was there cannot be guessed, so nothing hangs on it but where the next one goes.
+        let (mut new, mut len) = ([0; 64], 0);
+        canon.word_hashes(key, WORD_BYTES_MIN, |word| {
+            if let Some(slot) = new.get_mut(len) {
+                *slot = word;
+            }
+            let before = self.seen.get_mut(word as usize & mask).map(|seen| std::mem::replace(seen, word));
+            len += usize::from(before != Some(word)) | usize::from(word == 0);
+            if len == new.len() {
+                words.extend_from_slice(&new);
+                len = 0;
+            }
+        });
+        words.extend_from_slice(new.get(..len).unwrap_or_default());
+    }
 }
 
 impl Learner {
     /// Begins a reply.
     pub fn new(source: Source, form: Form) -> Learner {
         let text = (form == Form::Text).then(|| Text::begin(&source, 0, Writing::Plain));
-        Learner { source, form, held: Vec::new(), text }
+        Learner { source, form, held: Vec::new(), text, room: Room::default() }
     }
 
     /// Takes the next bytes, and gives what is known from them alone. It must be remembered before they are released.
     pub fn feed(&mut self, bytes: &[u8]) -> Learnt {
-        let mut learnt = self.source.nothing();
+        let mut to = self.begin(bytes.len());
         self.held.extend_from_slice(bytes);
         if self.text.is_none() && self.held.len() > JSON_BYTES_MAX {
             // Its records are not told apart, and belong to nobody.
-            learnt.unknown = self.source.returns.labels.confidentiality != Confidentiality::Public;
+            to.learnt.unknown = self.source.returns.labels.confidentiality != Confidentiality::Public;
             self.text = Some(Text::begin(&self.source, 0, Writing::Escaped));
         }
         if let Some(text) = &mut self.text {
-            let done = text.take(&self.source, &self.held, &mut learnt);
-            text.give(&self.source, &mut learnt);
+            let done = text.take(&self.source, &self.held, &mut to);
+            text.give(&self.source, &mut to.learnt);
             self.held.drain(..done);
         }
-        self.source.tidy(&mut learnt);
-        learnt
+        self.end(to)
+    }
+
+    fn begin(&mut self, bytes: usize) -> Learning {
+        let (learnt, mut room) = (self.source.nothing(), std::mem::take(&mut self.room));
+        room.words.begin(bytes);
+        Learning { learnt, room }
+    }
+
+    fn end(&mut self, mut to: Learning) -> Learnt {
+        self.room = to.room;
+        self.source.tidy(&mut to.learnt);
+        to.learnt
     }
 
     /// How many of the bytes that were fed last are not learnt yet: at most one block of a text, and all of a reply that
@@ -127,19 +190,18 @@ impl Learner {
 
     /// Ends the reply, and gives the rest. It must be remembered before the reply's end is released.
     pub fn finish(mut self) -> Learnt {
-        let mut learnt = self.source.nothing();
         let held = std::mem::take(&mut self.held);
+        let mut to = self.begin(held.len());
         match &mut self.text {
             Some(text) => {
-                let done = text.take(&self.source, &held, &mut learnt);
+                let done = text.take(&self.source, &held, &mut to);
                 let rest = held.get(done..).unwrap_or_default();
-                text.block(&self.source, &String::from_utf8_lossy(rest), &mut learnt);
-                text.end(&self.source, &mut learnt);
+                text.block(&self.source, &readable(rest), &mut to);
+                text.end(&self.source, &mut to.learnt);
             }
-            None => self.structured(Bytes::from(held), &mut learnt),
+            None => self.structured(Bytes::from(held), &mut to),
         }
-        self.source.tidy(&mut learnt);
-        learnt
+        self.end(to)
     }
 
     /// Parses a whole reply as it is learnt; `None` for one that is too long for that, or is not JSON.
@@ -152,78 +214,77 @@ impl Learner {
     }
 
     /// Learns a whole reply of JSON from what [`Learner::parse`] gave, in the place of its bytes.
-    pub fn document(self, document: &Document) -> Learnt {
-        let mut learnt = self.source.nothing();
-        self.root(document.root(), &mut learnt);
-        self.source.tidy(&mut learnt);
-        learnt
+    pub fn document(mut self, document: &Document) -> Learnt {
+        let mut to = self.begin(document.bytes().len());
+        self.root(document.root(), &mut to);
+        self.end(to)
     }
 
-    fn structured(&self, bytes: Bytes, learnt: &mut Learnt) {
+    fn structured(&self, bytes: Bytes, to: &mut Learning) {
         if bytes.iter().all(u8::is_ascii_whitespace) {
             return;
         }
         let Some(document) = Learner::parse(&bytes) else {
             // What cannot be parsed is text, and may say more to another reader.
-            learnt.unknown |= self.source.returns.labels.confidentiality != Confidentiality::Public;
-            return self.free(&String::from_utf8_lossy(&bytes), Writing::Escaped, learnt);
+            to.learnt.unknown |= self.source.returns.labels.confidentiality != Confidentiality::Public;
+            return self.free(&String::from_utf8_lossy(&bytes), Writing::Escaped, to);
         };
-        self.root(document.root(), learnt);
+        self.root(document.root(), to);
     }
 
-    fn root(&self, root: Value<'_>, learnt: &mut Learnt) {
+    fn root(&self, root: Value<'_>, to: &mut Learning) {
         match self.form {
-            Form::Mcp => self.message(root, learnt),
-            Form::Json | Form::Text => self.records(root, learnt),
+            Form::Mcp => self.message(root, to),
+            Form::Json | Form::Text => self.records(root, to),
         }
     }
 
     /// A message of MCP: `structuredContent`, else the first text, and everything else of the result as text.
-    fn message(&self, root: Value<'_>, learnt: &mut Learnt) {
+    fn message(&self, root: Value<'_>, to: &mut Learning) {
         let Some(result) = root.get("result") else {
             // An error, a notification or a request: nothing in it is a record.
-            return self.whole(root, learnt);
+            return self.whole(root, to);
         };
         if let Some(structured) = result.get("structuredContent") {
-            return self.records(unwrapped(structured), learnt);
+            return self.records(unwrapped(structured), to);
         }
         let blocks = result.get("content").filter(|content| content.kind() == json::Kind::Array);
-        let Some(blocks) = blocks else { return self.records(result, learnt) };
+        let Some(blocks) = blocks else { return self.records(result, to) };
         let mut texts = blocks.items().filter_map(|block| block.get("text")?.string());
         if let Some(first) = texts.next() {
             let bytes = Bytes::copy_from_slice(first.as_bytes());
             let structure = matches!(first.trim_start().as_bytes().first(), Some(b'{' | b'['));
             match Document::parse(bytes, &json::Limits::default()) {
-                Ok(document) if structure => self.records(unwrapped(document.root()), learnt),
-                _ => self.free(&first, Writing::Plain, learnt),
+                Ok(document) if structure => self.records(unwrapped(document.root()), to),
+                _ => self.free(&first, Writing::Plain, to),
             }
         }
         for rest in texts {
-            self.free(&rest, Writing::Plain, learnt);
+            self.free(&rest, Writing::Plain, to);
         }
         // Resources and links that lie in the content.
         for block in blocks.items().filter(|block| block.get("text").is_none()) {
-            self.whole(block, learnt);
+            self.whole(block, to);
         }
     }
 
     /// A text that is one record without structure.
-    fn free(&self, text: &str, writing: Writing, learnt: &mut Learnt) {
-        let mut free = Text::begin(&self.source, learnt.fragments.len() as u32, writing);
-        free.block(&self.source, text, learnt);
-        free.end(&self.source, learnt);
+    fn free(&self, text: &str, writing: Writing, to: &mut Learning) {
+        let mut free = Text::begin(&self.source, to.learnt.fragments.len() as u32, writing);
+        free.block(&self.source, text, to);
+        free.end(&self.source, &mut to.learnt);
     }
 
     /// A value without pointers of its own.
-    fn whole(&self, value: Value<'_>, learnt: &mut Learnt) {
-        let mut record = Record::begin(&self.source, learnt.fragments.len() as u32);
-        record.leaves(value, "", Trust::of(&self.source), &[], learnt);
-        record.end(learnt);
+    fn whole(&self, value: Value<'_>, to: &mut Learning) {
+        let mut record = Record::begin(&self.source, to.learnt.fragments.len() as u32);
+        record.leaves(value, "", Trust::of(&self.source), &[], to);
+        record.end(&mut to.learnt);
     }
 
-    fn records(&self, root: Value<'_>, learnt: &mut Learnt) {
+    fn records(&self, root: Value<'_>, to: &mut Learning) {
         if let Some(text) = root.string() {
-            return self.free(&text, Writing::Plain, learnt);
+            return self.free(&text, Writing::Plain, to);
         }
         let returns = &self.source.returns;
         let found = match &returns.records {
@@ -233,19 +294,19 @@ impl Learner {
         // What lies beside the records is one more: that of the reply itself.
         let beside = returns.records.is_some();
         for (number, value) in found.iter().take(RECORDS_MAX).enumerate() {
-            self.record(number as u32, *value, learnt);
+            self.record(number as u32, *value, to);
         }
         let rest = found.get(RECORDS_MAX..).unwrap_or_default();
         if beside || !rest.is_empty() {
             let told: Vec<_> = found.iter().take(RECORDS_MAX).map(Value::range).collect();
             let mut record = Record::begin(&self.source, u32::MAX);
             record.except = told;
-            record.leaves(root, "", Trust::of(&self.source), &[], learnt);
-            record.end(learnt);
+            record.leaves(root, "", Trust::of(&self.source), &[], to);
+            record.end(&mut to.learnt);
         }
     }
 
-    fn record(&self, number: u32, value: Value<'_>, learnt: &mut Learnt) {
+    fn record(&self, number: u32, value: Value<'_>, to: &mut Learning) {
         let source = &self.source;
         let (returns, key) = (&source.returns, &*source.key);
         let mut record = Record::begin(source, number);
@@ -256,7 +317,7 @@ impl Learner {
         let parties = texts(&returns.parties);
         record.fragment.parties.extend(parties.iter().map(|text| Place::guess(text).exact(key)));
         for text in texts(&returns.known) {
-            learnt.known.push(Place::guess(&text).exact(key));
+            to.learnt.known.push(Place::guess(&text).exact(key));
         }
         let ids = match returns.ids.is_empty() {
             true => likely_ids(value).into_iter().map(Cow::Owned).collect(),
@@ -269,8 +330,8 @@ impl Learner {
             Some(_) if source.returns.labels.integrity == Integrity::Mixed => Trust::Pointed,
             _ => Trust::of(source),
         };
-        record.leaves(value, "", trust, &untrusted, learnt);
-        record.end(learnt);
+        record.leaves(value, "", trust, &untrusted, to);
+        record.end(&mut to.learnt);
     }
 }
 
@@ -332,7 +393,7 @@ impl Source {
                 fragment.grams.retain(|gram| !self.echo.grams.contains(gram));
                 fragment.tokens.retain(|token| !self.echo.tokens.contains(token));
             }
-            once(&mut fragment.grams);
+            once_each(&mut fragment.grams);
             once(&mut fragment.tokens);
             once(&mut fragment.ids);
             once(&mut fragment.parties);
@@ -342,8 +403,7 @@ impl Source {
         });
         once(&mut learnt.known);
         once(&mut learnt.planted);
-        first_times(&mut learnt.words);
-        once(&mut learnt.words);
+        once_each(&mut learnt.words);
         once(&mut learnt.urls);
     }
 }
@@ -353,17 +413,9 @@ fn once<T: Ord>(items: &mut Vec<T>) {
     items.dedup();
 }
 
-/// Leaves out most of what was there before: words repeat, and few are quicker to sort than many.
-fn first_times(words: &mut Vec<u32>) {
-    if words.len() < 2 {
-        return;
-    }
-    let mut seen = vec![0; words.len().next_power_of_two()];
-    let mask = seen.len() - 1;
-    words.retain(|word| {
-        let Some(slot) = seen.get_mut(*word as usize & mask) else { return true };
-        std::mem::replace(slot, *word) != *word || *word == 0
-    });
+fn once_each(hashes: &mut Vec<u32>) {
+    sort_by_hash(hashes, |hash| hash);
+    hashes.dedup();
 }
 
 /// Which texts of a record are outsiders'.
@@ -395,7 +447,6 @@ struct Record<'s> {
     fragment: Fragment,
     secrets: Vec<u64>,
     winnower: Winnower,
-    canon: Canon,
     /// What belongs to other records, as ranges of the document.
     except: Vec<std::ops::Range<usize>>,
 }
@@ -407,7 +458,6 @@ impl<'s> Record<'s> {
             fragment: source.fragment(number),
             secrets: Vec::new(),
             winnower: Winnower::default(),
-            canon: Canon::default(),
             except: Vec::new(),
         }
     }
@@ -418,7 +468,7 @@ impl<'s> Record<'s> {
         name: &str,
         trust: Trust,
         untrusted: &[std::ops::Range<usize>],
-        learnt: &mut Learnt,
+        to: &mut Learning,
     ) {
         if !self.except.is_empty() && self.except.contains(&value.range()) {
             return;
@@ -427,36 +477,36 @@ impl<'s> Record<'s> {
             if trust == Trust::Pointed && untrusted.contains(&value.range()) { Trust::None } else { trust };
         match value.kind() {
             json::Kind::Array => {
-                value.items().for_each(|item| self.leaves(item, name, trust, untrusted, learnt));
+                value.items().for_each(|item| self.leaves(item, name, trust, untrusted, to));
             }
             json::Kind::Object => {
                 for (name, member) in value.members() {
                     // A name of the schema is no data; one with white space or an address is.
                     if name.contains(|each: char| each.is_whitespace() || each == '@') {
-                        self.leaf(&name, "", trust, learnt);
+                        self.leaf(&name, "", trust, to);
                     }
-                    self.leaves(member, &name, trust, untrusted, learnt);
+                    self.leaves(member, &name, trust, untrusted, to);
                 }
             }
             json::Kind::String => {
-                self.leaf(&value.string().unwrap_or_default(), name, trust, learnt);
+                self.leaf(&value.string().unwrap_or_default(), name, trust, to);
             }
-            json::Kind::Number => self.leaf(value.number().unwrap_or_default(), name, Trust::All, learnt),
+            json::Kind::Number => self.leaf(value.number().unwrap_or_default(), name, Trust::All, to),
             json::Kind::Bool | json::Kind::Null => {}
         }
     }
 
-    fn leaf(&mut self, text: &str, name: &str, trust: Trust, learnt: &mut Learnt) {
+    fn leaf(&mut self, text: &str, name: &str, trust: Trust, to: &mut Learning) {
         let key = &*self.source.key;
-        self.canon.scan(text);
-        self.winnower.push(key, &self.canon.bytes, &mut self.fragment.grams);
+        let Learning { learnt, room } = to;
+        let canon = &mut room.canon;
+        canon.scan(text);
+        self.winnower.push(key, &canon.bytes, &mut self.fragment.grams);
         let tokens = &mut self.fragment.tokens;
-        self.canon.tokens(|token| tokens.push(key.hash(Kind::Token, token)));
+        canon.tokens(|token| tokens.push(key.hash(Kind::Token, token)));
         let secrets = &mut self.secrets;
-        secret::find(text, &self.canon, Labels::named(name), |secret| {
-            secrets.push(key.hash(Kind::Token, secret));
-        });
-        urls(text, &self.canon, |url| learnt.urls.push(url.hash(key)));
+        secret::find(text, canon, Labels::named(name), |secret| secrets.push(key.hash(Kind::Token, secret)));
+        urls(text, canon, |url| learnt.urls.push(url.hash(key)));
         let free = match trust {
             Trust::None => true,
             // What the catalogue points to is more than this, never less.
@@ -466,7 +516,7 @@ impl<'s> Record<'s> {
             Trust::All => false,
         };
         if free {
-            plant(key, text, &self.canon, learnt);
+            plant(key, text, room, learnt);
         }
     }
 
@@ -506,11 +556,11 @@ fn push_fragment(fragment: Fragment, secrets: Vec<u64>, learnt: &mut Learnt) {
 }
 
 /// Free text of outsiders: its places, its tokens and its words.
-fn plant(key: &FlowKey, text: &str, canon: &Canon, learnt: &mut Learnt) {
-    const WORD_BYTES_MIN: u32 = 3;
-    learnt.words.extend(canon.word_hashes(key, WORD_BYTES_MIN));
+fn plant(key: &FlowKey, text: &str, room: &mut Room, learnt: &mut Learnt) {
+    let Room { canon, words } = room;
+    words.add(key, canon, &mut learnt.words);
     canon.tokens(|token| learnt.planted.push(key.hash(Kind::Name, token)));
-    for piece in &canon.pieces {
+    for (_, piece) in canon.odd_pieces() {
         if piece.has_dotted_letters() || piece.has_at() {
             // `www.evil.com` and `mailto:x@evil.com` as the place that they are.
             let raw = text.get(piece.raw_start as usize..piece.raw_end as usize).unwrap_or_default();
@@ -519,6 +569,12 @@ fn plant(key: &FlowKey, text: &str, canon: &Canon, learnt: &mut Learnt) {
             learnt.planted.push(key.hash(Kind::Name, canon.piece(piece)));
         }
     }
+}
+
+/// Bytes as text, with a mark in the place of what is none. Nearly always they are text as they are, which is quicker to
+/// check for alone.
+fn readable(bytes: &[u8]) -> Cow<'_, str> {
+    str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
 }
 
 /// How a text is written.
@@ -537,38 +593,39 @@ struct Text {
     fragment: Fragment,
     secrets: Vec<u64>,
     winnower: Winnower,
-    canon: Canon,
 }
 
 impl Text {
     fn begin(source: &Source, number: u32, writing: Writing) -> Text {
-        let (winnower, canon) = (Winnower::default(), Canon::default());
-        Text { writing, fragment: source.fragment(number), secrets: Vec::new(), winnower, canon }
+        let (fragment, winnower) = (source.fragment(number), Winnower::default());
+        Text { writing, fragment, secrets: Vec::new(), winnower }
     }
 
     /// Takes the blocks that are complete, and gives how many bytes that was.
-    fn take(&mut self, source: &Source, held: &[u8], learnt: &mut Learnt) -> usize {
+    fn take(&mut self, source: &Source, held: &[u8], to: &mut Learning) -> usize {
         let mut done = 0;
         while let Some(end) = block(held.get(done..).unwrap_or_default()) {
             let block = held.get(done..done + end).unwrap_or_default();
-            self.block(source, &String::from_utf8_lossy(block), learnt);
+            self.block(source, &readable(block), to);
             done += end;
         }
         done
     }
 
-    fn block(&mut self, source: &Source, text: &str, learnt: &mut Learnt) {
+    fn block(&mut self, source: &Source, text: &str, to: &mut Learning) {
         let unescaped = (self.writing == Writing::Escaped).then(|| unescape(text));
         let text = unescaped.as_deref().unwrap_or(text);
         let key = &*source.key;
-        let Text { fragment, secrets, winnower, canon, .. } = self;
+        let Text { fragment, secrets, winnower, .. } = self;
+        let Learning { learnt, room } = to;
+        let canon = &mut room.canon;
         canon.scan(text);
         winnower.push(key, &canon.bytes, &mut fragment.grams);
         canon.tokens(|token| fragment.tokens.push(key.hash(Kind::Token, token)));
         secret::find(text, canon, Labels::None, |secret| secrets.push(key.hash(Kind::Token, secret)));
         urls(text, canon, |url| learnt.urls.push(url.hash(key)));
         if source.returns.labels.integrity != Integrity::Trusted {
-            plant(key, text, canon, learnt);
+            plant(key, text, room, learnt);
         }
     }
 

@@ -7,8 +7,8 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::index::{Filter, Index, RecordNumber};
-use super::sorted::{Set, add_exactly, pack, packed, renumber_packed};
+use super::index::{Entry, Filter, Index, RecordNumber};
+use super::sorted::{Set, Sorted, pack, packed, renumber_packed};
 use crate::call::{Confidentiality, Integrity, RecordId};
 
 /// How long a `secret` is remembered at least.
@@ -17,6 +17,9 @@ pub const SECRET_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
 pub const MEMORY_BYTES_MAX: usize = 512 << 10;
 /// Records that one memory may have.
 const RECORDS_MAX: usize = 32_768;
+
+/// How often in a window it is looked for what has expired, so that not every reply costs as much as all of them.
+const LOOKS_IN_A_WINDOW: u32 = 32;
 
 /// What a reply, or a part of one, brings. Everything in it is a keyed hash.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,12 +114,16 @@ pub struct Memory {
     bytes_max: usize,
     replies: Vec<Reply>,
     records: Vec<Kept>,
+    /// A digest of all of each record, so that what is read again is kept once.
+    digests: Vec<u32>,
+    /// How many of the records are public.
+    publics: u32,
     parties: Vec<u64>,
     grams: Index,
-    /// 48 bits of a token's hash and the number of the record, sorted.
-    tokens: Vec<u64>,
+    /// 48 bits of a token's hash and the number of the record.
+    tokens: Sorted<u64>,
     /// The same of what a record can be referred to by.
-    ids: Vec<u64>,
+    ids: Sorted<u64>,
     known: Set<u64>,
     planted: Set<u64>,
     words: Set<u32>,
@@ -128,6 +135,8 @@ pub struct Memory {
     labelled: [Option<SystemTime>; 3],
     /// When the sets were last aged.
     aged: Option<SystemTime>,
+    /// When it was last looked for records that have expired.
+    looked: Option<SystemTime>,
 }
 
 #[derive(Clone, Debug)]
@@ -136,6 +145,8 @@ struct Reply {
     upstream: Arc<str>,
     tool: Arc<str>,
     at: SystemTime,
+    /// None of its records has a lower number.
+    first: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -144,15 +155,13 @@ struct Kept {
     number: u32,
     /// Where its parties begin, and how many there are.
     parties: (u32, u32),
-    /// A digest of all of it, so that what is read again is kept once.
-    digest: u32,
     confidentiality: Confidentiality,
 }
 
 /// What one reply adds to the indexes.
 #[derive(Default)]
 struct Entries {
-    grams: Vec<(u32, RecordNumber)>,
+    grams: Vec<Entry>,
     tokens: Vec<u64>,
     ids: Vec<u64>,
 }
@@ -185,10 +194,12 @@ impl Memory {
             bytes_max,
             replies: Vec::new(),
             records: Vec::new(),
+            digests: Vec::new(),
+            publics: 0,
             parties: Vec::new(),
             grams: Index::default(),
-            tokens: Vec::new(),
-            ids: Vec::new(),
+            tokens: Sorted::default(),
+            ids: Sorted::default(),
             known: Set::default(),
             planted: Set::default(),
             words: Set::default(),
@@ -197,6 +208,7 @@ impl Memory {
             unknown_secret: None,
             labelled: [None; 3],
             aged: None,
+            looked: None,
         }
     }
 
@@ -205,6 +217,7 @@ impl Memory {
         size_of::<Memory>()
             + self.replies.capacity() * size_of::<Reply>()
             + self.records.capacity() * size_of::<Kept>()
+            + self.digests.capacity() * 4
             + (self.parties.capacity() + self.tokens.capacity() + self.ids.capacity()) * 8
             + self.grams.bytes()
             + (self.known.capacity() + self.planted.capacity() + self.urls.capacity()) * 8
@@ -257,7 +270,10 @@ impl Memory {
     pub fn learn(&mut self, learnt: &Learnt, now: SystemTime) {
         self.label(learnt, now);
         self.forget(now);
-        if self.bytes() + learnt.bytes() > self.bytes_max {
+        if self.is_full(learnt) {
+            self.forget_dead(now);
+        }
+        if self.is_full(learnt) {
             // Invariant: labels stand, and what has no room is unknown rather than forgotten.
             self.overflow(learnt, now);
             return;
@@ -268,12 +284,17 @@ impl Memory {
             self.remember(reply, fragment, learnt, &mut entries, now);
         }
         self.grams.add(entries.grams);
-        add_exactly(&mut self.tokens, &entries.tokens);
-        add_exactly(&mut self.ids, &entries.ids);
+        self.tokens.add(&entries.tokens);
+        self.ids.add(&entries.ids);
         self.known.add(&learnt.known);
         self.planted.add(&learnt.planted);
         self.words.add(&learnt.words);
         self.urls.add(&learnt.urls);
+    }
+
+    fn is_full(&self, learnt: &Learnt) -> bool {
+        self.bytes() + learnt.bytes() > self.bytes_max
+            || self.records.len() + learnt.fragments.len() > RECORDS_MAX
     }
 
     fn label(&mut self, learnt: &Learnt, now: SystemTime) {
@@ -319,7 +340,8 @@ impl Memory {
         }
         let (upstream, tool) = (Arc::clone(&learnt.upstream), Arc::clone(&learnt.tool));
         self.replies.reserve_exact(1 + self.replies.len() / 16);
-        self.replies.push(Reply { id: learnt.reply, upstream, tool, at: now });
+        let first = self.records.len() as u32;
+        self.replies.push(Reply { id: learnt.reply, upstream, tool, at: now, first });
         self.replies.len() as u32 - 1
     }
 
@@ -337,14 +359,22 @@ impl Memory {
             same_record && record.confidentiality == fragment.confidentiality
         };
         // The same record read again takes no room, and is as fresh as it was just read.
-        if let Some(record) = self.records.iter_mut().find(|record| record.digest == digest && !part(record))
+        let again = |(at, _): &(usize, &u32)| self.records.get(*at).is_some_and(|record| !part(record));
+        let again = same(&self.digests, digest).find(again).map(|(at, _)| at);
+        if let Some(record) = again.and_then(|at| self.records.get_mut(at))
             && record.confidentiality == fragment.confidentiality
         {
             record.reply = record.reply.max(reply);
+            let (record, at) = (record.reply, again.unwrap_or_default() as u32);
+            if let Some(reply) = self.replies.get_mut(record as usize) {
+                reply.first = reply.first.min(at);
+            }
             return;
         }
-        let at = match self.records.iter().rposition(part) {
-            Some(at) => at,
+        let first = self.replies.get(reply as usize).map(|reply| reply.first as usize).unwrap_or_default();
+        let parts = self.records.get(first..).unwrap_or_default();
+        let at = match parts.iter().rposition(part) {
+            Some(at) => first + at,
             None if self.records.len() >= RECORDS_MAX => return self.overflow(learnt, now),
             None => {
                 let parties = (self.parties.len() as u32, fragment.parties.len() as u32);
@@ -352,19 +382,23 @@ impl Memory {
                 self.parties.extend_from_slice(&fragment.parties);
                 let (number, confidentiality) = (fragment.number, fragment.confidentiality);
                 self.records.reserve_exact(1 + self.records.len() / 16);
-                self.records.push(Kept { reply, number, parties, digest, confidentiality });
+                self.records.push(Kept { reply, number, parties, confidentiality });
+                self.digests.reserve_exact(1 + self.digests.len() / 16);
+                self.digests.push(digest);
+                self.publics += u32::from(confidentiality == Confidentiality::Public);
                 self.records.len() - 1
             }
         };
         let Ok(number) = RecordNumber::try_from(at) else { return self.overflow(learnt, now) };
-        entries.grams.extend(self.new_grams(fragment, now).map(|gram| (gram, number)));
+        entries.grams.reserve(fragment.grams.len());
+        entries.grams.extend(self.new_grams(fragment, now).map(|gram| Entry::new(gram, number)));
         entries.tokens.extend(self.new_tokens(fragment, now).map(|token| pack(token, number)));
         entries.ids.extend(fragment.ids.iter().map(|id| pack(*id, number)));
     }
 
     /// The grams that are evidence: not those of a public reply that came before. For secrets nothing is subtracted.
     fn new_grams(&self, fragment: &Fragment, now: SystemTime) -> impl Iterator<Item = u32> {
-        let internal = fragment.confidentiality == Confidentiality::Internal;
+        let internal = fragment.confidentiality == Confidentiality::Internal && self.publics > 0;
         fragment.grams.iter().copied().filter(move |gram| {
             let mut public = false;
             if internal {
@@ -375,7 +409,7 @@ impl Memory {
     }
 
     fn new_tokens(&self, fragment: &Fragment, now: SystemTime) -> impl Iterator<Item = u64> {
-        let internal = fragment.confidentiality == Confidentiality::Internal;
+        let internal = fragment.confidentiality == Confidentiality::Internal && self.publics > 0;
         let tokens = fragment.tokens.iter().copied();
         tokens.filter(move |token| {
             !internal || !packed(&self.tokens, *token).any(|number| self.is_public(number, now))
@@ -383,7 +417,10 @@ impl Memory {
     }
 
     fn is_public(&self, number: RecordNumber, now: SystemTime) -> bool {
-        self.live(number, now).is_some_and(|record| record.confidentiality == Confidentiality::Public)
+        let record = self.records.get(usize::from(number));
+        record.is_some_and(|record| {
+            record.confidentiality == Confidentiality::Public && self.is_live(record, now)
+        })
     }
 
     /// A record that has not expired.
@@ -412,6 +449,14 @@ impl Memory {
             self.words.age();
             self.urls.age();
         }
+        let looked = *self.looked.get_or_insert(now);
+        if self.age(looked, now) > self.window / LOOKS_IN_A_WINDOW {
+            self.looked = Some(now);
+            self.forget_dead(now);
+        }
+    }
+
+    fn forget_dead(&mut self, now: SystemTime) {
         let dead = self.records.iter().filter(|record| !self.is_live(record, now)).count();
         if dead == 0 || dead * 4 < self.records.len() {
             // Replies that brought nothing but labels.
@@ -421,8 +466,9 @@ impl Memory {
             return;
         }
         let mut numbers: Vec<Option<RecordNumber>> = Vec::with_capacity(self.records.len());
-        let (mut records, mut parties) = (Vec::new(), Vec::new());
-        for record in &self.records {
+        let (mut records, mut digests, mut parties) = (Vec::new(), Vec::new(), Vec::new());
+        let mut publics = 0;
+        for (record, digest) in self.records.iter().zip(&self.digests) {
             if !self.is_live(record, now) {
                 numbers.push(None);
                 continue;
@@ -431,12 +477,16 @@ impl Memory {
             let start = parties.len() as u32;
             parties.extend_from_slice(self.parties_of(record));
             records.push(Kept { parties: (start, record.parties.1), ..*record });
+            digests.push(*digest);
+            publics += u32::from(record.confidentiality == Confidentiality::Public);
         }
         let number = |old: RecordNumber| numbers.get(usize::from(old)).copied().flatten();
         self.grams.renumber(number);
         renumber_packed(&mut self.tokens, number);
         renumber_packed(&mut self.ids, number);
-        (self.records, self.parties) = (records, parties);
+        (self.records, self.digests, self.parties) = (records, digests, parties);
+        self.publics = publics;
+        self.replies.iter_mut().for_each(|reply| reply.first = 0);
         self.forget_replies();
     }
 
@@ -572,6 +622,15 @@ impl Learnt {
             + self.words.len() * 4
             + size_of::<Reply>()
     }
+}
+
+/// Where a digest stands, in blocks that are compared as a whole: nearly always it is nowhere.
+fn same(digests: &[u32], digest: u32) -> impl Iterator<Item = (usize, &u32)> {
+    const BLOCK: usize = 64;
+    let has = move |block: &[u32]| block.iter().fold(false, |has, each| has | (*each == digest));
+    let blocks = digests.chunks(BLOCK).enumerate().filter(move |(_, block)| has(block));
+    let all = blocks.flat_map(|(at, block)| (at * BLOCK..).zip(block));
+    all.filter(move |(_, each)| **each == digest)
 }
 
 impl Fragment {

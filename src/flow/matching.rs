@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::canary::Canaries;
+use super::canon::Canon;
 use super::finding::{Evidence, How};
 use super::index::{Filter, RecordNumber};
 use super::learn::reference;
 use super::lineage::Memory;
 use super::secret;
-use super::text::{Canon, FlowKey, GRAM_BYTES, Kind, WINDOW_GRAMS, grams_three_ways, rot13};
+use super::text::{FlowKey, GRAM_BYTES, Kind, WINDOW_GRAMS, grams_three_ways, rot13};
 use super::view::{self, Looked};
 use crate::call::Confidentiality;
 

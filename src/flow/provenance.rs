@@ -7,7 +7,8 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use super::text::{Canon, FlowKey, Kind};
+use super::canon::Canon;
+use super::text::{FlowKey, Kind};
 use crate::classify::sink::SinkKind;
 
 /// What is known of a destination, from the most trusted to the least.
@@ -169,7 +170,8 @@ impl<'t> Url<'t> {
 /// The URLs in a text, with a scheme or as a host with a public suffix, as written.
 pub fn urls<'t>(text: &'t str, canon: &Canon, mut each: impl FnMut(Url<'t>)) {
     let mut done = 0;
-    for piece in canon.pieces.iter().filter(|piece| piece.has_dotted_letters() && !piece.has_at()) {
+    let hosts = canon.odd_pieces().filter(|(_, piece)| piece.has_dotted_letters() && !piece.has_at());
+    for (_, piece) in hosts {
         let start = piece.raw_start as usize;
         if start < done {
             continue;

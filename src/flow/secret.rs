@@ -4,7 +4,9 @@
 //! owners publish so that such keys are found. A word alone makes no secret of a common word after it: what follows
 //! must itself be made up.
 
-use super::text::{Canon, Piece};
+use std::ops::Range;
+
+use super::canon::{Canon, Piece};
 
 /// The longest secret that is told by the name of its member.
 const NAMED_BYTES_MAX: usize = 512;
@@ -52,25 +54,23 @@ pub fn find(text: &str, canon: &Canon, labels: Labels, mut found: impl FnMut(&[u
     if labels == Labels::Secret && (LABELLED_BYTES_MIN..=NAMED_BYTES_MAX).contains(&canon.bytes.len()) {
         found(&canon.bytes);
     }
-    let mut label = None;
-    let mut before: &[u8] = b"";
-    for (at, piece) in canon.pieces.iter().enumerate() {
+    // A secret ends what the label before it labels.
+    let mut from = 0;
+    for (at, piece) in canon.odd_pieces() {
         let bytes = canon.piece(piece);
-        let follows = label.is_some_and(|label| at - label <= WORDS_BETWEEN_MAX);
-        let labelled = follows && bytes.len() >= LABELLED_BYTES_MIN && is_made_up(piece);
+        let labelled = bytes.len() >= LABELLED_BYTES_MIN
+            && is_made_up(piece)
+            && follows_label(canon, from.max(at.saturating_sub(WORDS_BETWEEN_MAX))..at);
         if labelled || (is_likely(piece) && is_made(raw(text, piece))) {
             found(bytes);
-            label = None;
-        } else if is_label(bytes) && !is_public_code(before, bytes) {
-            label = Some(at);
+            from = at + 1;
         }
-        before = bytes;
     }
 }
 
 /// Counts the secrets in a text that leaves: those that are known by how they are made. Labels are no evidence there.
 pub fn made(text: &str, canon: &Canon) -> u32 {
-    canon.pieces.iter().filter(|piece| is_likely(piece) && is_made(raw(text, piece))).count() as u32
+    canon.odd_pieces().filter(|(_, piece)| is_likely(piece) && is_made(raw(text, piece))).count() as u32
 }
 
 fn raw<'t>(text: &'t str, piece: &Piece) -> &'t str {
@@ -86,13 +86,16 @@ fn is_made_up(piece: &Piece) -> bool {
     piece.is_made_up() && !piece.has_at()
 }
 
-#[inline]
-fn is_label(canonical: &[u8]) -> bool {
-    // Most words are done with at their first letter.
-    matches!(canonical.first(), Some(b'a' | b'c' | b'o' | b'p' | b's' | b't')) && is_any_label(canonical)
+/// Whether any of these pieces says that what follows it is secret.
+fn follows_label(canon: &Canon, numbers: Range<usize>) -> bool {
+    let word = |at: usize| canon.pieces.get(at).map(|piece| canon.piece(piece)).unwrap_or_default();
+    numbers.into_iter().any(|at| {
+        let before = at.checked_sub(1).map(word).unwrap_or_default();
+        is_label(word(at)) && !is_public_code(before, word(at))
+    })
 }
 
-fn is_any_label(canonical: &[u8]) -> bool {
+fn is_label(canonical: &[u8]) -> bool {
     matches!(
         canonical,
         b"password"

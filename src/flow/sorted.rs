@@ -2,21 +2,120 @@
 
 use super::index::RecordNumber;
 
+/// From so many on, sorting by digits is quicker than by comparing.
+const DIGITS_FROM: usize = 1024;
+
+/// Sorts by a number that is spread evenly, as hashes are, and keeps the order of what is equal by it.
+pub fn sort_by_hash<T: Copy + Default + Ord>(items: &mut Vec<T>, hash: impl Fn(T) -> u32) {
+    const BITS: u32 = 11;
+    const VALUES: usize = 1 << BITS;
+    if items.len() < DIGITS_FROM || items.is_sorted() {
+        return items.sort_unstable();
+    }
+    let digit = |item: T, place: u32| (hash(item) >> (place * BITS)) as usize % VALUES;
+    let mut starts = [[0_u32; VALUES]; 3];
+    for item in items.iter() {
+        for (place, starts) in (0..).zip(&mut starts) {
+            if let Some(count) = starts.get_mut(digit(*item, place)) {
+                *count += 1;
+            }
+        }
+    }
+    let mut sorted = vec![T::default(); items.len()];
+    for (place, starts) in (0..).zip(&mut starts) {
+        let mut start = 0;
+        for count in starts.iter_mut() {
+            start += std::mem::replace(count, start);
+        }
+        for item in items.iter() {
+            let Some(start) = starts.get_mut(digit(*item, place)) else { continue };
+            if let Some(slot) = sorted.get_mut(*start as usize) {
+                *slot = *item;
+            }
+            *start += 1;
+        }
+        std::mem::swap(items, &mut sorted);
+    }
+}
+
 /// A hash and the number of a record in one word: 48 bits of the one, and the other.
 pub fn pack(hash: u64, number: RecordNumber) -> u64 {
     (hash & !0xffff) | u64::from(number)
 }
 
 /// The records that stand with a hash.
-pub fn packed(sorted: &[u64], hash: u64) -> impl Iterator<Item = RecordNumber> + '_ {
+pub fn packed(sorted: &Sorted<u64>, hash: u64) -> impl Iterator<Item = RecordNumber> + '_ {
     let first = hash & !0xffff;
-    let start = sorted.partition_point(|each| *each < first);
-    let rest = sorted.get(start..).unwrap_or_default().iter();
-    rest.take_while(move |each| **each & !0xffff == first).map(|each| *each as RecordNumber)
+    let found = move |sorted: &'_ [u64]| sorted.partition_point(|each| *each < first);
+    sorted.parts().into_iter().flat_map(move |part| {
+        let rest = part.get(found(part)..).unwrap_or_default().iter();
+        rest.take_while(move |each| **each & !0xffff == first).map(|each| *each as RecordNumber)
+    })
+}
+
+/// Keeps what stands with records that still have a number, under that.
+pub fn renumber_packed(sorted: &mut Sorted<u64>, number: impl Fn(RecordNumber) -> Option<RecordNumber>) {
+    let all = sorted.parts().into_iter().flatten();
+    let renumbered = all.filter_map(|each| number(*each as RecordNumber).map(|n| pack(*each, n)));
+    let renumbered: Vec<u64> = renumbered.collect();
+    *sorted = Sorted::default();
+    sorted.add(&renumbered);
+}
+
+/// Hashes, sorted. A few that are new stand apart until they are many, so that adding to many costs little.
+#[derive(Clone, Debug)]
+pub struct Sorted<T> {
+    settled: Vec<T>,
+    fresh: Vec<T>,
+}
+
+impl<T> Default for Sorted<T> {
+    fn default() -> Sorted<T> {
+        Sorted { settled: Vec::new(), fresh: Vec::new() }
+    }
+}
+
+impl<T: Copy + Ord> Sorted<T> {
+    /// Of what is settled, so much may stand apart.
+    const FRESH_PART: usize = 8;
+
+    /// Adds some, in any order; what is twice is here once.
+    pub fn add(&mut self, new: &[T]) {
+        if self.is_few(new.len()) {
+            let settled = &self.settled;
+            let new: Vec<T> =
+                new.iter().filter(|each| settled.binary_search(each).is_err()).copied().collect();
+            add_exactly(&mut self.fresh, &new);
+        } else {
+            add_exactly(&mut self.settled, new);
+        }
+        if !self.is_few(self.fresh.len()) {
+            add_exactly(&mut self.settled, &std::mem::take(&mut self.fresh));
+        }
+    }
+
+    fn is_few(&self, count: usize) -> bool {
+        count <= self.settled.len() / Self::FRESH_PART
+    }
+
+    /// Whether it is here.
+    pub fn has(&self, each: T) -> bool {
+        self.settled.binary_search(&each).is_ok() || self.fresh.binary_search(&each).is_ok()
+    }
+
+    /// All of them, in two parts that are sorted each.
+    pub fn parts(&self) -> [&[T]; 2] {
+        [&self.settled, &self.fresh]
+    }
+
+    /// How many there is room for.
+    pub fn capacity(&self) -> usize {
+        self.settled.capacity() + self.fresh.capacity()
+    }
 }
 
 /// Adds to what is sorted, and takes no more room than that needs.
-pub fn add_exactly<T: Copy + Ord>(sorted: &mut Vec<T>, new: &[T]) {
+fn add_exactly<T: Copy + Ord>(sorted: &mut Vec<T>, new: &[T]) {
     if new.is_empty() {
         return;
     }
@@ -30,46 +129,73 @@ pub fn add_exactly<T: Copy + Ord>(sorted: &mut Vec<T>, new: &[T]) {
     }
 }
 
-/// Keeps what stands with records that still have a number, under that.
-pub fn renumber_packed(sorted: &mut Vec<u64>, number: impl Fn(RecordNumber) -> Option<RecordNumber>) {
-    let renumbered = sorted.iter().filter_map(|each| number(*each as RecordNumber).map(|n| pack(*each, n)));
-    *sorted = renumbered.collect();
-    sorted.sort_unstable();
-    sorted.shrink_to_fit();
-}
-
 /// Hashes of two ages, each sorted.
 #[derive(Clone, Debug)]
 pub struct Set<T> {
-    young: Vec<T>,
-    old: Vec<T>,
+    young: Sorted<T>,
+    old: Sorted<T>,
 }
 
 impl<T> Default for Set<T> {
     fn default() -> Set<T> {
-        Set { young: Vec::new(), old: Vec::new() }
+        Set { young: Sorted::default(), old: Sorted::default() }
     }
 }
 
 impl<T: Copy + Ord> Set<T> {
     /// Adds some.
     pub fn add(&mut self, new: &[T]) {
-        add_exactly(&mut self.young, new);
+        self.young.add(new);
     }
 
     /// Whether it is here, young or old.
     pub fn has(&self, each: T) -> bool {
-        self.young.binary_search(&each).is_ok() || self.old.binary_search(&each).is_ok()
+        self.young.has(each) || self.old.has(each)
     }
 
     /// What was young is old now, and what was old goes.
     pub fn age(&mut self) {
         self.old = std::mem::take(&mut self.young);
-        self.old.shrink_to_fit();
     }
 
     /// How many there is room for.
     pub fn capacity(&self) -> usize {
         self.young.capacity() + self.old.capacity()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn what_is_sorted_by_hash_is_sorted(
+            items in prop::collection::vec((any::<u32>(), any::<u16>()), 0..4000),
+            spread in prop_oneof![Just(u32::MAX), Just(0xff)],
+        ) {
+            let mut items: Vec<(u32, u16)> = items.into_iter().map(|(hash, each)| (hash & spread, each)).collect();
+            let mut expected = items.clone();
+            items.sort_by_key(|(_, each)| *each);
+            sort_by_hash(&mut items, |(hash, _)| hash);
+            expected.sort_unstable();
+            prop_assert_eq!(items, expected);
+        }
+
+        #[test]
+        fn what_was_added_is_here_once_however_much_came_at_once(
+            batches in prop::collection::vec(prop::collection::vec(0_u32..3000, 0..300), 0..20),
+        ) {
+            let (mut sorted, mut all) = (Sorted::default(), std::collections::BTreeSet::new());
+            for batch in batches {
+                sorted.add(&batch);
+                all.extend(batch);
+                prop_assert!((0..3000).all(|each| sorted.has(each) == all.contains(&each)));
+            }
+            let [settled, fresh] = sorted.parts();
+            prop_assert_eq!(settled.len() + fresh.len(), all.len());
+            prop_assert!(settled.is_sorted() && fresh.is_sorted());
+        }
     }
 }

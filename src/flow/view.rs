@@ -52,13 +52,13 @@ fn decoded(bytes: &[u8], depth: usize, inflated: &mut usize, visit: &mut impl Fn
             }
         };
         if run.iter().all(u8::is_ascii_hexdigit) {
-            take(hex, pack(run, 4, hex_value));
+            take(hex, HEX.pack(run));
         }
-        if run.iter().all(|byte| base32_value(*byte).is_some() || *byte == b'=') {
-            take(base32, pack(run, 5, base32_value));
+        if run.iter().all(|byte| BASE32.value(*byte) != Alphabet::NONE || *byte == b'=') {
+            take(base32, BASE32.pack(run));
         }
         for shift in 0..4 {
-            let decoded = pack(run.get(shift..).unwrap_or_default(), 6, base64_value);
+            let decoded = BASE64.pack(run.get(shift..).unwrap_or_default());
             if is_compressed(&decoded) || is_text(&decoded) {
                 take(base64, decoded);
                 break;
@@ -134,52 +134,69 @@ fn first_long(bytes: &[u8]) -> Option<usize> {
     }
 }
 
+#[inline]
 fn is_of_a_run(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'-' | b'_' | b'=')
+    BASE64.value(byte) != Alphabet::NONE || byte == b'='
 }
 
-/// Puts characters of so many bits each together; what is no character of the alphabet is left out.
-fn pack(run: &[u8], bits: u32, value: impl Fn(u8) -> Option<u8>) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(run.len() * bits as usize / 8 + 1);
-    let (mut held, mut count) = (0_u32, 0);
-    for value in run.iter().filter_map(|byte| value(*byte)) {
-        held = held << bits | u32::from(value);
-        count += bits;
-        if count >= 8 {
-            count -= 8;
-            bytes.push((held >> count) as u8);
-            held &= (1 << count) - 1;
+/// What each character of an encoding stands for.
+struct Alphabet {
+    values: [u8; 256],
+    /// How many bits a character has.
+    bits: u32,
+}
+
+static BASE64: Alphabet = Alphabet::of(
+    6,
+    &[(b'A', b'Z', 0), (b'a', b'z', 26), (b'0', b'9', 52), (b'+', b'+', 62), (b'/', b'/', 63)],
+)
+.and(&[(b'-', b'-', 62), (b'_', b'_', 63)]);
+static BASE32: Alphabet = Alphabet::of(5, &[(b'A', b'Z', 0), (b'a', b'z', 0), (b'2', b'7', 26)]);
+static HEX: Alphabet = Alphabet::of(4, &[(b'0', b'9', 0), (b'a', b'f', 10), (b'A', b'F', 10)]);
+
+impl Alphabet {
+    /// No value of a character.
+    const NONE: u8 = u8::MAX;
+
+    /// From ranges of characters, each with the value of its first.
+    const fn of(bits: u32, ranges: &[(u8, u8, u8)]) -> Alphabet {
+        Alphabet { values: [Alphabet::NONE; 256], bits }.and(ranges)
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "it is done when this is compiled")]
+    const fn and(mut self, ranges: &[(u8, u8, u8)]) -> Alphabet {
+        let mut at = 0;
+        while at < ranges.len() {
+            let (first, last, value) = ranges[at];
+            let mut byte = first;
+            while byte <= last {
+                self.values[byte as usize] = value + (byte - first);
+                byte += 1;
+            }
+            at += 1;
         }
+        self
     }
-    bytes
-}
 
-fn base64_value(byte: u8) -> Option<u8> {
-    match byte {
-        b'A'..=b'Z' => Some(byte - b'A'),
-        b'a'..=b'z' => Some(byte - b'a' + 26),
-        b'0'..=b'9' => Some(byte - b'0' + 52),
-        b'+' | b'-' => Some(62),
-        b'/' | b'_' => Some(63),
-        _ => None,
+    #[inline]
+    fn value(&self, byte: u8) -> u8 {
+        self.values.get(usize::from(byte)).copied().unwrap_or(Alphabet::NONE)
     }
-}
 
-fn base32_value(byte: u8) -> Option<u8> {
-    match byte {
-        b'A'..=b'Z' => Some(byte - b'A'),
-        b'a'..=b'z' => Some(byte - b'a'),
-        b'2'..=b'7' => Some(byte - b'2' + 26),
-        _ => None,
-    }
-}
-
-fn hex_value(byte: u8) -> Option<u8> {
-    match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        b'A'..=b'F' => Some(byte - b'A' + 10),
-        _ => None,
+    /// Puts the characters of a run together; what is none of this alphabet is left out.
+    fn pack(&self, run: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(run.len() * self.bits as usize / 8 + 1);
+        let (mut held, mut count) = (0_u32, 0);
+        for value in run.iter().map(|byte| self.value(*byte)).filter(|value| *value != Alphabet::NONE) {
+            held = held << self.bits | u32::from(value);
+            count += self.bits;
+            if count >= 8 {
+                count -= 8;
+                bytes.push((held >> count) as u8);
+                held &= (1 << count) - 1;
+            }
+        }
+        bytes
     }
 }
 

@@ -177,12 +177,18 @@ fn text(out: &mut Vec<u8>, text: &str) {
 
 fn longs(out: &mut Vec<u8>, items: &[u64]) {
     count(out, items.len());
-    items.iter().for_each(|item| out.extend_from_slice(&item.to_le_bytes()));
+    let start = out.len();
+    out.resize(start + items.len() * 8, 0);
+    let (slots, _) = out.get_mut(start..).unwrap_or_default().as_chunks_mut::<8>();
+    slots.iter_mut().zip(items).for_each(|(slot, item)| *slot = item.to_le_bytes());
 }
 
 fn words(out: &mut Vec<u8>, items: &[u32]) {
     count(out, items.len());
-    items.iter().for_each(|item| out.extend_from_slice(&item.to_le_bytes()));
+    let start = out.len();
+    out.resize(start + items.len() * 4, 0);
+    let (slots, _) = out.get_mut(start..).unwrap_or_default().as_chunks_mut::<4>();
+    slots.iter_mut().zip(items).for_each(|(slot, item)| *slot = item.to_le_bytes());
 }
 
 /// What is left to read.

@@ -1,0 +1,422 @@
+//! The canonical form of a text, and how it divides: pieces between white space and brackets, and their words.
+//!
+//! It has letters and digits in lower case and nothing else. ASCII is read eight bytes at a time, as one number whose
+//! bytes are all compared at once; what is beyond ASCII is decomposed character by character.
+
+use unicode_normalization::UnicodeNormalization;
+use unicode_normalization::char::is_combining_mark;
+use unicode_security::confusable_detection::skeleton;
+
+use super::text::{FlowKey, Kind};
+
+/// The shortest token, in bytes of canonical text.
+const TOKEN_BYTES_MIN: usize = 5;
+/// The shortest token of digits alone.
+const NUMBER_BYTES_MIN: usize = 6;
+/// The longest token; a longer piece is text and has grams.
+const TOKEN_BYTES_MAX: usize = 128;
+/// A piece of letters alone is a token from this length, if its case is mixed.
+const MIXED_CASE_BYTES_MIN: usize = 20;
+
+// The marks of a piece: what is in it.
+const DIGIT: u8 = 1;
+const UPPER: u8 = 2;
+const LOWER: u8 = 4;
+const AT: u8 = 8;
+const DOT: u8 = 16;
+/// An upper-case letter after another character of the piece.
+const INNER_UPPER: u8 = 32;
+/// Another character that joins: `_ - + #` and the like.
+const JOINED: u8 = 64;
+
+/// The mark that a character between letters and digits leaves; none where it ends the piece.
+#[inline]
+fn joining(byte: u8) -> u8 {
+    match byte {
+        b'@' => AT,
+        b'.' => DOT,
+        b'_' | b'-' | b'+' | b'!' | b'#' | b'$' | b'%' | b'*' | b'~' => JOINED,
+        _ => 0,
+    }
+}
+
+/// A piece of a text: what stands between white space, brackets, quotes and the like.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Piece {
+    /// Where it begins and ends in the canonical text.
+    pub start: u32,
+    /// See `start`.
+    pub end: u32,
+    /// Where it begins and ends in the text itself.
+    pub raw_start: u32,
+    /// See `raw_start`.
+    pub raw_end: u32,
+    marks: u8,
+}
+
+/// Eight bytes of ASCII as one number, the first the lowest, and which of them are what: the highest bit of each byte.
+#[derive(Clone, Copy)]
+struct Eight {
+    digits: u64,
+    upper: u64,
+    lower: u64,
+    /// The bytes, letters in lower case.
+    folded: u64,
+}
+
+impl Eight {
+    const BYTES: usize = 8;
+    const HIGHEST: u64 = 0x8080_8080_8080_8080;
+
+    #[inline]
+    fn of(bytes: u64) -> Eight {
+        const EACH: u64 = 0x0101_0101_0101_0101;
+        let (ascii, low) = (!bytes & Eight::HIGHEST, bytes & !Eight::HIGHEST);
+        // No sum reaches the next byte: none of both is more than 0x80.
+        let among = |low: u64, first: u8, last: u8| {
+            let from_first = low + EACH * u64::from(0x80 - first);
+            let after_last = low + EACH * u64::from(0x7f - last);
+            from_first & !after_last & ascii
+        };
+        let letters = among(low | EACH * 0x20, b'a', b'z');
+        let upper = letters & !(bytes << 2);
+        let digits = among(low, b'0', b'9');
+        Eight { digits, upper, lower: letters & !upper, folded: bytes | upper >> 2 }
+    }
+
+    /// How many letters and digits it begins with.
+    #[inline]
+    fn run(self) -> usize {
+        let other = !(self.digits | self.upper | self.lower) & Eight::HIGHEST;
+        other.trailing_zeros() as usize / 8
+    }
+
+    /// The marks of the first `run` bytes, which are at least one.
+    #[inline]
+    fn marks(self, run: usize, begins: Begins) -> u8 {
+        let within = u64::MAX >> (64 - 8 * run);
+        let inner = match begins {
+            Begins::Piece => within & !0xff,
+            Begins::Nothing => within,
+        };
+        if (self.digits | self.upper) & within == 0 {
+            return LOWER;
+        }
+        let mark = |those: u64, within: u64, mark: u8| if those & within == 0 { 0 } else { mark };
+        mark(self.digits, within, DIGIT)
+            | mark(self.upper, within, UPPER)
+            | mark(self.lower, within, LOWER)
+            | mark(self.upper, inner, INNER_UPPER)
+    }
+}
+
+/// What some bytes are the beginning of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Begins {
+    Piece,
+    Nothing,
+}
+
+/// The canonical form of a text and how it divides.
+#[derive(Clone, Debug, Default)]
+pub struct Canon {
+    /// Letters and digits in lower case; beyond ASCII as UTF-8.
+    pub bytes: Vec<u8>,
+    /// Its pieces, in order: they cover it.
+    pub pieces: Vec<Piece>,
+    /// The numbers of those that are no plain words: only these can be tokens, secrets, places or parts of numbers.
+    odd: Vec<u32>,
+    /// Where each of its words ends: they cover it too.
+    pub words: Vec<u32>,
+}
+
+impl Canon {
+    /// The canonical form of a text.
+    pub fn of(text: &str) -> Canon {
+        let mut canon = Canon::default();
+        canon.scan(text);
+        canon
+    }
+
+    /// Replaces what is here by the form of another text.
+    pub fn scan(&mut self, text: &str) {
+        const WORD_BYTES: usize = 6;
+        self.bytes.clear();
+        self.pieces.clear();
+        self.odd.clear();
+        self.words.clear();
+        self.bytes.reserve(text.len() + Eight::BYTES);
+        self.pieces.reserve(text.len() / WORD_BYTES);
+        self.words.reserve(text.len() / WORD_BYTES);
+        let bytes = text.as_bytes();
+        let (mut at, mut piece, mut word) = (0, Piece::default(), 0);
+        // What joins is a mark only once something follows it: a full stop ends a sentence.
+        let mut joins = 0;
+        while at < bytes.len() {
+            let eight = Eight::of(number(bytes.get(at..).unwrap_or_default()));
+            let run = eight.run();
+            if run > 0 {
+                let begins = self.begins(&piece);
+                if begins == Begins::Piece {
+                    piece.raw_start = at as u32;
+                }
+                piece.marks |= eight.marks(run, begins) | std::mem::take(&mut joins);
+                at += run;
+                piece.raw_end = at as u32;
+                // All eight at once, and those that are of something else off again.
+                let end = self.bytes.len() + run;
+                self.bytes.extend_from_slice(&eight.folded.to_le_bytes());
+                self.bytes.truncate(end);
+                if run == Eight::BYTES {
+                    continue;
+                }
+            }
+            let Some(byte) = bytes.get(at).copied() else { break };
+            if byte < 0x80 {
+                word = self.end_word(word);
+                let mark = joining(byte);
+                if mark == 0 {
+                    self.end_piece(&mut piece);
+                    joins = 0;
+                } else if self.begins(&piece) == Begins::Nothing {
+                    joins |= mark;
+                }
+                at += 1;
+            } else {
+                let each = text.get(at..).and_then(|rest| rest.chars().next()).unwrap_or_default();
+                word = self.wide(each, at, &mut piece, word);
+                at += each.len_utf8().max(1);
+            }
+        }
+        self.end_word(word);
+        self.end_piece(&mut piece);
+    }
+
+    fn begins(&self, piece: &Piece) -> Begins {
+        if self.bytes.len() as u32 == piece.start { Begins::Piece } else { Begins::Nothing }
+    }
+
+    /// A character beyond ASCII: decomposed, without marks, and what looks like ASCII as that.
+    /// Gives where the word begins that it is a part of.
+    fn wide(&mut self, each: char, at: usize, piece: &mut Piece, word: u32) -> u32 {
+        if each.is_whitespace() {
+            self.end_piece(piece);
+            return self.end_word(word);
+        }
+        let start = self.bytes.len() as u32 == piece.start;
+        let mut written = false;
+        let mut four = [0; 4];
+        for part in std::iter::once(each).nfkd().filter(|part| !is_combining_mark(*part)) {
+            let shown = if part.is_ascii() { None } else { skeleton(part.encode_utf8(&mut four)).next() };
+            let shown = shown.filter(char::is_ascii_alphanumeric).unwrap_or(part);
+            for lower in shown.to_lowercase().filter(|lower| lower.is_alphanumeric()) {
+                let mut four = [0; 4];
+                self.bytes.extend_from_slice(lower.encode_utf8(&mut four).as_bytes());
+                piece.marks |= if lower.is_ascii_digit() { DIGIT } else { LOWER };
+                written = true;
+            }
+        }
+        if written {
+            if start {
+                piece.raw_start = at as u32;
+            }
+            piece.raw_end = (at + each.len_utf8()) as u32;
+        }
+        word
+    }
+
+    /// Ends the word that begins here, and gives where the next one does.
+    #[inline]
+    fn end_word(&mut self, start: u32) -> u32 {
+        let end = self.bytes.len() as u32;
+        if start < end {
+            self.words.push(end);
+        }
+        end
+    }
+
+    fn end_piece(&mut self, piece: &mut Piece) {
+        piece.end = self.bytes.len() as u32;
+        if piece.end > piece.start {
+            if !piece.is_plain_word() {
+                self.odd.push(self.pieces.len() as u32);
+            }
+            self.pieces.push(*piece);
+        }
+        *piece = Piece { start: piece.end, ..Piece::default() };
+    }
+
+    /// The pieces that are no plain words, each with its number among all.
+    pub fn odd_pieces(&self) -> impl Iterator<Item = (usize, &Piece)> {
+        self.odd.iter().filter_map(|at| Some((*at as usize, self.pieces.get(*at as usize)?)))
+    }
+
+    /// The canonical text of a piece.
+    pub fn piece(&self, piece: &Piece) -> &[u8] {
+        self.bytes.get(piece.start as usize..piece.end as usize).unwrap_or_default()
+    }
+
+    /// Every word.
+    pub fn words(&self) -> impl Iterator<Item = &[u8]> {
+        let starts = std::iter::once(0).chain(self.words.iter().copied());
+        starts
+            .zip(&self.words)
+            .map(|(start, end)| self.bytes.get(start as usize..*end as usize).unwrap_or_default())
+    }
+
+    /// Calls back with the hash of every word of at least so many bytes, as of [`Kind::Word`].
+    pub fn word_hashes(&self, key: &FlowKey, bytes_min: u32, mut each: impl FnMut(u32)) {
+        let mut start = 0;
+        for end in &self.words {
+            let (from, len) = (start as usize, end - start);
+            start = *end;
+            if len < bytes_min {
+                continue;
+            }
+            let (len, rest) = (len as usize, self.bytes.get(from..).unwrap_or_default());
+            let hash = match rest.first_chunk() {
+                Some(text) if len < 16 => key.hash_within(Kind::Word, text, len),
+                _ => key.hash(Kind::Word, rest.get(..len).unwrap_or_default()),
+            };
+            each(hash as u32);
+        }
+    }
+
+    /// Every rare token: pieces that are tokens by themselves, and groups of short ones that are one number together.
+    pub fn tokens(&self, mut token: impl FnMut(&[u8])) {
+        let mut group = Group::default();
+        for (at, piece) in self.odd_pieces() {
+            if at != group.next {
+                // What stands between is a word, and a part of no number.
+                self.flush(&mut group, &mut token);
+            }
+            let bytes = self.piece(piece);
+            if piece.is_token(bytes) {
+                token(bytes);
+            }
+            if piece.joins_a_number(bytes) {
+                group.start = if group.count == 0 { piece.start } else { group.start };
+                group.end = piece.end;
+                group.marks |= piece.marks;
+                group.count += 1;
+            } else {
+                self.flush(&mut group, &mut token);
+            }
+            group.next = at + 1;
+        }
+        self.flush(&mut group, &mut token);
+    }
+
+    fn flush(&self, group: &mut Group, token: &mut impl FnMut(&[u8])) {
+        let Group { start, end, marks, count, .. } = std::mem::take(group);
+        let bytes = self.bytes.get(start as usize..end as usize).unwrap_or_default();
+        if count > 1 && marks & DIGIT != 0 && is_rare(bytes, marks) {
+            token(bytes);
+        }
+    }
+}
+
+/// Neighbouring pieces that may be one number together.
+#[derive(Default)]
+struct Group {
+    start: u32,
+    end: u32,
+    marks: u8,
+    count: u32,
+    /// The number of the piece that would be the next.
+    next: usize,
+}
+
+/// The first eight bytes as a number, the first the lowest; zero for those that are not there.
+#[inline]
+fn number(bytes: &[u8]) -> u64 {
+    match bytes.first_chunk() {
+        Some(eight) => u64::from_le_bytes(*eight),
+        None => bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)),
+    }
+}
+
+impl Piece {
+    /// Whether it has an `@`.
+    pub fn has_at(&self) -> bool {
+        self.marks & AT != 0
+    }
+
+    /// Whether it has a dot and letters, as hosts have.
+    pub fn has_dotted_letters(&self) -> bool {
+        self.marks & DOT != 0 && self.marks & (UPPER | LOWER) != 0
+    }
+
+    /// Whether it has a digit.
+    pub fn has_digit(&self) -> bool {
+        self.marks & DIGIT != 0
+    }
+
+    /// Whether it is made like something that a machine gave out or a person chose as a secret, rather than a word.
+    pub fn is_made_up(&self) -> bool {
+        self.marks & (DIGIT | INNER_UPPER) != 0
+            || (self.marks & (JOINED | AT | DOT) != 0 && self.end - self.start >= 8)
+    }
+
+    /// Whether it is a word of more than one character in which nothing but its first letter may be a capital.
+    fn is_plain_word(&self) -> bool {
+        self.marks & !(UPPER | LOWER) == 0 && self.marks & LOWER != 0 && self.end - self.start > 1
+    }
+
+    /// Whether it is rare enough to say by itself where it came from.
+    pub fn is_token(&self, canonical: &[u8]) -> bool {
+        is_rare(canonical, self.marks)
+    }
+
+    /// Whether it can be a part of a number that is written with spaces: short, and of digits or capitals, or one
+    /// character alone.
+    fn joins_a_number(&self, canonical: &[u8]) -> bool {
+        const PART_BYTES_MAX: usize = 6;
+        let capitals = self.marks & LOWER == 0 && canonical.len() <= 4;
+        canonical.len() == 1
+            || (canonical.len() <= PART_BYTES_MAX
+                && self.marks & (AT | DOT) == 0
+                && (self.marks & DIGIT != 0 || capitals)
+                && !is_date(canonical))
+    }
+}
+
+fn is_rare(canonical: &[u8], marks: u8) -> bool {
+    if !(TOKEN_BYTES_MIN..=TOKEN_BYTES_MAX).contains(&canonical.len()) {
+        return false;
+    }
+    if marks & AT != 0 {
+        return true;
+    }
+    if marks & DIGIT == 0 {
+        return marks & INNER_UPPER != 0 && marks & LOWER != 0 && canonical.len() >= MIXED_CASE_BYTES_MIN;
+    }
+    let letters = marks & (UPPER | LOWER) != 0;
+    // `1100.00` is an amount.
+    let amount = !letters && marks & DOT != 0 && canonical.len() < 10;
+    (letters || canonical.len() >= NUMBER_BYTES_MIN) && !amount && !is_date(canonical)
+}
+
+/// Whether digits are a day of this or the last century, with or without a time: `20240515`, `202405151630`.
+fn is_date(canonical: &[u8]) -> bool {
+    // `2024-05-15T16:30` has a letter in the middle.
+    let digits = |range: std::ops::Range<usize>| {
+        let text = std::str::from_utf8(canonical.get(range)?).ok()?;
+        text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<u32>().ok())?
+    };
+    let date = |year: Option<u32>, month: Option<u32>, day: Option<u32>| {
+        year.is_some_and(|year| (1900..2100).contains(&year))
+            && month.is_some_and(|month| (1..=12).contains(&month))
+            && day.is_some_and(|day| (1..=31).contains(&day))
+    };
+    match canonical.len() {
+        8 => date(digits(0..4), digits(4..6), digits(6..8)) || date(digits(4..8), digits(2..4), digits(0..2)),
+        9..=24 => {
+            let rest = canonical.get(8..).unwrap_or_default();
+            let time = rest.iter().all(|byte| byte.is_ascii_digit() || matches!(byte, b't' | b'z'));
+            let clock = rest.len() <= 6 || rest.first() == Some(&b't');
+            time && clock && date(digits(0..4), digits(4..6), digits(6..8))
+        }
+        _ => false,
+    }
+}
