@@ -13,25 +13,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-import parts
 from gateway import SUPPORT, Gateway, Person, binary
 from parts import CACHE, HERE, Json, Process, Upstream, free_port, until
-from visit import CHROMIUM, DESKTOP, asks, fetch
+from visit import DESKTOP, asks, fetch
 
 FRESH_SECONDS = 30
 AUDIENCE = "https://holdpoint.example.org/api"
 CLIENT, SECRET = "holdpoint", "a secret of tests: +%&"
 # Only the first is among the people by way of the provider.
 ONA, OLGA = Person("ona", roles=["approver", "oncall"], teams=["care"]), Person("olga", roles=["admin"])
-
-
-@pytest.fixture(scope="module")
-def desk(directory: Path) -> Iterator[Upstream]:
-    """The MCP server whose tools are called."""
-    with parts.desk(directory) as upstream:
-        yield upstream
 
 
 @pytest.fixture(scope="module")
@@ -77,16 +69,6 @@ def issuer(gateway: Gateway) -> str:
     """The provider."""
     text = (gateway.directory / "people.yaml").read_text(encoding="utf-8")
     return next(line.split("iss:")[1].strip() for line in text.splitlines() if "iss:" in line)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Debian's Chromium, without a window."""
-    with sync_playwright() as playwright:
-        root = os.geteuid() == 0
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"] if root else [])
-        yield running
-        running.close()
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ pub mod backup;
 mod block;
 mod grants;
 mod holds;
+mod inbox;
 mod index;
 mod lifts;
 mod notifications;

@@ -7,8 +7,8 @@ use axum::response::Response;
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::page::{self, Face, Place, badge, or_dash, path, segment, text, time};
-use super::{LIVE_PATH, answer, answer_live, holds, records, shadow};
+use super::page::{self, Given, Ordering, Place, REASON, badge, or_dash, path, segment, text, time};
+use super::{answer, records, shadow};
 use crate::admin::agents::{self, Agent, Suspended};
 use crate::admin::body::{Asked, Filled};
 use crate::admin::caller::Caller;
@@ -17,7 +17,6 @@ use crate::admin::problem::{Problem, see_other};
 use crate::admin::records as told;
 use crate::admin::shadow::InShadow;
 use crate::admin::{Admin, agents::Shown};
-use crate::store::REASON_BYTES_MAX;
 
 /// Records among which an agent's last call is looked for: orders about it are among them.
 const LOOKED_THROUGH: usize = 10;
@@ -34,15 +33,7 @@ pub(super) struct Find {
     state: String,
 }
 
-/// What a form of this page brings.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Ordered {
-    token: String,
-    reason: String,
-}
-
-/// `GET /`
+/// `GET /agents`
 pub(super) async fn list(
     State(admin): State<Arc<Admin>>,
     caller: Caller,
@@ -52,7 +43,7 @@ pub(super) async fn list(
         Ok(Asked(find)) => all(&admin, &caller, &find).await,
         Err(problem) => Err(problem),
     };
-    answer_live(&admin, &caller, made)
+    answer(&admin, &caller, made).await
 }
 
 async fn all(admin: &Admin, caller: &Caller, find: &Find) -> Result<Markup, Problem> {
@@ -63,9 +54,8 @@ async fn all(admin: &Admin, caller: &Caller, find: &Find) -> Result<Markup, Prob
     for agent in &shown {
         last.push(last_call(admin, caller, &agent.id).await?);
     }
-    let waiting = holds::front(admin, caller).await?;
     let content = html! {
-        form class="search" method="get" action="/" role="search" {
+        form class="search" method="get" action="/agents" role="search" {
             label { "Find" input type="search" name="q" value=(find.q) placeholder="id, owner, team, purpose" size="26"; }
             label { "State"
                 select name="state" {
@@ -77,17 +67,10 @@ async fn all(admin: &Admin, caller: &Caller, find: &Find) -> Result<Markup, Prob
             button { "Find" }
         }
         p class="count" role="status" { (shown.len()) " of " (total) " agents that you may see" }
-        @if shown.is_empty() { p class="empty" { @if total == 0 { "There is no agent that you may see." } @else { "No agent is like this. " a href="/" { "All agents" } } } }
+        @if shown.is_empty() { p class="empty" { @if total == 0 { "There is no agent that you may see." } @else { "No agent is like this. " a href="/agents" { "All agents" } } } }
         @else { (table(&shown, &last, &page::token(admin, caller))) }
     };
-    let face = Face {
-        place: Place::Agents,
-        title: "Agents",
-        tab: None,
-        before: Some(&waiting),
-        script: Some(LIVE_PATH),
-    };
-    Ok(page::whole(admin, caller, &face, &content))
+    Ok(page::page(admin, caller, Place::Agents, "Agents", &content).await)
 }
 
 fn table(agents: &[&Agent], last: &[Option<Markup>], token: &str) -> Markup {
@@ -132,7 +115,7 @@ pub(super) async fn show(
     caller: Caller,
     Path(name): Path<String>,
 ) -> Response {
-    answer(&admin, &caller, one(&admin, &caller, &name).await)
+    answer(&admin, &caller, one(&admin, &caller, &name).await).await
 }
 
 async fn one(admin: &Admin, caller: &Caller, name: &str) -> Result<Markup, Problem> {
@@ -178,7 +161,7 @@ async fn one(admin: &Admin, caller: &Caller, name: &str) -> Result<Markup, Probl
             ul class="plain" { @for one in &history { li { (suspended(one)) } } }
         }
     };
-    Ok(page::page(admin, caller, Place::Agents, path(&agent.id), &content))
+    Ok(page::page(admin, caller, Place::Agents, path(&agent.id), &content).await)
 }
 
 fn suspended(one: &Suspended) -> Markup {
@@ -198,16 +181,9 @@ fn order(agent: &Agent, token: &str) -> Markup {
         (None, "suspended") => return html! { span class="quiet" { "by the registry" } },
         (None, _) => ("Suspend", "suspend"),
     };
-    html! {
-        details class="order" {
-            summary { (word) "…" }
-            form method="post" action={ "/agents/" (segment(&agent.id)) "/" (verb) } {
-                input type="hidden" name="token" value=(token);
-                label { "Reason, for the record" textarea name="reason" required rows="2" maxlength=(REASON_BYTES_MAX) {} }
-                button class=(verb) { (word) " " (text(path(&agent.id))) }
-            }
-        }
-    }
+    let to = format!("/agents/{}/{verb}", segment(&agent.id));
+    let button = html! { (word) " " (text(path(&agent.id))) };
+    page::order(&Ordering { folded: word, reason: REASON, to, button, class: verb }, token)
 }
 
 /// `POST /agents/{id}/suspend`
@@ -215,7 +191,7 @@ pub(super) async fn suspend(
     State(admin): State<Arc<Admin>>,
     caller: Caller,
     Path(name): Path<String>,
-    filled: Result<Filled<Ordered>, Problem>,
+    filled: Result<Filled<Given>, Problem>,
 ) -> Response {
     carried(&admin, &caller, What::Suspend, &name, filled).await
 }
@@ -225,7 +201,7 @@ pub(super) async fn resume(
     State(admin): State<Arc<Admin>>,
     caller: Caller,
     Path(name): Path<String>,
-    filled: Result<Filled<Ordered>, Problem>,
+    filled: Result<Filled<Given>, Problem>,
 ) -> Response {
     carried(&admin, &caller, What::Resume, &name, filled).await
 }
@@ -235,16 +211,15 @@ async fn carried(
     caller: &Caller,
     what: What,
     name: &str,
-    filled: Result<Filled<Ordered>, Problem>,
+    filled: Result<Filled<Given>, Problem>,
 ) -> Response {
     let done = async {
-        let Filled(ordered) = filled?;
-        page::own(admin, caller, &ordered.token)?;
-        agents::ordered(admin, caller, what, name, &ordered.reason).await
+        let reason = page::given(admin, caller, filled)?;
+        agents::ordered(admin, caller, what, name, &reason).await
     };
     match done.await {
         Ok(done) => see_other(&format!("/agents/{}", segment(&done.agent.id))),
-        Err(problem) => answer(admin, caller, Err(problem)),
+        Err(problem) => answer(admin, caller, Err(problem)).await,
     }
 }
 

@@ -115,7 +115,7 @@
     };
     events.addEventListener("dropped", soon);
     events.addEventListener("record", (event) => {
-      if (["held", "vote", "released"].includes(JSON.parse(event.data).type)) soon();
+      if (["held", "vote", "released", "breakglass"].includes(JSON.parse(event.data).type)) soon();
     });
   };
   setInterval(tick, 1000);

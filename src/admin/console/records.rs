@@ -44,7 +44,7 @@ pub(super) async fn list(
         Ok(Asked(wanted)) => found(&admin, &caller, &wanted).await,
         Err(problem) => Err(problem),
     };
-    answer(&admin, &caller, made)
+    answer(&admin, &caller, made).await
 }
 
 async fn found(admin: &Admin, caller: &Caller, wanted: &Wanted) -> Result<Markup, Problem> {
@@ -72,6 +72,7 @@ async fn found(admin: &Admin, caller: &Caller, wanted: &Wanted) -> Result<Markup
                 }
             }
             label { "Trace" input name="trace" value=(given(&wanted.trace)) placeholder="32 hexadecimal digits" size="30"; }
+            @if let Some(lift) = &wanted.lift { input type="hidden" name="lift" value=(lift); }
             label { "From (UTC)" input name="from" value=(given(&wanted.from)) placeholder="2026-11-20T12:00"; }
             label { "To (UTC)" input name="to" value=(given(&wanted.to)) placeholder="2026-11-20T13:00"; }
             button { "Find" }
@@ -79,12 +80,15 @@ async fn found(admin: &Admin, caller: &Caller, wanted: &Wanted) -> Result<Markup
         @if records.behind > 0 {
             p class="problem" role="status" { "The index is " (records.behind) " records behind the audit: the newest may be missing here." }
         }
+        @if let Some(lift) = wanted.lift.as_deref().filter(|lift| !lift.is_empty()) {
+            p { "About the emergency lift " span class="mono" { (text(lift)) } ", or decided by it. " a href={ "/breakglass#" (segment(lift)) } { "The lift" } ", " a href="/records" { "all records" } }
+        }
         (table(&records.records))
         @if let Some(cursor) = records.cursor {
             p { a rel="next" href={ "/records?" (query(wanted)) "cursor=" (cursor) } { "Older records" } }
         }
     };
-    Ok(page::page(admin, caller, Place::Records, "Records", &content))
+    Ok(page::page(admin, caller, Place::Records, "Records", &content).await)
 }
 
 /// A search's query again, without its cursor.
@@ -95,6 +99,7 @@ fn query(wanted: &Wanted) -> String {
         ("upstream", &wanted.upstream),
         ("outcome", &wanted.outcome),
         ("would_be", &wanted.would_be),
+        ("lift", &wanted.lift),
         ("trace", &wanted.trace),
         ("from", &wanted.from),
         ("to", &wanted.to),
@@ -145,7 +150,7 @@ pub(super) async fn story(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Response {
-    answer(&admin, &caller, whole(&admin, &caller, &id).await)
+    answer(&admin, &caller, whole(&admin, &caller, &id).await).await
 }
 
 async fn whole(admin: &Admin, caller: &Caller, id: &str) -> Result<Markup, Problem> {
@@ -166,7 +171,7 @@ async fn whole(admin: &Admin, caller: &Caller, id: &str) -> Result<Markup, Probl
         @for record in &story.records { (line(record)) }
         @for missing in &story.missing { p class="problem" { (text(&missing.id)) ": " (text(&missing.why)) } }
     };
-    Ok(page::page(admin, caller, Place::Records, &title, &content))
+    Ok(page::page(admin, caller, Place::Records, &title, &content).await)
 }
 
 /// The holds and the runs that the records of a story name.

@@ -35,7 +35,7 @@ pub(super) fn banner(shadow: &InShadow) -> Markup {
 
 /// `GET /shadow`
 pub(super) async fn show(State(admin): State<Arc<Admin>>, caller: Caller) -> Response {
-    answer(&admin, &caller, passed(&admin, &caller).await)
+    answer(&admin, &caller, passed(&admin, &caller).await).await
 }
 
 async fn passed(admin: &Admin, caller: &Caller) -> Result<Markup, Problem> {
@@ -48,7 +48,7 @@ async fn passed(admin: &Admin, caller: &Caller) -> Result<Markup, Problem> {
         @if told.more { p class="problem" { "There were more than can be counted: these are the newest." } }
         p { a href="/records?would_be=any" { "Each of them, the newest first" } }
     };
-    Ok(page::page(admin, caller, Place::Nowhere, "In shadow", &content))
+    Ok(page::page(admin, caller, Place::Nowhere, "In shadow", &content).await)
 }
 
 fn table(counts: &[Count]) -> Markup {

@@ -29,7 +29,7 @@ pub(super) async fn list(
         Ok(Asked(wanted)) => found(&admin, &caller, &wanted).await,
         Err(problem) => Err(problem),
     };
-    answer(&admin, &caller, made)
+    answer(&admin, &caller, made).await
 }
 
 async fn found(admin: &Admin, caller: &Caller, wanted: &Wanted) -> Result<Markup, Problem> {
@@ -51,7 +51,7 @@ async fn found(admin: &Admin, caller: &Caller, wanted: &Wanted) -> Result<Markup
         @for upstream in &upstreams { (section(upstream, upstreams.len() == 1 || total <= SHOWN_MAX)) }
         @if upstreams.is_empty() { p class="empty" { "There is no upstream that you may see." } }
     };
-    Ok(page::page(admin, caller, Place::Tools, &title, &content))
+    Ok(page::page(admin, caller, Place::Tools, &title, &content).await)
 }
 
 fn drifted(upstream: &Upstream) -> usize {

@@ -37,6 +37,8 @@ struct Line<'l> {
     run: Cow<'l, str>,
     hold: Cow<'l, str>,
     intent: Cow<'l, str>,
+    /// The emergency lift that the record is about, or those that decided the call, with blanks between.
+    lifts: Cow<'l, str>,
 }
 
 #[derive(Debug, Default)]
@@ -82,6 +84,7 @@ pub(super) fn row(bytes: &[u8], segment: u64, offset: u64) -> Option<Row> {
         would_be: cut(line.would_be.outcome),
         run: cut(line.run),
         hold: cut(line.hold),
+        lifts: cut(line.lifts),
     })
 }
 
@@ -117,6 +120,8 @@ fn scan(bytes: &[u8]) -> Option<Line<'_>> {
                 return line.team =
                     find(value, b"agent").map(|agent| member(agent, b"team")).unwrap_or_default();
             }
+            b"break_glass" => return line.lifts = joined(serde_json::from_slice(value).ok()),
+            b"lift" => &mut line.lifts,
             b"ts" => &mut line.ts,
             b"id" => &mut line.id,
             b"type" => &mut line.kind,
@@ -255,7 +260,16 @@ fn parse(bytes: &[u8]) -> Option<Line<'static>> {
         run: at("/run"),
         hold: at("/hold"),
         intent: at("/intent"),
+        lifts: match record.get("break_glass") {
+            Some(ids) => joined(serde_json::from_value(ids.clone()).ok()),
+            None => at("/lift"),
+        },
     })
+}
+
+/// Ids with blanks between.
+fn joined<'l>(ids: Option<Vec<String>>) -> Cow<'l, str> {
+    Cow::Owned(ids.unwrap_or_default().join(" "))
 }
 
 fn cut(text: Cow<'_, str>) -> String {
@@ -292,6 +306,17 @@ mod tests {
     }
 
     #[test]
+    fn a_row_names_the_emergency_lifts_that_decided_its_call_or_that_it_is_about() {
+        let head = format!(r#"{{"seq":8,"ts":"2026-11-21T01:02:03.5Z","id":"{ID}""#);
+        let decided =
+            format!(r#"{head},"type":"intent","input":{{"break_glass":{{}}}},"break_glass":["a","b"]}}"#);
+        let about = format!(r#"{head},"type":"breakglass","lift":"a"}}"#);
+        let neither = format!(r#"{head},"type":"intent","break_glass":7}}"#);
+        let lifts = [decided, about, neither].map(|line| row(line.as_bytes(), 1, 0).unwrap().lifts);
+        assert_eq!(lifts, ["a b", "a", ""]);
+    }
+
+    #[test]
     fn an_outcome_belongs_to_its_intent() {
         let call = "01940000-0000-7000-8000-000000000002";
         let line = format!(
@@ -320,6 +345,8 @@ mod tests {
             r#""agent":{"id":"x","instance":"}"},"input":{"a":[{"agent":{"team":"no"}}],"agent":{"x":["]"],"team":"care"}}"#,
             r#""status":503,"hold":17,"reason":null,"run":true,"rule":"no","decision":{"rule":"a","errors":["{",",\""]}"#,
             r#""would_be":{"outcome":"held","rule":"flow","detail":"why not"},"decision":{"outcome":"allowed","reason":"why"}"#,
+            r#""input":{"break_glass":["no"]},"break_glass":["a","b"],"decision":{"lifted":["no"]}"#,
+            r#""what":"closed","lift":"a","rules":["no"]"#,
             r#""x":{"tool":"no","reason":"no"},"empty":{},"none":[],"asked":"PUT \/x""#,
         ];
         for members in members {
