@@ -31,7 +31,7 @@ use sqlx::sqlite::{
 use super::StoreError;
 
 /// The format that this version writes: the number of the last migration.
-const FORMAT: i64 = 6;
+const FORMAT: i64 = 7;
 /// How long a statement waits for another program that has the file locked.
 const BUSY_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long somebody waits for a connection.
@@ -116,6 +116,7 @@ fn migrations() -> Migrator {
         step(4, "tasks", include_str!("sqlite/0004_tasks.sql")),
         step(5, "notifications", include_str!("sqlite/0005_notifications.sql")),
         step(6, "grants", include_str!("sqlite/0006_grants.sql")),
+        step(7, "topics", include_str!("sqlite/0007_topics.sql")),
     ])
 }
 

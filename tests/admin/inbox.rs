@@ -6,7 +6,8 @@ use crate::harness::{Person, World, text};
 
 /// A call that waits; its hold.
 async fn held(world: &World, agent: &str, number: u32) -> Value {
-    let answer = world.agent(agent).tool("mail", "transfer", json!({"number": number, "rounds": 0})).await.unwrap();
+    let answer =
+        world.agent(agent).tool("mail", "transfer", json!({"number": number, "rounds": 0})).await.unwrap();
     assert_eq!(answer.outcome(), "pending");
     let id = answer.decision().unwrap()["hold"].as_str().unwrap().to_owned();
     world.person("auditor").get(&format!("/v1/holds/{id}")).await.json()["hold"].clone()
@@ -78,10 +79,8 @@ async fn the_front_page_is_the_inbox_and_agents_are_found_where_they_were() {
     // A search for agents that somebody has kept.
     for query in ["q=support", "state=active", "q=a%26b&state="] {
         let answer = oncall.get(&format!("/?{query}")).await;
-        assert_eq!(
-            (answer.status.as_u16(), &answer.headers["location"]),
-            (303, &*format!("/agents?{query}"))
-        );
+        assert_eq!(answer.status, 303, "{query}");
+        assert_eq!(answer.headers["location"], format!("/agents?{query}"));
     }
     assert_eq!(oncall.get("/?nothing=1").await.status, 400);
 }

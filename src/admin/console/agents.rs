@@ -7,7 +7,9 @@ use axum::response::Response;
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::page::{self, Given, Ordering, Place, REASON, badge, or_dash, path, segment, text, time};
+use super::page::{
+    self, Given, Ordering, Place, REASON, badge, choice, columns, or_dash, path, segment, text, time,
+};
 use super::{answer, records, shadow};
 use crate::admin::agents::{self, Agent, Suspended};
 use crate::admin::body::{Asked, Filled};
@@ -18,6 +20,8 @@ use crate::admin::records as told;
 use crate::admin::shadow::InShadow;
 use crate::admin::{Admin, agents::Shown};
 
+/// The states that the search offers.
+const STATES: [&str; 6] = ["", "active", "read-only", "suspended", "review-overdue", "retired"];
 /// Records among which an agent's last call is looked for: orders about it are among them.
 const LOOKED_THROUGH: usize = 10;
 /// Records that an agent's page shows.
@@ -55,17 +59,10 @@ async fn all(admin: &Admin, caller: &Caller, find: &Find) -> Result<Markup, Prob
         last.push(last_call(admin, caller, &agent.id).await?);
     }
     let content = html! {
-        form class="search" method="get" action="/agents" role="search" {
+        (page::search("/agents", &html! {
             label { "Find" input type="search" name="q" value=(find.q) placeholder="id, owner, team, purpose" size="26"; }
-            label { "State"
-                select name="state" {
-                    @for state in ["", "active", "read-only", "suspended", "review-overdue", "retired"] {
-                        option value=(state) selected[find.state == state] { @if state.is_empty() { "any" } @else { (state) } }
-                    }
-                }
-            }
-            button { "Find" }
-        }
+            (choice("State", "state", (&STATES, &find.state), page::or_any))
+        }))
         p class="count" role="status" { (shown.len()) " of " (total) " agents that you may see" }
         @if shown.is_empty() { p class="empty" { @if total == 0 { "There is no agent that you may see." } @else { "No agent is like this. " a href="/agents" { "All agents" } } } }
         @else { (table(&shown, &last, &page::token(admin, caller))) }
@@ -76,9 +73,7 @@ async fn all(admin: &Admin, caller: &Caller, find: &Find) -> Result<Markup, Prob
 fn table(agents: &[&Agent], last: &[Option<Markup>], token: &str) -> Markup {
     html! {
         table class="cards" {
-            thead { tr {
-                @for name in ["Agent", "State", "Autonomy", "Team", "Owner", "Review due", "Last call", "Order"] { th scope="col" { (name) } }
-            } }
+            (columns(&["Agent", "State", "Autonomy", "Team", "Owner", "Review due", "Last call", "Order"]))
             tbody {
                 @for (agent, last) in agents.iter().zip(last) {
                     tr {

@@ -8,8 +8,8 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use maud::{Markup, html};
 
-use super::page::{self, Face, Given, Ordering, Place, REASON, badge, left, path, text, time};
-use super::{LIVE_PATH, answer, answer_live, records};
+use super::page::{self, Face, Given, Ordering, Place, REASON, badge, columns, left, path, text, time};
+use super::{LIVE_PATH, answer, answer_live};
 use crate::admin::Admin;
 use crate::admin::agents::moment;
 use crate::admin::body::Filled;
@@ -29,25 +29,28 @@ const CALLS_SHOWN: usize = 5;
 /// Records of one lift among which its calls are counted.
 const LOOKED_THROUGH: usize = 100;
 
-/// The banner; empty while nothing is lifted and no review is owed. Pages that keep themselves up to date exchange it.
-pub(super) fn banner(admin: &Admin) -> Markup {
+/// The banner; empty while nothing is lifted and no review is owed, and on the page that says it all. Pages that keep
+/// themselves up to date exchange it.
+pub(super) fn banner(admin: &Admin, place: Place) -> Markup {
     let (open, owed) = (admin.gateway.lifts.in_force(), admin.gateway.lifts.reviews_owed());
     let ids: Vec<String> = open.iter().map(|lift| lift.id.to_string()).collect();
     html! {
         div data-list="banner" {
-            @if !open.is_empty() || owed > 0 {
-                aside class="shadow glass" role="alert" aria-label="Break-glass" data-key="glass" data-version={ (ids.join("-")) "-" (owed) } {
-                    @for lift in &open {
-                        p {
-                            strong { "Break-glass is open: " } (rules(lift)) " lifted for " (text(&scope(lift))) " until "
-                            (time(&moment(lift.until))) ". Opened by " (text(path(&lift.by))) ": “" (text(&lift.reason)) "”. "
-                            a href={ "/breakglass#" (lift.id) } { "Look at it, or close it" }
+            @if place != Place::BreakGlass && (!open.is_empty() || owed > 0) {
+                aside class="shadow" aria-label="Break-glass" data-key="glass" data-version={ (ids.join("-")) "-" (owed) } {
+                    div class="glass" role="alert" {
+                        @for lift in &open {
+                            p {
+                                strong { "Break-glass is open: " } (rules(lift)) " lifted for " (text(&scope(lift))) " until "
+                                (time(&moment(lift.until))) ". Opened by " (text(path(&lift.by))) ": “" (text(&lift.reason)) "”. "
+                                a href={ "/breakglass#" (lift.id) } { "Look at it, or close it" }
+                            }
                         }
-                    }
-                    @if owed > 0 {
-                        p {
-                            (owed) @if owed == 1 { " emergency lift has ended and is" } @else { " emergency lifts have ended and are" }
-                            " not reviewed: " a href="/breakglass#owed" { "review what was done" }
+                        @if owed > 0 {
+                            p {
+                                (owed) @if owed == 1 { " emergency lift has ended and is" } @else { " emergency lifts have ended and are" }
+                                " not reviewed: " a href="/breakglass#owed" { "review what was done" }
+                            }
                         }
                     }
                 }
@@ -190,12 +193,11 @@ fn article(one: &Shown<'_>, now: SystemTime, token: &str) -> Markup {
                 }
             }
             dl class="facts" {
-                div class="goes" { dt { "Lifts" } dd { (rules(lift)) } }
-                div class="goes" { dt { "For" } dd { strong { (text(&scope(lift))) } } }
-                div { dt { "Opened by" } dd { (text(path(&lift.by))) " " (time(&moment(lift.at))) } }
-                div { dt { "Came by" } dd { (text(&lift.evidence)) } }
-                div { dt { "Reason" } dd { (text(&lift.reason)) } }
+                div class="goes" { dt { "Lifts" } dd { (rules(lift)) " for " strong { (text(&scope(lift))) } } }
+                div class="goes" { dt { "Reason" } dd { (text(&lift.reason)) } }
+                div { dt { "Opened by" } dd { strong { (text(path(&lift.by))) } ", " (time(&moment(lift.at))) } }
                 div { dt { "Until" } dd { (time(&moment(lift.until))) } }
+                div { dt { "Came by" } dd class="quiet" { (text(&lift.evidence)) } }
             }
             div data-list={ "done-" (id) } { (done(lift, &one.done)) }
             @match one.may {
@@ -228,9 +230,20 @@ fn done(lift: &Lift, done: &Done) -> Markup {
                         " that you may see went because of it. " a href=(all) { "All of them" }
                         @if calls > done.last.len() { span class="quiet" { " These are the last " (done.last.len()) "." } }
                     }
-                    (records::table(&done.last))
+                    ul class="plain" { @for record in &done.last { (call(record)) } }
                 }
             }
+        }
+    }
+}
+
+/// A call in one line, as a link to its story.
+fn call(record: &found::Record) -> Markup {
+    html! {
+        li {
+            a href={ "/records/" (record.call) } { (time(&record.at)) } " " (text(path(&record.agent))) " "
+            span class="mono" { (text(&record.upstream)) wbr; "." (text(&record.tool)) } " "
+            span class="quiet" { (text(&record.class)) } " " (badge(&record.outcome))
         }
     }
 }
@@ -259,14 +272,14 @@ fn history(lifts: &[&Lift]) -> Markup {
     html! {
         @if lifts.is_empty() { p class="empty" { "No emergency lift was ever reviewed, or only so long ago that the audit alone knows it." } }
         table class="cards" {
-            thead { tr { @for name in ["Opened", "By", "Lifted", "For", "Why", "Ended", "Reviewed"] { th scope="col" { (name) } } } }
+            (columns(&["Opened", "By", "Lifted", "For", "Why", "Ended", "Reviewed"]))
             tbody data-list="history" {
                 @for lift in lifts.iter().take(HISTORY_MAX) {
                     tr id=(lift.id) data-key=(lift.id) data-version="" {
                         th scope="row" { a href={ "/records?lift=" (lift.id) } { (time(&moment(lift.at))) } }
-                        td data-label="By" { (text(path(&lift.by))) }
-                        td data-label="Lifted" { (rules(lift)) }
-                        td data-label="For" { (text(&scope(lift))) }
+                        td data-label="By" class="word" { (text(path(&lift.by))) }
+                        td data-label="Lifted" class="name" { (rules(lift)) }
+                        td data-label="For" class="name" { (text(&scope(lift))) }
                         td data-label="Why" { (text(&lift.reason)) }
                         td data-label="Ended" { (ended(lift)) }
                         td data-label="Reviewed" {

@@ -9,7 +9,7 @@ use maud::{Markup, html};
 use serde::Deserialize;
 
 use super::call::{self, Destinations};
-use super::page::{self, Face, Place, age, badge, left, path, segment, text};
+use super::page::{self, Face, Place, age, badge, columns, left, path, segment, text};
 use super::{LIVE_PATH, answer_live};
 use crate::admin::Admin;
 use crate::admin::agents::moment;
@@ -235,12 +235,10 @@ pub(super) async fn lines<'a>(
 /// Holds, a row each.
 pub(super) fn table(lines: &[Line<'_>], which: Which, now: SystemTime) -> Markup {
     let waits = which == Which::Waiting;
-    let names = if waits { ["Approvals", "Time left"] } else { ["State", "Since"] };
+    let (approvals, time) = if waits { ("Approvals", "Time left") } else { ("State", "Since") };
     html! {
         table class="cards inbox" {
-            thead { tr {
-                @for name in ["Call", "Agent", "Consequence", "Goes to", "Held by"].into_iter().chain(names) { th scope="col" { (name) } }
-            } }
+            (columns(&["Call", "Agent", "Consequence", "Goes to", "Held by", approvals, time]))
             tbody data-list="holds" data-gone="no longer here" {
                 @for line in lines { (row(line, waits, now)) }
             }

@@ -128,7 +128,7 @@ pub(super) async fn whole(admin: &Admin, caller: &Caller, face: &Face<'_>, conte
                     }
                     (who(admin, caller))
                 }
-                (breakglass::banner(admin))
+                (breakglass::banner(admin, face.place))
                 (shadow::banner(&InShadow::now(admin)))
                 main id="content" {
                     h1 { (text(face.title)) }
@@ -164,6 +164,37 @@ pub(in crate::admin) fn text(text: &str) -> Markup {
 /// A character that does not show itself, by its number.
 pub(super) fn hidden(c: char) -> Markup {
     html! { span class="hidden-char" title="a character that does not show itself" { (literal::name(c)) } }
+}
+
+/// A form that searches where it stands.
+pub(super) fn search(path: &str, fields: &Markup) -> Markup {
+    html! { form class="search" method="get" action=(path) role="search" { (fields) button { "Find" } } }
+}
+
+/// A field of such a form that offers some values, each with its words.
+pub(super) fn choice<'a>(
+    label: &str,
+    name: &str,
+    (values, chosen): (&[&'a str], &str),
+    words: impl Fn(&'a str) -> String,
+) -> Markup {
+    html! {
+        label { (label)
+            select name=(name) {
+                @for value in values { option value=(value) selected[chosen == *value] { (words(value)) } }
+            }
+        }
+    }
+}
+
+/// The value itself, where `any` stands for none.
+pub(super) fn or_any(value: &str) -> String {
+    if value.is_empty() { "any" } else { value }.to_owned()
+}
+
+/// The head of a table, whose rows a phone shows as cards.
+pub(super) fn columns(names: &[&str]) -> Markup {
+    html! { thead { tr { @for name in names { th scope="col" { (name) } } } } }
 }
 
 /// A word for a state or an outcome; colour and mark only repeat what the word says.

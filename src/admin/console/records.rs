@@ -9,7 +9,7 @@ use maud::{Markup, html};
 use serde_json::Value;
 
 use super::answer;
-use super::page::{self, Place, badge, path, segment, text, time, would_be};
+use super::page::{self, Place, badge, choice, columns, path, segment, text, time, would_be};
 use crate::admin::Admin;
 use crate::admin::body::Asked;
 use crate::admin::caller::Caller;
@@ -51,32 +51,17 @@ async fn found(admin: &Admin, caller: &Caller, wanted: &Wanted) -> Result<Markup
     let records = told::page(admin, caller, wanted).await?;
     let given = |text: &Option<String>| text.clone().unwrap_or_default();
     let content = html! {
-        form class="search" method="get" action="/records" role="search" {
+        (page::search("/records", &html! {
             label { "Agent" input name="agent" value=(given(&wanted.agent)) placeholder="agent/support"; }
             label { "Upstream" input name="upstream" value=(given(&wanted.upstream)); }
             label { "Tool" input name="tool" value=(given(&wanted.tool)); }
-            label { "Outcome"
-                select name="outcome" {
-                    @for outcome in OUTCOMES {
-                        option value=(outcome) selected[given(&wanted.outcome) == outcome] { @if outcome.is_empty() { "any" } @else { (outcome) } }
-                    }
-                }
-            }
-            label { "In shadow"
-                select name="would_be" {
-                    @for wanted_be in WOULD_BE {
-                        option value=(wanted_be) selected[given(&wanted.would_be) == wanted_be] {
-                            @match wanted_be { "" => "–", "any" => "would be stopped", word => { "would be " (word) } }
-                        }
-                    }
-                }
-            }
+            (choice("Outcome", "outcome", (&OUTCOMES, &given(&wanted.outcome)), page::or_any))
+            (choice("In shadow", "would_be", (&WOULD_BE, &given(&wanted.would_be)), shadowed))
             label { "Trace" input name="trace" value=(given(&wanted.trace)) placeholder="32 hexadecimal digits" size="30"; }
             @if let Some(lift) = &wanted.lift { input type="hidden" name="lift" value=(lift); }
             label { "From (UTC)" input name="from" value=(given(&wanted.from)) placeholder="2026-11-20T12:00"; }
             label { "To (UTC)" input name="to" value=(given(&wanted.to)) placeholder="2026-11-20T13:00"; }
-            button { "Find" }
-        }
+        }))
         @if records.behind > 0 {
             p class="problem" role="status" { "The index is " (records.behind) " records behind the audit: the newest may be missing here." }
         }
@@ -89,6 +74,15 @@ async fn found(admin: &Admin, caller: &Caller, wanted: &Wanted) -> Result<Markup
         }
     };
     Ok(page::page(admin, caller, Place::Records, "Records", &content).await)
+}
+
+/// What would have become of calls, as the search says it.
+fn shadowed(would_be: &str) -> String {
+    match would_be {
+        "" => "–".to_owned(),
+        "any" => "would be stopped".to_owned(),
+        word => format!("would be {word}"),
+    }
 }
 
 /// A search's query again, without its cursor.
@@ -118,7 +112,7 @@ pub(super) fn table(records: &[Record]) -> Markup {
     }
     html! {
         table class="cards" {
-            thead { tr { @for name in ["Time", "Type", "Agent", "Called", "Outcome", "Rule", "Why"] { th scope="col" { (name) } } } }
+            (columns(&["Time", "Type", "Agent", "Called", "Outcome", "Rule", "Why"]))
             tbody {
                 @for record in records {
                     tr {

@@ -7,7 +7,7 @@ use axum::response::Response;
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::page::{self, Given, Ordering, Place, REASON, badge, path, segment, text, time};
+use super::page::{self, Given, Ordering, Place, REASON, badge, columns, path, segment, text, time};
 use super::path::{Sink, picture};
 use super::{answer, holds, records};
 use crate::admin::Admin;
@@ -60,10 +60,7 @@ async fn all(admin: &Admin, caller: &Caller, find: &Find) -> Result<Markup, Prob
     }
     let frozen = runs.iter().filter(|run| run.frozen.is_some()).count();
     let content = html! {
-        form class="search" method="get" action="/runs" role="search" {
-            label { "Agent" input name="agent" value=(find.agent) placeholder="agent/support"; }
-            button { "Find" }
-        }
+        (page::search("/runs", &html! { label { "Agent" input name="agent" value=(find.agent) placeholder="agent/support"; } }))
         p class="count" role="status" {
             (runs.len()) @if runs.len() == 1 { " run is" } @else { " runs are" } " remembered that you may see, "
             @match frozen { 0 => "none is frozen.", 1 => { strong { "1 is frozen" } "." }, more => { strong { (more) " are frozen" } "." } }
@@ -77,7 +74,7 @@ async fn all(admin: &Admin, caller: &Caller, find: &Find) -> Result<Markup, Prob
 fn table(runs: &[Run]) -> Markup {
     html! {
         table class="cards" {
-            thead { tr { @for name in ["Run", "Agent", "Labels", "Stopped", "Calls", "Last call", "State"] { th scope="col" { (name) } } } }
+            (columns(&["Run", "Agent", "Labels", "Stopped", "Calls", "Last call", "State"]))
             tbody {
                 @for run in runs.iter().take(SHOWN_MAX) {
                     tr {

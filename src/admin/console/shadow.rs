@@ -7,7 +7,7 @@ use axum::response::Response;
 use maud::{Markup, html};
 
 use super::answer;
-use super::page::{self, Place, segment, text, time, would_be};
+use super::page::{self, Place, columns, segment, text, time, would_be};
 use crate::admin::Admin;
 use crate::admin::caller::Caller;
 use crate::admin::problem::Problem;
@@ -54,7 +54,7 @@ async fn passed(admin: &Admin, caller: &Caller) -> Result<Markup, Problem> {
 fn table(counts: &[Count]) -> Markup {
     html! {
         table class="cards" {
-            thead { tr { @for name in ["Upstream", "Rule", "Outcome", "Calls", "Agents"] { th scope="col" { (name) } } } }
+            (columns(&["Upstream", "Rule", "Outcome", "Calls", "Agents"]))
             tbody {
                 @for count in counts {
                     tr {

@@ -9,7 +9,7 @@ use axum::response::Response;
 use maud::{Markup, html};
 
 use super::holds::{Tab, tabs};
-use super::page::{self, Face, Given, Ordering, Place, REASON, badge, left, path, text, time};
+use super::page::{self, Face, Given, Ordering, Place, REASON, badge, columns, left, path, text, time};
 use super::{LIVE_PATH, answer, answer_live};
 use crate::admin::Admin;
 use crate::admin::agents::moment;
@@ -44,13 +44,13 @@ async fn all(admin: &Admin, caller: &Caller) -> Result<Markup, Problem> {
                 p class="quiet" id="live" { noscript { "Reload the page to see what is new." } }
             }
             table class="cards" {
-                thead { tr { @for name in ["Call", "Agent", "Used", "Time left", "Approved by", "Why", "Order"] { th scope="col" { (name) } } } }
+                (columns(&["Call", "Agent", "Used", "Time left", "Approved by", "Why", "Order"]))
                 tbody data-list="stand" { @for one in &stand { (row(one, now, &order(one))) } }
             }
             @if !over.is_empty() {
                 h2 { "Over" }
                 table class="cards" {
-                    thead { tr { @for name in ["Call", "Agent", "Used", "State", "Approved by", "Why"] { th scope="col" { (name) } } } }
+                    (columns(&["Call", "Agent", "Used", "State", "Approved by", "Why"]))
                     tbody data-list="over" { @for one in over.iter().take(OVER_MAX) { (past(one, now)) } }
                 }
                 @if over.len() > OVER_MAX { p class="quiet" { "These are the last " (OVER_MAX) "." } }
@@ -94,7 +94,7 @@ fn row(one: &Standing, now: SystemTime, order: &Markup) -> Markup {
         // What changes while it stands is exchanged alone, so that a reason that is being typed stays.
         tr data-key=(one.id) data-version="" {
             th scope="row" { (call(one)) }
-            td data-label="Agent" { (text(path(one.agent.as_str()))) }
+            td data-label="Agent" class="name" { (text(path(one.agent.as_str()))) }
             td data-label="Used" class="word" data-list={ "used-" (one.id) } { span data-key="used" data-version=(one.used) { (used(one)) } }
             td data-label="Time left" class="word" { (left(one.until, now)) }
             td data-label="Approved by" { (people(one)) }
@@ -108,7 +108,7 @@ fn past(one: &Standing, now: SystemTime) -> Markup {
     html! {
         tr data-key=(one.id) data-version="" {
             th scope="row" { (call(one)) }
-            td data-label="Agent" { (text(path(one.agent.as_str()))) }
+            td data-label="Agent" class="name" { (text(path(one.agent.as_str()))) }
             td data-label="Used" class="word" { (used(one)) }
             td data-label="State" {
                 (badge(one.state(now)))

@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::response::Response;
 use maud::{Markup, html};
 
-use super::page::{self, Place, badge, segment, text};
+use super::page::{self, Place, badge, columns, segment, text};
 use super::{answer, shadow};
 use crate::admin::Admin;
 use crate::admin::body::Asked;
@@ -90,7 +90,7 @@ fn section(upstream: &Upstream, whole: bool) -> Markup {
 fn table(tools: &[&Tool]) -> Markup {
     html! {
         table class="cards" {
-            thead { tr { th scope="col" { "Tool" } th scope="col" { "Class" } th scope="col" { "Consequence" } th scope="col" { "Effects" } th scope="col" { "Definition" } } }
+            (columns(&["Tool", "Class", "Consequence", "Effects", "Definition"]))
             tbody {
                 @for tool in tools {
                     tr {
