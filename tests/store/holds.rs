@@ -6,6 +6,7 @@ use holdpoint::call::{Class, Confidentiality};
 use holdpoint::store::holds::{
     About, Claim, End, Endorsement, HoldState, NewHold, Opened, Says, Terms, Vote, Voted, Wanted,
 };
+use holdpoint::store::inbox::Waiting;
 use holdpoint::store::lifts::{Ended, LIFTS_OPEN_MAX, Lifted, NewLift, Reviewed, Scope};
 use holdpoint::store::notifications::{Addressee, Backlog, Notification, NotificationState, Topic};
 use holdpoint::store::resolve::{Found, Resolution, Resolved};
@@ -397,6 +398,32 @@ pub async fn endorsements_are_kept_and_taken_back_once(store: Arc<dyn Store>) {
     assert_eq!(revoke().await.unwrap(), Changed::Now);
     assert_eq!(revoke().await.unwrap(), Changed::Not);
     assert_eq!(store.endorsements().await.unwrap()[0].revoked.as_ref().unwrap().by, "olga");
+}
+
+pub async fn what_waits_is_counted_by_what_policy_can_tell_apart(store: Arc<dyn Store>) {
+    assert_eq!(store.waiting().await.unwrap(), []);
+    let first = opened(&*store, new_hold("a", 1)).await;
+    opened(&*store, new_hold("a", 2)).await;
+    opened(&*store, new_hold("b", 3)).await;
+    let mut other = new_hold("a", 4);
+    (other.about.consequence, other.about.on_behalf_of) = (4, "ana@example.org".to_owned());
+    opened(&*store, other).await;
+    // Neither of these waits: one is approved, and the time of the other is over.
+    approved(&*store, "c", 5).await;
+    opened(&*store, NewHold { ttl: Duration::ZERO, ..new_hold("c", 6) }).await;
+    let group = |name: &str, consequence: u8, on_behalf_of: &str, calls: u64| Waiting {
+        agent: agent(name),
+        consequence,
+        approvers: vec!["oncall".to_owned()],
+        on_behalf_of: on_behalf_of.to_owned(),
+        calls,
+    };
+    let mut waiting = store.waiting().await.unwrap();
+    assert_eq!(waiting.remove(0), group("a", 3, "", 2), "the largest first");
+    waiting.sort_by_key(|group| group.consequence);
+    assert_eq!(waiting, [group("b", 3, "", 1), group("a", 4, "ana@example.org", 1)]);
+    store.vote(first, vote("olga", Says::Deny, 1)).await.unwrap();
+    assert!(store.waiting().await.unwrap().contains(&group("a", 3, "", 1)));
 }
 
 fn lift(by: &str, time: Duration) -> NewLift {

@@ -17,6 +17,7 @@ use crate::admin::breakglass as told;
 use crate::admin::caller::Caller;
 use crate::admin::problem::{Problem, see_other};
 use crate::admin::records as found;
+use crate::record::Kind;
 use crate::store::holds::Revoked;
 use crate::store::lifts::Lift;
 
@@ -167,7 +168,7 @@ async fn shown<'a>(admin: &Admin, caller: &Caller, lift: &'a Lift, verb: Verb) -
     };
     let page = found::page(admin, caller, &wanted).await?;
     let mut last: Vec<found::Record> =
-        page.records.into_iter().filter(|record| record.kind != "breakglass").collect();
+        page.records.into_iter().filter(|record| record.kind != Kind::BreakGlass.as_str()).collect();
     let (calls, more) = (last.len(), page.cursor.is_some());
     last.truncate(CALLS_SHOWN);
     let may = match verb {
@@ -197,7 +198,7 @@ fn article(one: &Shown<'_>, now: SystemTime, token: &str) -> Markup {
                 div class="goes" { dt { "Reason" } dd { (text(&lift.reason)) } }
                 div { dt { "Opened by" } dd { strong { (text(path(&lift.by))) } ", " (time(&moment(lift.at))) } }
                 div { dt { "Until" } dd { (time(&moment(lift.until))) } }
-                div { dt { "Came by" } dd class="quiet" { (text(&lift.evidence)) } }
+                div class="goes" { dt { "Came by" } dd class="quiet" { (text(&lift.evidence)) } }
             }
             div data-list={ "done-" (id) } { (done(lift, &one.done)) }
             @match one.may {

@@ -86,7 +86,7 @@ fn used(one: &Standing) -> Markup {
 }
 
 fn people(one: &Standing) -> Markup {
-    html! { @for person in &one.people { div { (text(path(person))) } } }
+    html! { @for (at, person) in one.people.iter().enumerate() { @if at > 0 { ", " } (text(path(person))) } }
 }
 
 fn row(one: &Standing, now: SystemTime, order: &Markup) -> Markup {
