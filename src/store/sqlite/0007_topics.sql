@@ -50,3 +50,6 @@ CREATE INDEX notification_state ON notification (state, place);
 
 -- When people were told that nobody has reviewed a lift long after it ended.
 ALTER TABLE lift ADD COLUMN unreviewed INTEGER;
+
+-- Every page of the console says how many calls wait: they are counted by this index alone.
+CREATE INDEX hold_waiting ON hold (state, agent, consequence, approvers, on_behalf_of, expires) WHERE state = 'pending';
