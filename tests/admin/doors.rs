@@ -1,11 +1,12 @@
 //! Who gets in where: agents, people, strangers, and whoever is root on the machine.
 
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
 use holdpoint::config::ListenerKind;
 use serde_json::json;
 
-use crate::harness::{World, of};
+use crate::harness::{SOON, World, of};
 
 #[tokio::test]
 async fn an_agents_certificate_does_not_open_the_admin_listener() {
@@ -37,14 +38,23 @@ async fn whoever_is_not_among_the_people_sees_no_page_and_is_on_record() {
         "/openapi.json",
         "/style.css",
         "/live.js",
+        "/agents",
+        "/breakglass",
         "/holds",
         "/runs",
+        "/standing",
         "/nothing",
     ] {
         assert_eq!(nobody.get(path).await.status, 403, "{path}");
     }
     let tried = nobody.post(&of("support", "/suspend"), json!({"reason": "x"})).await;
     assert_eq!(tried.status, 403);
+    // Nobody waits for the record of a stranger.
+    let end = tokio::time::Instant::now() + SOON;
+    while world.orders().is_empty() {
+        assert!(tokio::time::Instant::now() < end, "it is never on record");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     let orders = world.orders();
     assert_eq!(orders[0]["reason"], "unknown-person");
     assert_eq!(orders[0]["by"]["id"], "spiffe://people.example.org/nobody");

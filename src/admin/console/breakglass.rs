@@ -128,12 +128,12 @@ async fn all(admin: &Admin, caller: &Caller) -> Result<Markup, Problem> {
                 p class={ "count " @if open.is_empty() { "none" } @else { "some" } } id="count" role="status" data-said { (headline(open.len(), owed.len())) }
                 p class="quiet" id="live" { noscript { "Reload the page to see what is new." } }
             }
-            div data-list="open" {
+            div data-list="open" data-gone="It has ended meanwhile." {
                 @for one in &opened { (article(one, now, &token)) }
                 @if open.is_empty() { p class="empty" data-key="none" { "No emergency lift is open: every policy stands for every call." } }
             }
             h2 id="owed" { "Reviews that are owed" }
-            div data-list="owed" {
+            div data-list="owed" data-gone="It was reviewed meanwhile." {
                 @for one in &ended { (article(one, now, &token)) }
                 @if owed.is_empty() { p class="empty" data-key="none" { "None. Whatever was lifted has been looked at." } }
                 @if owed.len() > ended.len() { p data-key="more" data-version=(owed.len()) { "And " (owed.len() - ended.len()) " that ended before these: " code { "holdpoint breakglass list" } } }
@@ -271,7 +271,9 @@ fn form(verb: Verb, id: &str, token: &str) -> Markup {
 
 fn history(lifts: &[&Lift]) -> Markup {
     html! {
-        @if lifts.is_empty() { p class="empty" { "No emergency lift was ever reviewed, or only so long ago that the audit alone knows it." } }
+        div data-list="unreviewed" {
+            @if lifts.is_empty() { p class="empty" data-key="none" { "No emergency lift was ever reviewed, or only so long ago that the audit alone knows it." } }
+        }
         table class="cards" {
             (columns(&["Opened", "By", "Lifted", "For", "Why", "Ended", "Reviewed"]))
             tbody data-list="history" {

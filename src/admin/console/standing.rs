@@ -47,14 +47,15 @@ async fn all(admin: &Admin, caller: &Caller) -> Result<Markup, Problem> {
                 (columns(&["Call", "Agent", "Used", "Time left", "Approved by", "Why", "Order"]))
                 tbody data-list="stand" { @for one in &stand { (row(one, now, &order(one))) } }
             }
-            @if !over.is_empty() {
-                h2 { "Over" }
-                table class="cards" {
-                    (columns(&["Call", "Agent", "Used", "State", "Approved by", "Why"]))
-                    tbody data-list="over" { @for one in over.iter().take(OVER_MAX) { (past(one, now)) } }
-                }
-                @if over.len() > OVER_MAX { p class="quiet" { "These are the last " (OVER_MAX) "." } }
+            h2 { "Over" }
+            div data-list="never" {
+                @if over.is_empty() { p class="empty" data-key="none" { "No approval that you may see has stood before." } }
             }
+            table class="cards" {
+                (columns(&["Call", "Agent", "Used", "State", "Approved by", "Why"]))
+                tbody data-list="over" { @for one in over.iter().take(OVER_MAX) { (past(one, now)) } }
+            }
+            @if over.len() > OVER_MAX { p class="quiet" { "These are the last " (OVER_MAX) "." } }
         }
         p class="quiet" {
             "An approval stands for the very call that was approved and no other, for at most 24 hours and 100 executions: "
