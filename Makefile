@@ -44,7 +44,7 @@ differentials: build ## JSONTestSuite and requests of our own: nothing is judged
 	HOLDPOINT_BIN=$(BIN) integration/run.sh quick -s test_differentials.py
 
 console: build ## the console in real Chromium, by keyboard and on a phone; says where the screenshots are
-	HOLDPOINT_BIN=$(BIN) integration/run.sh quick test_console.py test_inbox.py
+	HOLDPOINT_BIN=$(BIN) integration/run.sh quick test_console.py test_inbox.py test_emergency.py
 
 fuzz: ## decoding under coverage-guided fuzzing: each target for FUZZ_SECONDS (60), two at a time
 	fuzz/run.sh

@@ -5,11 +5,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import parts  # noqa: E402
 from gateway import Gateway  # noqa: E402
+from visit import chromium  # noqa: E402
 
 FIGURES: list[tuple[str, str]] = []
 TABLES: list[str] = []
@@ -45,6 +47,20 @@ def everything(directory: Path) -> Iterator[parts.Upstream]:
     """The reference implementation's example server."""
     with parts.everything(directory) as upstream:
         yield upstream
+
+
+@pytest.fixture(scope="module")
+def desk(directory: Path) -> Iterator[parts.Upstream]:
+    """An MCP server with a support desk's tools, which writes down what was called."""
+    with parts.desk(directory) as upstream:
+        yield upstream
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One Chromium for a module."""
+    with chromium() as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

@@ -335,6 +335,7 @@ DESK_TOOLS = {
     },
     "close_account": tool("write", 4, effects=["delete"], reversible=False),
     "pay_refund": tool("write", 3, effects=["spend"], reversible=False),
+    "send_voucher": tool("write", 3, reversible=True),
 }
 NOTES_OPERATIONS = {
     "GET /v1/notes": tool("read"),

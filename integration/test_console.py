@@ -3,16 +3,16 @@ an agent or an upstream wrote does anything there."""
 
 import datetime
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, expect
 
-import parts
 from gateway import READER, SUPPORT, Agent, Gateway, Person
 from parts import HERE, Json, Upstream, until
-from visit import SCREENSHOTS, WIDTHS, Visit, asks, chromium, console, fetch, is_readable
+from visit import SCREENSHOTS, WIDTHS, Visit, asks, console, fetch, is_readable
 
 OLGA = Person("olga", roles=["admin"])
 PAY = Person("pay", roles=["approver"], teams=["payments"])
@@ -21,14 +21,7 @@ SHADOWED = (datetime.datetime.now(datetime.UTC).date() + datetime.timedelta(days
 MARKUP = "<script>document.title='taken'</script><img src=x onerror=document.title='taken'>"
 HIDDEN = "pay\u202egpj.exe\u200b\x1b[31m"
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
-PAGES = ["/", "/holds", "/runs", "/agents/agent%2Fsupport", "/records", f"/records?trace={TRACE}", f"/records/{TRACE}", "/tools", "/shadow", "/records?limit=x", "/nowhere"]
-
-
-@pytest.fixture(scope="module")
-def desk(directory: Path) -> Iterator[Upstream]:
-    """The MCP server whose tools are looked at."""
-    with parts.desk(directory) as upstream:
-        yield upstream
+PAGES = ["/", "/agents", "/breakglass", "/standing", "/runs", "/agents/agent%2Fsupport", "/records", f"/records?trace={TRACE}", f"/records/{TRACE}", "/tools", "/shadow", "/records?limit=x", "/nowhere"]
 
 
 @pytest.fixture(scope="module")
@@ -77,13 +70,6 @@ def tools(gateway: Gateway) -> dict[str, Json]:
     return {upstream["name"]: upstream for upstream in told["upstreams"]}
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """One browser for all."""
-    with chromium() as running:
-        yield running
-
-
 @pytest.fixture
 def olga(browser: Browser, gateway: Gateway) -> Iterator[Visit]:
     """An administrator at a desk."""
@@ -93,8 +79,10 @@ def olga(browser: Browser, gateway: Gateway) -> Iterator[Visit]:
 
 def test_from_the_front_page_to_the_story_of_a_call(olga: Visit) -> None:
     page = olga.goes("/")
+    expect(page).to_have_title(re.compile(r"Inbox · Holdpoint$"))
+    page.get_by_role("link", name="Agents", exact=True).click()
     expect(page).to_have_title("Agents · Holdpoint")
-    agents = page.locator("table:not(.inbox)")
+    agents = page.locator("table")
     expect(agents.get_by_role("row", name="agent/support")).to_contain_text("active")
     olga.shoots("agents")
     page.get_by_role("link", name="agent/support").click()
@@ -255,7 +243,7 @@ def test_a_tool_that_changed_its_words_is_seen(olga: Visit, gateway: Gateway) ->
 
 def test_somebody_else_sees_what_is_theirs(browser: Browser, gateway: Gateway) -> None:
     with Visit(browser, gateway, PAY) as visit:
-        page = visit.goes("/")
+        page = visit.goes("/agents")
         expect(page.locator("main")).to_contain_text("There is no agent that you may see.")
         assert "agent/support" not in page.content()
         page = visit.goes("/agents/agent%2Fsupport")

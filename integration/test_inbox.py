@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, expect
 
-import parts
 from gateway import SUPPORT, Agent, Gateway, Person
 from parts import Json, Upstream
-from visit import SCREENSHOTS, WIDTHS, Visit, asks, chromium, console, fetch, is_readable
+from visit import SCREENSHOTS, WIDTHS, Visit, asks, console, fetch, is_readable
 
 ONA = Person("ona", roles=["oncall", "approver"], teams=["care"])
 BEN = Person("ben", roles=["oncall", "approver"], teams=["care"])
@@ -26,13 +25,6 @@ FORM = {"content-type": "application/x-www-form-urlencoded"}
 
 
 @pytest.fixture(scope="module")
-def desk(directory: Path) -> Iterator[Upstream]:
-    """The MCP server that is called."""
-    with parts.desk(directory) as upstream:
-        yield upstream
-
-
-@pytest.fixture(scope="module")
 def gateway(directory: Path, desk: Upstream) -> Iterator[Gateway]:
     """A gateway whose held calls are answered at once, and repeated by their agents."""
     agents, people = [SUPPORT, BILLING, LEAKY, HOSTILE, SCENE], [ONA, BEN, AUD, PAY]
@@ -40,13 +32,6 @@ def gateway(directory: Path, desk: Upstream) -> Iterator[Gateway]:
     gateway.prepare().start()
     yield gateway
     gateway.stop()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """One browser for all."""
-    with chromium() as running:
-        yield running
 
 
 @pytest.fixture
@@ -143,8 +128,9 @@ def test_a_hold_arrives_by_itself_and_moves_nobody(ona: Visit, gateway: Gateway,
     told = page.evaluate("() => [document.activeElement.getAttribute('href'), window.same, scrollY]")
     assert told == [link, True, 0], "the reader's place is the same, and the page was not loaded again"
     waiting = page.locator("tbody tr").count()
+    expect(page.locator("#waiting")).to_have_text(str(waiting))
     expect(page.get_by_role("status")).to_contain_text(f"{waiting} calls wait")
-    expect(page).to_have_title(f"({waiting}) Held calls · Holdpoint")
+    expect(page).to_have_title(f"({waiting}) Inbox · Holdpoint")
     # One that is decided elsewhere goes, and what the reader is on stays where it is and says so.
     page.locator(f'tbody a[href="/holds/{second}"]').focus()
     for number in (first, second):
@@ -152,8 +138,24 @@ def test_a_hold_arrives_by_itself_and_moves_nobody(ona: Visit, gateway: Gateway,
     expect(page.locator(f'tbody a[href="/holds/{first}"]')).to_have_count(0)
     expect(page.locator("tr.gone")).to_contain_text("no longer here")
     assert page.evaluate("() => document.activeElement.getAttribute('href')") == f"/holds/{second}"
-    page.goto("/")
-    expect(page.get_by_role("region", name="Held calls")).to_be_visible()
+
+
+def test_the_number_beside_inbox_is_right_on_every_page_and_goes_on_by_itself(ona: Visit, gateway: Gateway, desk: Upstream) -> None:
+    first = held(gateway, BILLING, desk, "pay_refund", order="N-1")
+    page = ona.goes("/")
+    expect(page.get_by_role("navigation", name="Console").get_by_role("link").first).to_contain_text("Inbox")
+    waiting = page.locator("tbody tr").count()
+    for path in ("/agents", "/records", "/breakglass", "/nowhere"):
+        expect(ona.goes(path).locator("#waiting")).to_have_text(str(waiting))
+    # On the page of one hold it is told of another.
+    page = ona.goes(f"/holds/{first}")
+    expect(page.locator("#live")).to_have_text("live")
+    second = held(gateway, BILLING, desk, "pay_refund", order="N-2")
+    expect(page.locator("#waiting")).to_have_text(str(waiting + 1))
+    for number in (first, second):
+        says(gateway, BEN, number, "deny", "a test")
+    expect(page.locator("#waiting")).to_have_text(str(waiting - 1) if waiting > 1 else "")
+    assert refunds(desk, "N-1") == refunds(desk, "N-2") == 0
 
 
 def test_without_a_script_everything_works_by_reload(browser: Browser, gateway: Gateway, desk: Upstream) -> None:
@@ -319,7 +321,7 @@ def scenes(gateway: Gateway, desk: Upstream) -> list[str]:
     plain = held(gateway, SCENE, desk, "pay_refund", **said)
     says(gateway, BEN, grave, "approve", "agreed with the customer on the phone")
     letter = leaks(gateway, SCENE, desk, 9)
-    return ["/", "/holds", "/holds?show=approved", "/holds?show=ended", "/holds?show=unclear", "/runs", *(f"/holds/{one}" for one in (grave, plain, letter))]
+    return ["/", "/agents", "/holds?show=approved", "/holds?show=ended", "/holds?show=unclear", "/runs", *(f"/holds/{one}" for one in (grave, plain, letter))]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

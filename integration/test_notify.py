@@ -17,6 +17,7 @@ from parts import CACHE, REPOSITORY, Json, Process, Upstream, free_port, until
 from test_console import fetch
 
 OLGA = Person("olga", roles=["oncall", "approver"], teams=["care"])
+GUS = Person("gus", roles=["breakglass"], teams=["care"])
 SECRET = base64.b64encode(b"a secret of a chat, 32 bytes ok.").decode()
 OLD = base64.b64encode(b"the secret that is replaced now.").decode()
 ARGUMENT = "4929-1111-2222-3333"
@@ -92,11 +93,11 @@ def held(gateway: Gateway, upstream: Upstream) -> str:
     return str(decision["hold"])
 
 
-def command(gateway: Gateway, *words: str) -> Json:
+def command(gateway: Gateway, *words: str, person: Person = OLGA) -> Json:
     """What a person is told by the program."""
     pki = gateway.pki
     where = ["--addr", f"https://localhost:{gateway.admin}", "--cacert", str(pki / "example.org.pem")]
-    who = ["--cert", str(pki / "olga.pem"), "--key", str(pki / "olga-key.pem"), "--json"]
+    who = ["--cert", str(pki / f"{person.name}.pem"), "--key", str(pki / f"{person.name}-key.pem"), "--json"]
     told: Json = json.loads(holdpoint(*words, *where, *who).stdout)
     return told
 
@@ -148,6 +149,32 @@ def test_a_hold_reaches_the_chat_through_a_receiver_that_was_down_and_a_gateway_
             assert done.stdout == "401", f"{name}: {done.stdout}\n{running.tail()}"
         assert len(chat.seen) == 2
     figure("notifications_delivered", len(chat.seen))
+
+
+def test_an_emergency_reaches_the_chat_with_a_link_and_no_reason(
+    directory: Path, run_gateway: Callable[..., Gateway], recorder: Upstream
+) -> None:
+    """Whoever did not open it learns that it is open, and that its review is owed."""
+    place, chat, port = directory / "emergency", Listener([]), free_port()
+    place.mkdir()
+    secret = private(place / "secret", f"whsec_{SECRET}\n")
+    webhook = {"name": "chat", "url": f"http://127.0.0.1:{port}/", "secret_file": secret}
+    gateway = run_gateway(recorder, people=[OLGA, GUS], more={"notify": {"console": CONSOLE, "webhooks": [webhook]}})
+    wish = ["--rule", "hold-high-consequence", "--agent", SUPPORT.id, "--for", "5m", "--reason", f"for {ARGUMENT}"]
+    lift = str(command(gateway, "breakglass", "open", *wish, person=GUS)["id"])
+    until("the first attempt", lambda: any(one["attempts"] > 0 for one in waiting(gateway)))
+    assert [(one["event"], one["lift"], one["hold"]) for one in waiting(gateway)] == [("breakglass.opened", lift, None)]
+    gateway.kill()
+    gateway.start()
+    with receiver(place, port, chat):
+        command(gateway, "breakglass", "close", lift, "--reason", "it is over")
+        command(gateway, "breakglass", "review", lift, "--reason", "nothing was done")
+        until("the chat to be told", lambda: len(chat.seen) == 3)
+    texts = [event["text"] for event in chat.events()]
+    assert all(f"{CONSOLE}/breakglass#{lift}" in text and "hold-high-consequence" in text for text in texts), texts
+    said = ["is open", "was closed: its review is owed", "is reviewed"]
+    assert all(words in text for words, text in zip(said, texts, strict=True)), "in their order"
+    assert ARGUMENT not in json.dumps(texts) and "spiffe://people.example.org/gus" in texts[0]
 
 
 def test_every_signature_is_what_the_official_library_and_openssl_verify(

@@ -13,25 +13,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-import parts
 from gateway import SUPPORT, Gateway, Person, binary
 from parts import CACHE, HERE, Json, Process, Upstream, free_port, until
-from visit import CHROMIUM, DESKTOP, asks, fetch
+from visit import DESKTOP, asks, fetch
 
 FRESH_SECONDS = 30
 AUDIENCE = "https://holdpoint.example.org/api"
 CLIENT, SECRET = "holdpoint", "a secret of tests: +%&"
 # Only the first is among the people by way of the provider.
 ONA, OLGA = Person("ona", roles=["approver", "oncall"], teams=["care"]), Person("olga", roles=["admin"])
-
-
-@pytest.fixture(scope="module")
-def desk(directory: Path) -> Iterator[Upstream]:
-    """The MCP server whose tools are called."""
-    with parts.desk(directory) as upstream:
-        yield upstream
 
 
 @pytest.fixture(scope="module")
@@ -77,16 +69,6 @@ def issuer(gateway: Gateway) -> str:
     """The provider."""
     text = (gateway.directory / "people.yaml").read_text(encoding="utf-8")
     return next(line.split("iss:")[1].strip() for line in text.splitlines() if "iss:" in line)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Debian's Chromium, without a window."""
-    with sync_playwright() as playwright:
-        root = os.geteuid() == 0
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"] if root else [])
-        yield running
-        running.close()
 
 
 @pytest.fixture
@@ -186,6 +168,49 @@ def test_somebody_logs_in_and_comes_back_and_a_stale_login_is_asked_again(
     page.get_by_role("button", name="Log out").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("You are logged out")
     assert context.request.get("/v1/agents").status == 401
+
+
+def test_whoever_logged_in_approves_on_the_holds_page_after_a_fresh_login(context: BrowserContext, gateway: Gateway, desk: Upstream) -> None:
+    page = context.new_page()
+    answer = asks(gateway, SUPPORT, desk, "pay_refund", order="O-1")
+    number = answer["result"]["_meta"]["dev.holdpoint/decision"]["hold"]
+    # A notification links to the hold: the login comes between, and leads to it.
+    page.goto(f"/holds/{number}")
+    assert page.url.startswith(issuer(gateway)), page.url
+    logs_in(page, "u-ona")
+    page.wait_for_url(f"**/holds/{number}")
+    expect(page.locator(".state")).to_contain_text("Nothing has run")
+
+    def is_stale() -> bool:
+        page.goto(f"/holds/{number}")
+        return page.get_by_role("link", name="Log in again to decide").is_visible()
+
+    until("the login to be too old", is_stale, seconds=FRESH_SECONDS * 3, pause=1)
+    page.get_by_label("Reason").fill("the parcel came back empty")
+    page.get_by_role("button", name="Approve this call, once").click()
+    # The provider asks anew, and coming back decides nothing.
+    expect(page.get_by_role("heading", level=1)).to_have_text("Log in again")
+    page.get_by_role("link", name="Log in again").click()
+    logs_in(page, "u-ona")
+    page.wait_for_url(f"**/holds/{number}")
+    expect(page.locator(".needs")).to_contain_text("0 of 1")
+    assert not refunds(desk)
+    page.get_by_label("Reason").fill("the parcel came back empty")
+    page.get_by_role("button", name="Approve this call, once").click()
+    expect(page.locator(".state")).to_contain_text("Nothing has run yet")
+    expect(page.locator(".history")).to_contain_text("approved by ona@example.org")
+    assert not refunds(desk), "an approval alone runs nothing"
+    answer = asks(gateway, SUPPORT, desk, "pay_refund", order="O-1")
+    assert not answer["result"].get("isError") and refunds(desk) == ["O-1"], answer
+    expect(page.locator(".state")).to_contain_text("It ran, once.")
+    [vote] = [record for record in gateway.records("vote") if record["hold"] == number]
+    assert vote["by"]["evidence"].startswith(f"oidc {issuer(gateway)} auth_time="), vote
+    assert (vote["by"]["email"], vote["reason"], vote["seen"]) == ("ona@example.org", "the parcel came back empty", vote["digest"])
+
+
+def refunds(desk: Upstream) -> list[str]:
+    """The orders that were really paid back."""
+    return [call["params"]["arguments"]["order"] for call in desk.calls("pay_refund")]
 
 
 def test_whoever_is_not_among_the_people_gets_in_nowhere(context: BrowserContext, gateway: Gateway) -> None:

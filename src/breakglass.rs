@@ -197,8 +197,12 @@ impl Lifts {
             let _turn = self.turn.lock().await;
             self.set(|all| all.retain(|one| now < one.ends));
         }
-        for lift in self.store.end_lifts().await? {
+        let ended = self.store.end_lifts().await?;
+        for lift in ended.expired {
             tracing::warn!(event = "breakglass.expired", lift = %lift.id, by = %lift.by, "an emergency lift has ended: its review is owed");
+        }
+        for lift in ended.unreviewed {
+            tracing::warn!(event = "breakglass.unreviewed", lift = %lift.id, by = %lift.by, "an emergency lift ended long ago, and nobody has reviewed it");
         }
         self.recorded().await
     }

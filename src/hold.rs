@@ -140,7 +140,7 @@ impl Gate {
         self.manned
     }
 
-    /// Waits until something has happened to a hold since this was asked last.
+    /// Waits until something has happened that people may be told of since this was asked last.
     pub async fn happened(&self) {
         self.told.notified().await;
     }
@@ -427,6 +427,7 @@ impl Gate {
 
     /// Puts into the audit what it does not have yet of what the store keeps for it; when this returns it is synced.
     pub async fn audited(&self) -> Result<(), String> {
+        self.told.notify_one();
         self.rows.write().await
     }
 

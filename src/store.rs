@@ -5,6 +5,7 @@
 //! because it can be thrown away and made again.
 
 pub mod holds;
+pub mod inbox;
 pub mod lifts;
 pub mod notifications;
 mod records;
@@ -99,6 +100,7 @@ pub enum StoreError {
 pub trait Store:
     holds::Holds
     + holds::Grants
+    + inbox::Inbox
     + lifts::Lifts
     + notifications::Notifications
     + resolve::Resolutions

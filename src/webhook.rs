@@ -1,7 +1,7 @@
-//! Telling people what happens to holds, by webhooks [Standard Webhooks 1.0.0].
+//! Telling people what happens to holds and emergency lifts, by webhooks [Standard Webhooks 1.0.0].
 //!
 //! What is to be told is in the store, written with the change itself, and leaves it only when a receiver has answered with
-//! a success. So it survives this process, is told at least once, and in order for each hold. No agent's call waits for it.
+//! a success. So it survives this process, is told at least once, and in order for each of them. No agent's call waits for it.
 
 pub mod post;
 pub mod sign;
@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 
 use crate::hold::Gate;
 use crate::json::Members;
-use crate::store::notifications::{Addressee, EVENTS_AT_ONCE_MAX, FAILURE_BYTES_MAX, Notification};
+use crate::store::notifications::{Addressee, EVENTS_AT_ONCE_MAX, FAILURE_BYTES_MAX, Notification, Topic};
 use crate::store::{Store, StoreError};
 use crate::telemetry::{Delivery, Metrics};
 use crate::units;
@@ -25,8 +25,19 @@ use post::Refusal;
 use sign::Key;
 
 /// Every kind of event.
-pub const EVENTS: [&str; 6] =
-    ["hold.opened", "hold.voted", "hold.escalated", "hold.expiring", "hold.released", "hold.ended"];
+pub const EVENTS: [&str; 11] = [
+    "hold.opened",
+    "hold.voted",
+    "hold.escalated",
+    "hold.expiring",
+    "hold.released",
+    "hold.ended",
+    "breakglass.opened",
+    "breakglass.closed",
+    "breakglass.expired",
+    "breakglass.unreviewed",
+    "breakglass.reviewed",
+];
 /// How many webhooks there may be.
 pub const WEBHOOKS_MAX: usize = 16;
 /// How long a notification is tried where nothing else is said.
@@ -159,18 +170,22 @@ impl Config {
         self.webhooks.iter().map(to).collect()
     }
 
-    /// What a receiver gets: the event, and where people see the hold. It is the same text each time.
+    /// What a receiver gets: the event, and where people see what it is about. It is the same text each time.
     fn body(&self, notification: &Notification) -> Vec<u8> {
         let mut members = Members::default();
         members.text("type", &notification.kind);
         members.plain("timestamp", units::moment(notification.at.into(), 6));
-        members.text("link", &format!("{}/holds/{}", self.console, notification.hold));
+        let page = match notification.topic {
+            Topic::Hold(hold) => format!("/holds/{hold}"),
+            Topic::Lift(lift) => format!("/breakglass#{lift}"),
+        };
+        members.text("link", &format!("{}{page}", self.console));
         members.object("data", |members| members.append(&Members::written(notification.data.clone())));
         members.into_object()
     }
 }
 
-/// Some notifications of one webhook, each of another hold.
+/// Some notifications of one webhook, each of another topic.
 struct Round {
     store: Arc<dyn Store>,
     metrics: Arc<Metrics>,
@@ -210,7 +225,7 @@ impl Round {
             Err(refusal) => {
                 let again = again(notification, &refusal, self.config.give_up_after);
                 let why = bounded(&refusal.why);
-                tracing::warn!(event = "webhook.failed", webhook = %webhook.name, notification = %notification.id, hold = %notification.hold, attempts = notification.attempts + 1, dead = again.is_none(), why, "a notification was not delivered");
+                tracing::warn!(event = "webhook.failed", webhook = %webhook.name, notification = %notification.id, about = %notification.topic.id(), attempts = notification.attempts + 1, dead = again.is_none(), why, "a notification was not delivered");
                 self.store.undelivered(notification.id, again, why).await?;
                 if again.is_none() { Delivery::Dead } else { Delivery::Failed }
             }

@@ -18,9 +18,13 @@ from pathlib import Path
 BODY_BYTES_MAX = 64 * 1024
 AGE_SECONDS_MAX = 300
 TEXT_CHARS_MAX = 100
+NAMES_MAX = 5
 WORDS = {
     "hold.opened": "waits for approval", "hold.escalated": "still waits: half of its time is over",
     "hold.expiring": "expires soon", "hold.ended": "has ended", "hold.voted": "has a vote", "hold.released": "runs",
+    "breakglass.opened": "is open", "breakglass.closed": "was closed: its review is owed",
+    "breakglass.expired": "has ended: its review is owed", "breakglass.unreviewed": "ended 12 hours ago, and nobody has reviewed it",
+    "breakglass.reviewed": "is reviewed",
 }
 
 
@@ -45,6 +49,11 @@ def message(event: dict[str, object]) -> str:
     """One line for people, and the link. What decides is the page behind it, never this chat."""
     data = event["data"]
     assert isinstance(data, dict)
+    if str(event["type"]).startswith("breakglass."):
+        whom = ", ".join(plain(one) for one in [*data["agents"], *data["groups"], *data["upstreams"]][:NAMES_MAX])
+        rules = ", ".join(plain(rule) for rule in data["rules"][:NAMES_MAX])
+        what = f"Break-glass by {plain(data['opened_by'])}, lifting {rules} for {whom},"
+        return f"{what} {WORDS.get(str(event['type']), 'changed')}. {event['link']}"
     what = f"{plain(data['agent'])}: {plain(data['upstream'])} {plain(data['tool'])} (consequence {int(data['consequence'])})"
     return f"{what} {WORDS.get(str(event['type']), 'changed')}, state {plain(data['state'])}. {event['link']}"
 

@@ -313,10 +313,10 @@ pub(super) fn router(admin: &Arc<Admin>) -> Router {
         routes = routes.merge(login::routes());
     }
     let missing = async |State(admin): State<Arc<Admin>>, caller: Caller, request: Request| {
-        console::refused(&admin, &caller, &request, no_such_page())
+        console::refused(&admin, &caller, (request.headers(), request.uri()), no_such_page()).await
     };
     let method = async |State(admin): State<Arc<Admin>>, caller: Caller, request: Request| {
-        console::refused(&admin, &caller, &request, Problem::Method)
+        console::refused(&admin, &caller, (request.headers(), request.uri()), Problem::Method).await
     };
     routes.fallback(missing).method_not_allowed_fallback(method).with_state(Arc::clone(admin))
 }

@@ -156,17 +156,22 @@ pub(super) async fn close(
     Path(id): Path<String>,
     Told(said): Told<Reason>,
 ) -> Result<Json<Lift>, Problem> {
-    let reason = order::reason(&said.reason)?;
-    let found = find(&admin, &id).await?;
-    if !may_close(&admin, &caller, &found) {
-        let target = Target::Gateway;
-        caller.may(&admin, PersonAction::BreakGlass, target, reason).await?;
+    closed(&admin, &caller, &id, &said.reason).await.map(|lift| Json(told(&lift)))
+}
+
+/// Ends a lift, for whoever may.
+pub(super) async fn closed(
+    admin: &Admin,
+    caller: &Caller,
+    id: &str,
+    reason: &str,
+) -> Result<lifts::Lift, Problem> {
+    let (reason, found) = (order::reason(reason)?, find(admin, id).await?);
+    if !may_close(admin, caller, &found) {
+        caller.may(admin, PersonAction::BreakGlass, Target::Gateway, reason).await?;
     }
-    let by = caller.who().to_string();
-    match admin.gateway.lifts.close(found.id, by, reason.to_owned()).await? {
-        Some(lift) => Ok(Json(told(&lift))),
-        None => Err(Problem::Conflict(format!("{id} has ended before"))),
-    }
+    let closed = admin.gateway.lifts.close(found.id, caller.who().to_string(), reason.to_owned()).await?;
+    closed.ok_or_else(|| Problem::Conflict(format!("{id} has ended before")))
 }
 
 /// `POST /v1/breakglass/{id}/review`
@@ -176,31 +181,40 @@ pub(super) async fn review(
     Path(id): Path<String>,
     Told(said): Told<Reason>,
 ) -> Result<Json<Lift>, Problem> {
-    let reason = order::reason(&said.reason)?;
-    let found = find(&admin, &id).await?;
+    reviewed(&admin, &caller, &id, &said.reason).await.map(|lift| Json(told(&lift)))
+}
+
+/// Counts a person's review of a lift that has ended.
+pub(super) async fn reviewed(
+    admin: &Admin,
+    caller: &Caller,
+    id: &str,
+    reason: &str,
+) -> Result<lifts::Lift, Problem> {
+    let (reason, found) = (order::reason(reason)?, find(admin, id).await?);
     let (person, _) = caller.person().ok_or_else(|| {
         Problem::Forbidden("only a person reviews, with a certificate of their own".to_owned())
     })?;
     // Whoever sees all that was done may say that they have looked. Where its agents are gone, that is whoever sees what
     // belongs to no team.
-    let concerned = concerned(&admin, &found.scope);
+    let concerned = concerned(admin, &found.scope);
     if concerned.is_empty() {
-        caller.may(&admin, PersonAction::View, Target::Gateway, reason).await?;
+        caller.may(admin, PersonAction::View, Target::Gateway, reason).await?;
     }
     for known in concerned {
         let target = Target::Agent(&known.profile().id, &known);
-        caller.may(&admin, PersonAction::View, target, reason).await?;
+        caller.may(admin, PersonAction::View, target, reason).await?;
     }
     let by = person.id.to_string();
     match admin.gateway.lifts.review(found.id, by, reason.to_owned()).await? {
-        Reviewed::Now(lift) => Ok(Json(told(&lift))),
+        Reviewed::Now(lift) => Ok(lift),
         Reviewed::Before(lift) => {
             let by = lift.reviewed.map(|done| done.by).unwrap_or_default();
             Err(Problem::Conflict(format!("{by} has reviewed {id} before")))
         }
         Reviewed::Open => Err(Problem::Conflict(format!("{id} is still open: close it first"))),
         Reviewed::Own => Err(Problem::Forbidden("nobody reviews what they opened themselves".to_owned())),
-        Reviewed::Unknown => Err(unknown(&id)),
+        Reviewed::Unknown => Err(unknown(id)),
     }
 }
 
@@ -306,7 +320,7 @@ fn concerned(admin: &Admin, scope: &Scope) -> Vec<Arc<Known>> {
 }
 
 /// Ending one is always the safe way, so whoever could have opened it, or may stop one of its agents, may end it.
-fn may_close(admin: &Admin, caller: &Caller, lift: &lifts::Lift) -> bool {
+pub(super) fn may_close(admin: &Admin, caller: &Caller, lift: &lifts::Lift) -> bool {
     let own = caller.person().is_some_and(|(person, _)| person.id.as_str() == lift.by);
     let may = |known: &Arc<Known>| {
         let target = Target::Agent(&known.profile().id, known);
@@ -315,6 +329,21 @@ fn may_close(admin: &Admin, caller: &Caller, lift: &lifts::Lift) -> bool {
             .any(|action| caller.asks(admin, action, target).outcome == Outcome::Allow)
     };
     own || matches!(caller, Caller::Local { .. }) || concerned(admin, &lift.scope).iter().any(may)
+}
+
+/// Whether a person could review a lift that has ended; why not, as they read it.
+pub(super) fn may_review(admin: &Admin, caller: &Caller, lift: &lifts::Lift) -> Result<(), &'static str> {
+    let concerned = concerned(admin, &lift.scope);
+    let sees = |known: &Arc<Known>| caller.sees(admin, Target::Agent(&known.profile().id, known));
+    match caller.person() {
+        None => Err("Only a person reviews."),
+        Some((person, _)) if person.id.as_str() == lift.by => Err("You opened it: somebody else reviews it."),
+        Some(_) if concerned.is_empty() && !caller.sees(admin, Target::Gateway) => {
+            Err("Its agents are gone from the registry: an administrator or an auditor reviews it.")
+        }
+        Some(_) if concerned.iter().all(sees) => Ok(()),
+        Some(_) => Err("It was for agents that you may not see: somebody who sees all of them reviews it."),
+    }
 }
 
 async fn find(admin: &Admin, id: &str) -> Result<lifts::Lift, Problem> {

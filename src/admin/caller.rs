@@ -19,6 +19,7 @@ use crate::record::fold::Refusal;
 use crate::record::{Durability, Entry, Kind};
 use crate::store::Who;
 use crate::store::holds::Hold;
+use crate::store::inbox::Waiting;
 
 /// The other end of a connection, as it was verified. It is among the request's extensions.
 #[derive(Clone, Debug)]
@@ -79,6 +80,8 @@ pub(super) enum Target<'a> {
     Hold(&'a Known, &'a Hold),
     /// An upstream with its catalogue.
     Upstream(&'a ResourceProfile),
+    /// Calls of an agent that wait, and that policy cannot tell apart.
+    Waiting(&'a Known, &'a Waiting),
 }
 
 impl FromRequestParts<Arc<Admin>> for Caller {
@@ -184,14 +187,19 @@ impl Caller {
         };
         let today = time::OffsetDateTime::now_utc().date();
         let known = match target {
-            Target::Agent(_, known) | Target::Hold(known, _) => Some(known),
+            Target::Agent(_, known) | Target::Hold(known, _) | Target::Waiting(known, _) => Some(known),
             Target::Gateway | Target::Upstream(_) => None,
         };
         let hold = match target {
             Target::Hold(_, hold) => Some(HeldCall {
                 consequence: hold.about.consequence,
                 approvers: &hold.terms.approvers,
-                on_behalf: super::holds::acts_for(person, hold),
+                on_behalf: super::holds::acts_for(person, &hold.about.on_behalf_of),
+            }),
+            Target::Waiting(_, waiting) => Some(HeldCall {
+                consequence: waiting.consequence,
+                approvers: &waiting.approvers,
+                on_behalf: super::holds::acts_for(person, &waiting.on_behalf_of),
             }),
             Target::Agent(..) | Target::Gateway | Target::Upstream(_) => None,
         };
@@ -257,6 +265,9 @@ impl Caller {
             Target::Hold(_, hold) => {
                 format!("{who} may not {what} a call of {} (rule {})", hold.about.agent, decision.rule)
             }
+            Target::Waiting(_, waiting) => {
+                format!("{who} may not {what} calls of {} (rule {})", waiting.agent, decision.rule)
+            }
         }))
     }
 
@@ -280,6 +291,7 @@ impl Caller {
                 members.plain("hold", hold.id);
                 Some((&hold.about.agent, known))
             }
+            Target::Waiting(known, waiting) => Some((&waiting.agent, known)),
             Target::Gateway | Target::Upstream(_) => None,
         };
         if let Some((id, known)) = about {

@@ -12,13 +12,14 @@ mod path;
 mod records;
 mod runs;
 mod shadow;
+mod standing;
 mod tools;
+mod waiting;
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use maud::Markup;
@@ -47,10 +48,14 @@ const LIVE_PATH: &str = "/live.js";
 /// The pages.
 pub(super) fn routes() -> Router<Arc<Admin>> {
     Router::new()
-        .route("/", get(agents::list))
+        .route("/", get(holds::front))
+        .route("/agents", get(agents::list))
         .route("/agents/{id}", get(agents::show))
         .route("/agents/{id}/suspend", post(agents::suspend))
         .route("/agents/{id}/resume", post(agents::resume))
+        .route("/breakglass", get(breakglass::list))
+        .route("/breakglass/{id}/close", post(breakglass::close))
+        .route("/breakglass/{id}/review", post(breakglass::review))
         .route("/holds", get(holds::list))
         .route("/holds/{id}", get(hold::show))
         .route("/holds/{id}/approve", post(hold::approve))
@@ -62,6 +67,8 @@ pub(super) fn routes() -> Router<Arc<Admin>> {
         .route("/runs/{id}", get(runs::show))
         .route("/runs/{id}/unfreeze", post(runs::unfreeze))
         .route("/shadow", get(shadow::show))
+        .route("/standing", get(standing::list))
+        .route("/standing/{id}/revoke", post(standing::revoke))
         .route("/tools", get(tools::list))
         .route(LIVE_PATH, get(live))
         .route("/mark.svg", get(mark))
@@ -84,33 +91,38 @@ async fn style(_visitor: Visitor) -> Response {
 }
 
 /// What is answered where nothing is: a page for a browser, and for a program what the API says.
-pub(super) fn refused(admin: &Admin, caller: &Caller, request: &Request, problem: Problem) -> Response {
-    let accepted = request.headers().get_all(header::ACCEPT).iter().filter_map(|accept| accept.to_str().ok());
+pub(super) async fn refused(
+    admin: &Admin,
+    caller: &Caller,
+    (headers, uri): (&HeaderMap, &Uri),
+    problem: Problem,
+) -> Response {
+    let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|accept| accept.to_str().ok());
     let is_browser = accepted.into_iter().any(|accept| accept.contains("text/html"));
-    if is_browser && !request.uri().path().starts_with("/v1/") {
-        answer(admin, caller, Err(problem))
+    if is_browser && !uri.path().starts_with("/v1/") {
+        answer(admin, caller, Err(problem)).await
     } else {
         problem.into_response()
     }
 }
 
 /// A page, or the page that says what went wrong.
-fn answer(admin: &Admin, caller: &Caller, made: Result<Markup, Problem>) -> Response {
+async fn answer(admin: &Admin, caller: &Caller, made: Result<Markup, Problem>) -> Response {
     match made {
         Ok(markup) => faced(None, CONTENT_SECURITY_POLICY, markup),
         // The listener makes the page from which one logs in.
         Err(problem @ Problem::Challenged(_)) => problem.into_response(),
         Err(problem) => {
-            faced(Some(&problem), CONTENT_SECURITY_POLICY, page::problem(admin, caller, &problem))
+            faced(Some(&problem), CONTENT_SECURITY_POLICY, page::problem(admin, caller, &problem).await)
         }
     }
 }
 
 /// A page that keeps itself up to date, or the page that says what went wrong.
-fn answer_live(admin: &Admin, caller: &Caller, made: Result<Markup, Problem>) -> Response {
+async fn answer_live(admin: &Admin, caller: &Caller, made: Result<Markup, Problem>) -> Response {
     match made {
         Ok(markup) => faced(None, LIVE_SECURITY_POLICY, markup),
-        Err(problem) => answer(admin, caller, Err(problem)),
+        Err(problem) => answer(admin, caller, Err(problem)).await,
     }
 }
 

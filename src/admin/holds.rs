@@ -241,7 +241,7 @@ pub(super) async fn vote(
     let (person, proof) = caller.person().ok_or_else(|| {
         Problem::Forbidden("only a person decides, with a certificate or a login of their own".to_owned())
     })?;
-    if acts_for(person, &hold) {
+    if acts_for(person, &hold.about.on_behalf_of) {
         return Err(Problem::Forbidden("nobody decides a call that is made on their own behalf".to_owned()));
     }
     let remembered = match remember {
@@ -294,7 +294,7 @@ pub(super) fn may_decide(admin: &Admin, caller: &Caller, hold: &holds::Hold) -> 
     if let Some(vote) = hold.votes.iter().find(|vote| vote.by == person.id.as_str()) {
         return Err(format!("You have voted already: you said {}.", vote.says.as_str()));
     }
-    if acts_for(person, hold) {
+    if acts_for(person, &hold.about.on_behalf_of) {
         return Err("The call is made on your own behalf: somebody else decides it.".to_owned());
     }
     let known = known(admin, hold).map_err(|problem| problem.detail())?;
@@ -337,9 +337,8 @@ fn standing(say: &Say, says: Says, hold: &holds::Hold) -> Result<Option<Standing
     Ok(Some(StandingTerms { time, times: wish.times }))
 }
 
-/// Whether the call is made on behalf of this person.
-pub(super) fn acts_for(person: &Person, hold: &holds::Hold) -> bool {
-    let on_behalf = &hold.about.on_behalf_of;
+/// Whether a call that is made on behalf of somebody is made on behalf of this person.
+pub(super) fn acts_for(person: &Person, on_behalf: &str) -> bool {
     !on_behalf.is_empty() && (person.id.as_str() == on_behalf || person.email.eq_ignore_ascii_case(on_behalf))
 }
 

@@ -15,7 +15,8 @@ use super::holds::{known, may_see};
 use super::problem::Problem;
 use crate::call::{PersonAction, RecordId};
 use crate::record::Durability;
-use crate::store::notifications::{self, NotificationState};
+use crate::store::holds::Hold;
+use crate::store::notifications::{self, NotificationState, Topic};
 
 /// Which notifications are wanted.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -32,10 +33,13 @@ pub struct Notification {
     pub id: String,
     /// The webhook's name.
     pub webhook: String,
-    /// `hold.opened`, `hold.voted`, `hold.escalated`, `hold.expiring`, `hold.released` or `hold.ended`.
+    /// What happened: `hold.opened`, `hold.voted`, `hold.escalated`, `hold.expiring`, `hold.released`, `hold.ended`, or
+    /// `breakglass.` and `opened`, `closed`, `expired`, `unreviewed` or `reviewed`.
     pub event: String,
-    /// The hold.
-    pub hold: String,
+    /// The hold; none for an emergency lift.
+    pub hold: Option<String>,
+    /// The emergency lift; none for a hold.
+    pub lift: Option<String>,
     /// When it happened, RFC 3339.
     pub at: String,
     /// `waiting` or `dead`.
@@ -51,7 +55,7 @@ pub struct Notification {
 /// What the caller may see of it.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Notifications {
-    /// The oldest first; of the oldest 1000 those about holds that you may see.
+    /// The oldest first; of the oldest 1000 those about emergency lifts and about holds that you may see.
     pub notifications: Vec<Notification>,
 }
 
@@ -70,31 +74,46 @@ pub(super) async fn list(
     };
     let mut seen = Vec::new();
     for one in admin.gateway.store.notifications(state).await? {
-        let hold = admin.gate().show(one.hold).await?;
-        if hold.is_some_and(|hold| may_see(&admin, &caller, &hold)) {
+        if topic(&admin, &caller, one.topic).await?.is_some() {
             seen.push(told(&one));
         }
     }
     Ok(Json(Notifications { notifications: seen }))
 }
 
-/// `POST /v1/notifications/{id}/retry`. Whoever may see the hold may have it told again: it says nothing new, and goes
-/// nowhere but where the operator has it go.
+/// What a caller may see of what a notification is about. An emergency lift is everybody's to see.
+enum Seen {
+    Hold(Box<Hold>),
+    Lift,
+}
+
+async fn topic(admin: &Admin, caller: &Caller, topic: Topic) -> Result<Option<Seen>, Problem> {
+    let Topic::Hold(id) = topic else { return Ok(Some(Seen::Lift)) };
+    let hold = admin.gate().show(id).await?.filter(|hold| may_see(admin, caller, hold));
+    Ok(hold.map(|hold| Seen::Hold(Box::new(hold))))
+}
+
+/// `POST /v1/notifications/{id}/retry`. Whoever may see the hold may have it told again, and of an emergency lift whoever
+/// sees what belongs to no team: it says nothing new, and goes nowhere but where the operator has it go.
 pub(super) async fn retry(
     State(admin): State<Arc<Admin>>,
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<Notification>, Problem> {
-    let one = find(&admin, &id).await?;
-    let hold = match &one {
-        Some(one) => admin.gate().show(one.hold).await?.filter(|hold| may_see(&admin, &caller, hold)),
-        None => None,
-    };
-    let (Some(one), Some(hold)) = (one, hold) else { return Err(unknown(&id)) };
-    let known = known(&admin, &hold)?;
-    let target = Target::Hold(&known, &hold);
-    let decision = caller.asks(&admin, PersonAction::View, target);
+    let one = find(&admin, &id).await?.ok_or_else(|| unknown(&id))?;
+    let seen = topic(&admin, &caller, one.topic).await?.ok_or_else(|| unknown(&id))?;
     let reason = format!("notification {} is tried again", one.id);
+    let known = match &seen {
+        Seen::Hold(hold) => Some(known(&admin, hold)?),
+        Seen::Lift => None,
+    };
+    let (target, decision) = match (&seen, &known) {
+        (Seen::Hold(hold), Some(known)) => {
+            let target = Target::Hold(known, hold);
+            (target, caller.asks(&admin, PersonAction::View, target))
+        }
+        _ => (Target::Gateway, caller.may(&admin, PersonAction::View, Target::Gateway, &reason).await?),
+    };
     if let Some(entry) = caller.entry(&admin, PersonAction::View, target, &reason, &decision) {
         let written = admin.evidence().ledger.append(entry, Durability::Synced).await;
         written.map_err(|error| Problem::Unavailable(format!("the audit cannot have it: {error}")))?;
@@ -121,7 +140,8 @@ fn told(one: &notifications::Notification) -> Notification {
         id: one.id.to_string(),
         webhook: one.webhook.clone(),
         event: one.kind.clone(),
-        hold: one.hold.to_string(),
+        hold: matches!(one.topic, Topic::Hold(_)).then(|| one.topic.id().to_string()),
+        lift: matches!(one.topic, Topic::Lift(_)).then(|| one.topic.id().to_string()),
         at: moment(one.at),
         state: one.state.as_str(),
         attempts: one.attempts,

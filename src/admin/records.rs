@@ -41,6 +41,8 @@ pub struct Wanted {
     pub outcome: Option<String>,
     /// Let pass by shadow: what would have been `held`, `denied` or `limited`, or `any` of them.
     pub would_be: Option<String>,
+    /// About this emergency lift, or decided by it.
+    pub lift: Option<String>,
     /// Of this trace, 32 hexadecimal digits.
     pub trace: Option<String>,
     /// Written then or later, RFC 3339.
@@ -249,6 +251,13 @@ fn filter(admin: &Admin, wanted: &Wanted) -> Result<(Filter, usize), Problem> {
         Some(text) if ["held", "denied", "limited"].contains(&&*text) => Some(Shadowed::As(text)),
         Some(text) => return invalid(format!("would_be: `{text}` is not held, denied, limited or any")),
     };
+    let lift = match said(&wanted.lift) {
+        None => None,
+        Some(text) => match RecordId::parse(&text) {
+            Some(lift) => Some(lift),
+            None => return invalid(format!("lift: `{text}` is no id of an emergency lift")),
+        },
+    };
     let time = |key: &str, text: &Option<String>| match said(text) {
         None => Ok(None),
         Some(text) => instant(&text).map(Some).ok_or_else(|| {
@@ -261,6 +270,7 @@ fn filter(admin: &Admin, wanted: &Wanted) -> Result<(Filter, usize), Problem> {
         tool: said(&wanted.tool),
         outcome: said(&wanted.outcome),
         would_be,
+        lift,
         trace,
         from: time("from", &wanted.from)?,
         to: time("to", &wanted.to)?,

@@ -80,9 +80,15 @@ pub(super) async fn list(
     State(admin): State<Arc<Admin>>,
     caller: Caller,
 ) -> Result<Json<Standings>, Problem> {
-    let mut all = admin.gate().standings().await?;
-    all.retain(|one| may(&admin, &caller, one, PersonAction::View));
+    let all = seen(&admin, &caller).await?;
     Ok(Json(Standings { standing: all.iter().map(told).collect() }))
+}
+
+/// The standing approvals that the caller may see, those in force first.
+pub(super) async fn seen(admin: &Admin, caller: &Caller) -> Result<Vec<standing::Standing>, Problem> {
+    let mut all = admin.gate().standings().await?;
+    all.retain(|one| may(admin, caller, one, PersonAction::View));
+    Ok(all)
 }
 
 /// `DELETE /v1/standing/{id}`
@@ -92,24 +98,35 @@ pub(super) async fn revoke(
     Path(id): Path<String>,
     Told(said): Told<Reason>,
 ) -> Result<Json<Standing>, Problem> {
-    let reason = order::reason(&said.reason)?;
+    revoked(&admin, &caller, &id, &said.reason).await.map(|one| Json(told(&one)))
+}
+
+/// Takes a standing approval back, for whoever may.
+pub(super) async fn revoked(
+    admin: &Admin,
+    caller: &Caller,
+    id: &str,
+    reason: &str,
+) -> Result<standing::Standing, Problem> {
+    let reason = order::reason(reason)?;
     let unknown = || Problem::NotFound(format!("no standing approval `{id}`"));
-    let number = RecordId::parse(&id).ok_or_else(unknown)?;
+    let number = RecordId::parse(id).ok_or_else(unknown)?;
     let all = admin.gate().standings().await?;
     let one = all.into_iter().find(|one| one.id == number).ok_or_else(unknown)?;
-    // To take one back is the safe way: whoever let it stand may, and so may whoever may stop the agent.
-    let own =
-        caller.person().is_some_and(|(person, _)| one.people.iter().any(|by| *by == *person.id.as_str()));
-    if !own && !may(&admin, &caller, &one, PersonAction::Suspend) {
+    if !may_revoke(admin, caller, &one) {
         let known = admin.directory().find(&one.agent);
         let target = known.as_deref().map_or(Target::Gateway, |known| Target::Agent(&one.agent, known));
-        caller.may(&admin, PersonAction::Approve, target, reason).await?;
+        caller.may(admin, PersonAction::Approve, target, reason).await?;
     }
-    let by = caller.who().to_string();
-    match admin.gate().revoke_standing(number, by, reason.to_owned()).await? {
-        Some(revoked) => Ok(Json(told(&revoked))),
-        None => Err(Problem::Conflict(format!("{id} is {} already", one.state(SystemTime::now())))),
-    }
+    let revoked = admin.gate().revoke_standing(number, caller.who().to_string(), reason.to_owned()).await?;
+    revoked.ok_or_else(|| Problem::Conflict(format!("{id} is {} already", one.state(SystemTime::now()))))
+}
+
+/// To take one back is the safe way: whoever let it stand may, and so may whoever may stop the agent.
+pub(super) fn may_revoke(admin: &Admin, caller: &Caller, one: &standing::Standing) -> bool {
+    let own =
+        caller.person().is_some_and(|(person, _)| one.people.iter().any(|by| *by == *person.id.as_str()));
+    own || may(admin, caller, one, PersonAction::Suspend)
 }
 
 /// `POST /v1/holds/{id}/resolve`

@@ -50,10 +50,11 @@ fn list(body: &Value) -> String {
         return "Nothing waits to be told.\n".to_owned();
     }
     let mut rows = vec![
-        ["NOTIFICATION", "WEBHOOK", "EVENT", "HOLD", "STATE", "TRIED", "NEXT", "WHY"].map(str::to_owned),
+        ["NOTIFICATION", "WEBHOOK", "EVENT", "ABOUT", "STATE", "TRIED", "NEXT", "WHY"].map(str::to_owned),
     ];
     rows.extend(items(body, "notifications").iter().map(|one| {
-        ["/id", "/webhook", "/event", "/hold", "/state", "/attempts", "/next", "/failure"]
+        let about = if one.get("lift").is_some_and(|lift| !lift.is_null()) { "/lift" } else { "/hold" };
+        ["/id", "/webhook", "/event", about, "/state", "/attempts", "/next", "/failure"]
             .map(|at| word(one, at))
     }));
     table(&rows)

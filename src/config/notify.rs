@@ -1,4 +1,4 @@
-//! Who is told of held calls, from the section `notify`.
+//! Who is told of held calls and emergency lifts, from the section `notify`.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::net::tls;
 use crate::webhook::sign::Key;
 use crate::webhook::{self, EVENTS, GIVE_UP_AFTER, GIVE_UP_AFTER_MAX, WEBHOOKS_MAX};
 
-/// Who is told of held calls, beside the console.
+/// Who is told of held calls and emergency lifts, beside the console.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Notify {
@@ -39,7 +39,8 @@ pub struct Webhook {
     pub secret_file: Option<String>,
     /// A file of Ed25519 private keys, PEM or `whsk_…`, one a line; each signs. Only its owner may read it.
     pub key_file: Option<String>,
-    /// What it is told: `hold.opened`, `hold.voted`, `hold.escalated`, `hold.expiring`, `hold.released`, `hold.ended`;
+    /// What it is told: `hold.opened`, `hold.voted`, `hold.escalated`, `hold.expiring`, `hold.released`, `hold.ended`,
+    /// `breakglass.opened`, `breakglass.closed`, `breakglass.expired`, `breakglass.unreviewed`, `breakglass.reviewed`;
     /// everything when not given.
     pub events: Option<Vec<String>>,
     /// The roots of the receiver's certificate, PEM; the system's by default.

@@ -13,6 +13,8 @@ use crate::json::Members;
 pub const LIFTS_OPEN_MAX: usize = 16;
 /// The longest list of lifts that is given at once.
 pub const LIFTS_LISTED_MAX: usize = 1000;
+/// How long after its end a lift that nobody has reviewed is told of once more.
+pub const UNREVIEWED_AFTER: Duration = Duration::from_secs(12 * 60 * 60);
 /// How long a lift that was reviewed is still listed.
 pub const REVIEWED_KEPT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
@@ -27,8 +29,8 @@ pub trait Lifts: Send + Sync {
     /// Ends one before its time. `None` when there is none of this id that is open.
     fn close_lift(&self, id: RecordId, by: String, reason: String) -> Answer<'_, Option<Lift>>;
 
-    /// Ends those whose time is over, and gives those that ended now.
-    fn end_lifts(&self) -> Answer<'_, Vec<Lift>>;
+    /// Ends those whose time is over, and notes those that nobody has reviewed for [`UNREVIEWED_AFTER`].
+    fn end_lifts(&self) -> Answer<'_, Ended>;
 
     /// Says that somebody other than who opened it has looked at what was done under a lift that ended.
     fn review_lift(&self, id: RecordId, by: String, reason: String) -> Answer<'_, Reviewed>;
@@ -115,6 +117,15 @@ pub enum Reviewed {
     Unknown,
 }
 
+/// What became of lifts by the clock alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// Their time is over.
+    pub expired: Vec<Lift>,
+    /// They ended long ago, and nobody has reviewed them: told once.
+    pub unreviewed: Vec<Lift>,
+}
+
 /// Something that happens to a lift.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LiftMoment {
@@ -124,17 +135,20 @@ pub enum LiftMoment {
     Closed,
     /// Its time is over.
     Expired,
+    /// It ended long ago, and nobody has reviewed it.
+    Unreviewed,
     /// Somebody reviewed it.
     Reviewed,
 }
 
 impl LiftMoment {
-    /// The word in records.
+    /// The word in records and events.
     pub fn as_str(self) -> &'static str {
         match self {
             LiftMoment::Opened => "opened",
             LiftMoment::Closed => "closed",
             LiftMoment::Expired => "expired",
+            LiftMoment::Unreviewed => "unreviewed",
             LiftMoment::Reviewed => "reviewed",
         }
     }
@@ -160,7 +174,7 @@ impl Lift {
         let done = match moment {
             LiftMoment::Closed => self.closed.as_ref(),
             LiftMoment::Reviewed => self.reviewed.as_ref(),
-            LiftMoment::Opened | LiftMoment::Expired => None,
+            LiftMoment::Opened | LiftMoment::Expired | LiftMoment::Unreviewed => None,
         };
         let by = Who::parse(done.map_or(&*self.by, |done| &done.by));
         members.object("by", |members| {
@@ -174,7 +188,39 @@ impl Lift {
             members.text("opened_by", &self.by);
         }
         members.text("reason", done.map_or(&*self.reason, |done| &done.reason));
-        members.plain("until", crate::units::moment(self.until.into(), 6));
+        members.plain("until", timestamp(self.until));
         members
     }
+
+    /// What happened, for people who are told of it elsewhere. Why is not in it, since that may quote anything.
+    pub fn told(&self, moment: LiftMoment) -> Members {
+        let mut members = Members::default();
+        members.plain("lift", self.id);
+        let state = match moment {
+            LiftMoment::Opened => "open",
+            LiftMoment::Closed | LiftMoment::Expired | LiftMoment::Unreviewed => "ended",
+            LiftMoment::Reviewed => "reviewed",
+        };
+        members.text("state", state);
+        members.texts("rules", self.rules.iter().map(String::as_str));
+        members.texts("agents", self.scope.agents.iter().map(AgentId::as_str));
+        members.texts("groups", self.scope.groups.iter().map(String::as_str));
+        members.texts("upstreams", self.scope.upstreams.iter().map(String::as_str));
+        members.text("opened_by", &self.by);
+        members.plain("opened", timestamp(self.at));
+        members.plain("until", timestamp(self.until));
+        for (done, by, at) in
+            [(&self.closed, "closed_by", "closed"), (&self.reviewed, "reviewed_by", "reviewed")]
+        {
+            if let Some(done) = done {
+                members.text(by, &done.by);
+                members.plain(at, timestamp(done.at));
+            }
+        }
+        members
+    }
+}
+
+fn timestamp(at: SystemTime) -> impl std::fmt::Display {
+    crate::units::moment(at.into(), 6)
 }

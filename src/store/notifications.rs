@@ -1,4 +1,4 @@
-//! What people must still be told of holds, in the store: an event is written with the change that it tells of, becomes
+//! What people must still be told of holds and emergency lifts, in the store: an event is written with the change that it tells of, becomes
 //! one notification for each webhook that wants it, and is gone only when that webhook has confirmed it.
 
 use std::time::{Duration, SystemTime};
@@ -17,13 +17,13 @@ pub const DEAD_MAX: usize = 10_000;
 /// The longest reason of a failure that is kept, in bytes of UTF-8.
 pub const FAILURE_BYTES_MAX: usize = 500;
 
-/// Notifications, in order for each hold and webhook, until they are delivered or dead.
+/// Notifications, in order for each topic and webhook, until they are delivered or dead.
 pub trait Notifications: Send + Sync {
     /// Makes the first events into notifications for these webhooks, in one transaction; at most [`EVENTS_AT_ONCE_MAX`].
     /// What waits for a webhook that is none of these is dead from now on. Gives how many events there were.
     fn address(&self, to: Vec<Addressee>) -> Answer<'_, usize>;
 
-    /// What may be delivered to a webhook now, the first one of each hold, in the order of their time.
+    /// What may be delivered to a webhook now, the first one of each topic, in the order of their time.
     fn due(&self, webhook: String, most: usize) -> Answer<'_, Vec<Notification>>;
 
     /// The webhook has it: it is gone.
@@ -61,10 +61,10 @@ pub struct Notification {
     pub id: RecordId,
     /// The webhook.
     pub webhook: String,
-    /// What happened: `hold.opened`, `hold.voted` and so on.
+    /// What happened: `hold.opened`, `breakglass.opened` and so on.
     pub kind: String,
-    /// The hold.
-    pub hold: RecordId,
+    /// What it happened to.
+    pub topic: Topic,
     /// When it happened.
     pub at: SystemTime,
     /// What was so then, JSON without the braces.
@@ -79,6 +79,24 @@ pub struct Notification {
     pub state: NotificationState,
     /// Why it was not delivered; empty while it was not tried.
     pub failure: String,
+}
+
+/// What something happened to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Topic {
+    /// A hold.
+    Hold(RecordId),
+    /// An emergency lift.
+    Lift(RecordId),
+}
+
+impl Topic {
+    /// The id of the hold or lift.
+    pub fn id(self) -> RecordId {
+        match self {
+            Topic::Hold(id) | Topic::Lift(id) => id,
+        }
+    }
 }
 
 /// Where a notification stands. What is delivered is not there any more.

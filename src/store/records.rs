@@ -94,6 +94,8 @@ pub struct Row {
     pub run: String,
     /// The hold.
     pub hold: String,
+    /// The emergency lifts that it is about, or that decided the call: their ids with blanks between.
+    pub lifts: String,
 }
 
 /// Which records are wanted. What is `None` lets everything through.
@@ -109,6 +111,8 @@ pub struct Filter {
     pub outcome: Option<String>,
     /// Let pass by shadow.
     pub would_be: Option<Shadowed>,
+    /// About this emergency lift, or decided by it.
+    pub lift: Option<RecordId>,
     /// Of this trace.
     pub trace: Option<[u8; 16]>,
     /// Written at this moment or later.

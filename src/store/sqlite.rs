@@ -5,6 +5,7 @@ mod block;
 mod found;
 mod grants;
 mod holds;
+mod inbox;
 mod index;
 mod lifts;
 mod notifications;
@@ -32,7 +33,7 @@ use sqlx::sqlite::{
 use super::StoreError;
 
 /// The format that this version writes: the number of the last migration.
-const FORMAT: i64 = 7;
+const FORMAT: i64 = 8;
 /// How long a statement waits for another program that has the file locked.
 const BUSY_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long somebody waits for a connection.
@@ -120,6 +121,7 @@ fn migrations() -> Migrator {
         step(5, "notifications", include_str!("sqlite/0005_notifications.sql")),
         step(6, "grants", include_str!("sqlite/0006_grants.sql")),
         step(7, "waiting", include_str!("sqlite/0007_waiting.sql")),
+        step(8, "topics", include_str!("sqlite/0008_topics.sql")),
     ])
 }
 
@@ -208,4 +210,38 @@ fn moment(micros: i64) -> SystemTime {
 /// A number of the log as SQLite keeps it; it has no unsigned ones, and no log is that long.
 fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::call::RecordId;
+    use crate::store::notifications::{Notifications as _, Topic};
+
+    #[tokio::test]
+    async fn what_people_had_to_be_told_before_they_were_told_of_lifts_is_still_to_be_told() {
+        let dir = std::env::temp_dir().join(format!("hp-migrated-{}", RecordId::new()));
+        let path = dir.join("state.db");
+        std::fs::create_dir_all(&dir).unwrap();
+        private(&path).unwrap();
+        let (writer, _) = pools(&path, Sync::Full).await.unwrap();
+        let before = migrations().iter().filter(|step| step.version <= 6).cloned().collect();
+        Migrator::with_migrations(before).run(&writer).await.unwrap();
+        let (hold, id) = (RecordId::new(), RecordId::new());
+        let rows = format!(
+            "INSERT INTO hold (id, state, digest, agent, owner, team, task, on_behalf_of, upstream, tool, class, consequence,
+               rule, reason, run, revision, idempotent, quorum, approvers, opened, escalates, expires, changed, detail)
+             VALUES ('{hold}', 'pending', x'00', 'a', '', '', '', '', 'mail', 't', 'write', 3, 'r', '', '', '', 0, 1, '[]', 1, 2, 3, 1, '');
+             INSERT INTO event (kind, hold, at, data) VALUES ('hold.voted', '{hold}', 2, x'');
+             INSERT INTO notification (id, webhook, kind, hold, at, data, attempts, since, next, state, failure)
+             VALUES ('{id}', 'chat', 'hold.opened', '{hold}', 1, x'', 3, 1, 1, 'waiting', 'not reached');"
+        );
+        sqlx::raw_sql(sqlx::AssertSqlSafe(rows)).execute(&writer).await.unwrap();
+        writer.close().await;
+        let store = Sqlite::open(&path).await.unwrap();
+        assert_eq!(store.backlog().await.unwrap().events, 1);
+        let [told] = &store.due("chat".to_owned(), 10).await.unwrap()[..] else { panic!("it is due") };
+        assert_eq!((told.id, told.topic, told.attempts), (id, Topic::Hold(hold), 3));
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
 }

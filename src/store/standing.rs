@@ -16,6 +16,8 @@ pub const STANDING_TIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 pub const STANDING_TIMES_MAX: u32 = 100;
 /// The gravest call that an approval ever stands for.
 pub const STANDING_CONSEQUENCE_MAX: u8 = 3;
+/// The state of one that stands.
+pub const IN_FORCE: &str = "in-force";
 /// The longest list of standing approvals that is given at once.
 pub const STANDING_LISTED_MAX: usize = 1000;
 
@@ -96,7 +98,7 @@ impl Standing {
         match &self.revoked {
             Some(_) => "revoked",
             None if self.used >= self.times => "used-up",
-            None if now < self.until => "in-force",
+            None if now < self.until => IN_FORCE,
             None => "expired",
         }
     }

@@ -47,6 +47,8 @@ async fn the_link_leads_to_the_console_and_its_forms_work() {
     let cookie = cookie.split(';').next().unwrap();
     let head = |line: &str| format!("{line} HTTP/1.1\r\nhost: {at}\r\ncookie: {cookie}");
     let page = says(at, &head("GET /"), "").await;
+    assert!(status(&page) == "200" && page.contains("Nothing waits for people."), "{page}");
+    let page = says(at, &head("GET /agents"), "").await;
     assert!(status(&page) == "200" && page.contains("agent/support") && page.contains("root@example.org"));
     assert!(page.contains("content-security-policy: default-src 'none'"), "{page}");
     // There is the console, and nothing for programs.

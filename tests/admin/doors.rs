@@ -37,8 +37,11 @@ async fn whoever_is_not_among_the_people_sees_no_page_and_is_on_record() {
         "/openapi.json",
         "/style.css",
         "/live.js",
+        "/agents",
+        "/breakglass",
         "/holds",
         "/runs",
+        "/standing",
         "/nothing",
     ] {
         assert_eq!(nobody.get(path).await.status, 403, "{path}");

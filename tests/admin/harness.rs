@@ -66,6 +66,7 @@ tools:
     consequence: 1
     sink: {kind: message, destinations: [/to], payload: [/body]}
     returns: {confidentiality: public, integrity: trusted}
+  transfer: {class: write, consequence: 3, reversible: true, returns: {confidentiality: public, integrity: trusted}}
   delete_customer:
     class: write
     consequence: 4

@@ -118,6 +118,12 @@ async fn records_are_read_as_they_are_written_by_those_who_may_see_them() {
     assert!(oncall.until("agent/support").await && pia.until("agent/payer").await);
     assert!(oncall.text().contains("event: record\r\n") || oncall.text().contains("event: record\n"));
     assert!(!oncall.text().contains("agent/payer"), "{}", oncall.text());
+    // What an emergency lifts is everybody's to see, for whomever it is lifted.
+    let wish =
+        json!({"rules": ["hold-deploy"], "agents": ["agent/support"], "for": "5m", "reason": "tonight"});
+    assert_eq!(world.person("admin").post("/v1/breakglass", wish).await.status, 200);
+    assert!(pia.until("\"type\":\"breakglass\"").await && oncall.until("\"type\":\"breakglass\"").await);
+    assert!(!pia.text().contains("agent/support"), "{}", pia.text());
 }
 
 #[tokio::test]

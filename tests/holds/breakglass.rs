@@ -80,6 +80,16 @@ async fn an_emergency_lifts_what_names_itself_for_whom_it_was_opened_and_each_ca
     assert_eq!((&told[0]["reason"], &told[0]["rules"]), (&json!("the mail must go out"), &json!([RULE])));
     assert_eq!(metric(&world, "holdpoint_breakglass_calls_total"), "2");
     assert_eq!(metric(&world, "holdpoint_breakglass_open"), "1");
+    // Its records are found by it, for whoever may see them.
+    let found = async |person: &str, lift: &str| {
+        let path = format!("/v1/records?lift={lift}");
+        let told = world.person(person).http("GET", &path, None).await.unwrap().json();
+        let kinds = told["records"].as_array().unwrap().iter().map(|record| record["type"].clone());
+        kinds.collect::<Vec<Value>>()
+    };
+    assert_eq!(found("auditor", &id).await, ["intent", "intent", "breakglass"]);
+    assert_eq!(found("pia", &id).await, [] as [Value; 0], "another team sees nothing of it");
+    assert_eq!(found("auditor", &holdpoint::call::RecordId::new().to_string()).await, [] as [Value; 0]);
     let page = world.person("auditor").http("GET", "/agents/none", None).await.unwrap();
     let page = String::from_utf8_lossy(&page.body).into_owned();
     assert!(page.contains("Break-glass is open") && page.contains("the mail must go out"), "{page}");

@@ -176,6 +176,98 @@ async fn the_life_of_a_hold_is_a_trace_that_is_linked_to_its_calls() {
     world.join().await;
 }
 
+#[tokio::test]
+async fn people_are_told_of_an_emergency_of_its_end_and_of_a_review_that_nobody_makes() {
+    use sqlx::ConnectOptions as _;
+    let (port, mut told) = receiver(vec![503]).await;
+    let key = secret(0o600);
+    let all = holdpoint::webhook::EVENTS.into_iter().filter(|event| event.starts_with("breakglass."));
+    let mut world =
+        World::having("wait: 0s", &section(port, &key, &all.collect::<Vec<_>>().join(", "))).await;
+    let wish = json!({"rules": ["hold-high-consequence"], "agents": ["agent/support"], "for": "30m", "reason": "the very words"});
+    let lift = world.person("gus").http("POST", "/v1/breakglass", Some(wish)).await.unwrap().json();
+    let path = format!("/v1/breakglass/{}", lift["id"].as_str().unwrap());
+    let (failed, opened) = (next(&mut told).await, next(&mut told).await);
+    assert_eq!(header(&failed, "webhook-id"), header(&opened, "webhook-id"), "it is the same, told again");
+    let close = json!({"reason": "it is out"});
+    let closed = world.person("olga").http("DELETE", &path, Some(close)).await.unwrap();
+    assert_eq!(closed.status, 200, "{closed:?}");
+    let ended = next(&mut told).await;
+    // Half a day later.
+    world.down().await;
+    let store = sqlx::sqlite::SqliteConnectOptions::new().filename(world.dir.join("state/holdpoint.db"));
+    let mut store = store.connect().await.unwrap();
+    let half_a_day = holdpoint::store::lifts::UNREVIEWED_AFTER.as_micros() as i64;
+    sqlx::query("UPDATE lift SET closed_at = closed_at - ?")
+        .bind(half_a_day)
+        .execute(&mut store)
+        .await
+        .unwrap();
+    drop(store);
+    world.up().await;
+    let unreviewed = next(&mut told).await;
+    let review = json!({"reason": "looked at"});
+    let reviewed =
+        world.person("auditor").http("POST", &format!("{path}/review"), Some(review)).await.unwrap();
+    assert_eq!(reviewed.status, 200, "{reviewed:?}");
+    let reviewed = next(&mut told).await;
+    let requests = [opened, ended, unreviewed, reviewed];
+    let said = requests.each_ref().map(|one| (body(one)["type"].clone(), body(one)["data"]["state"].clone()));
+    let expected =
+        [("opened", "open"), ("closed", "ended"), ("unreviewed", "ended"), ("reviewed", "reviewed")];
+    assert_eq!(said, expected.map(|(word, state)| (json!(format!("breakglass.{word}")), json!(state))));
+    for request in &requests {
+        assert!(header(request, "webhook-signature").starts_with("v1,"), "{request}");
+        assert!(
+            !request.contains("the very words") && !request.contains("it is out"),
+            "why is not told: {request}"
+        );
+        let body = body(request);
+        let link = format!("https://gateway.internal/breakglass#{}", lift["id"].as_str().unwrap());
+        assert_eq!((&body["link"], &body["data"]["lift"]), (&json!(link), &lift["id"]));
+        assert_eq!(body["data"]["agents"], json!(["spiffe://example.org/agent/support"]));
+    }
+    let words: Vec<Value> = world
+        .records()
+        .into_iter()
+        .filter(|record| record["type"] == "breakglass")
+        .map(|record| record["what"].clone())
+        .collect();
+    assert_eq!(words, ["opened", "closed", "unreviewed", "reviewed"], "each once");
+    world.join().await;
+    std::fs::remove_file(key).unwrap();
+}
+
+#[tokio::test]
+async fn what_nobody_was_told_of_an_emergency_is_seen_by_all_and_told_again_by_who_sees_everything() {
+    let (port, mut told) = receiver(vec![410]).await;
+    let key = secret(0o600);
+    let world = World::having("wait: 0s", &section(port, &key, "breakglass.opened")).await;
+    let wish =
+        json!({"rules": ["hold-high-consequence"], "agents": ["agent/support"], "for": "30m", "reason": "x"});
+    let lift = world.person("gus").http("POST", "/v1/breakglass", Some(wish)).await.unwrap().json();
+    let first = next(&mut told).await;
+    let dead = async |person: &str| {
+        let answer = world.person(person).http("GET", "/v1/notifications?state=dead", None).await.unwrap();
+        answer.json()["notifications"].as_array().unwrap().clone()
+    };
+    let end = tokio::time::Instant::now() + SOON;
+    while dead("pia").await.is_empty() {
+        assert!(tokio::time::Instant::now() < end, "a receiver that is gone is told nothing more");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let [one] = &dead("pia").await[..] else { panic!("one") };
+    assert_eq!((&one["lift"], &one["hold"]), (&lift["id"], &Value::Null));
+    let path = format!("/v1/notifications/{}/retry", one["id"].as_str().unwrap());
+    assert_eq!(world.person("pia").http("POST", &path, None).await.unwrap().status, 403);
+    assert_eq!(dead("pia").await.len(), 1, "it stays as it was");
+    let retried = world.person("auditor").http("POST", &path, None).await.unwrap();
+    assert_eq!(retried.status, 200, "{retried:?}");
+    assert_eq!(header(&next(&mut told).await, "webhook-id"), header(&first, "webhook-id"));
+    world.join().await;
+    std::fs::remove_file(key).unwrap();
+}
+
 /// The configuration of a world, changed.
 fn changed(world: &World, from: &str, to: &str) -> Result<config::Loaded, Vec<String>> {
     let file = world.dir.join("holdpoint.yaml");

@@ -58,6 +58,7 @@ on_every_database! {
         what_waits_for_a_webhook_that_is_gone_is_dead_and_not_lost,
         people_are_told_once_that_a_quarter_of_the_time_is_left,
         the_bytes_of_a_held_call_are_erased_at_its_end,
+        what_waits_is_counted_by_what_policy_can_tell_apart,
         endorsements_are_kept_and_taken_back_once,
         a_lift_stands_for_its_time_and_owes_a_review_of_somebody_else,
         a_lift_ends_by_the_stores_clock_and_that_is_told_once,

@@ -7,8 +7,9 @@ use holdpoint::store::holds::{
     About, Claim, End, Endorsement, HELD_BYTES_MAX, HoldState, NewHold, Opened, Says, Terms, Vote, Voted,
     Wanted,
 };
-use holdpoint::store::lifts::{LIFTS_OPEN_MAX, Lifted, NewLift, Reviewed, Scope};
-use holdpoint::store::notifications::{Addressee, Backlog, Notification, NotificationState};
+use holdpoint::store::inbox::Waiting;
+use holdpoint::store::lifts::{Ended, LIFTS_OPEN_MAX, Lifted, NewLift, Reviewed, Scope};
+use holdpoint::store::notifications::{Addressee, Backlog, Notification, NotificationState, Topic};
 use holdpoint::store::resolve::{Found, Resolution, Resolved};
 use holdpoint::store::standing::StandingTerms;
 use holdpoint::store::{Changed, StoreError};
@@ -303,7 +304,7 @@ pub async fn a_hold_is_told_in_order_and_only_a_confirmation_takes_it_off(store:
     // Of each hold the first alone; the other waits until that is confirmed.
     let told = due(&*store, "chat").await;
     assert_eq!(
-        told.iter().map(|one| (one.hold, &*one.kind)).collect::<Vec<_>>(),
+        told.iter().map(|one| (one.topic.id(), &*one.kind)).collect::<Vec<_>>(),
         [(first, "hold.opened"), (second, "hold.opened")]
     );
     store.undelivered(told[0].id, Some(LONG), "it answered 500".to_owned()).await.unwrap();
@@ -401,6 +402,32 @@ pub async fn endorsements_are_kept_and_taken_back_once(store: Arc<dyn Store>) {
     assert_eq!(store.endorsements().await.unwrap()[0].revoked.as_ref().unwrap().by, "olga");
 }
 
+pub async fn what_waits_is_counted_by_what_policy_can_tell_apart(store: Arc<dyn Store>) {
+    assert_eq!(store.waiting().await.unwrap(), []);
+    let first = opened(&*store, new_hold("a", 1)).await;
+    opened(&*store, new_hold("a", 2)).await;
+    opened(&*store, new_hold("b", 3)).await;
+    let mut other = new_hold("a", 4);
+    (other.about.consequence, other.about.on_behalf_of) = (4, "ana@example.org".to_owned());
+    opened(&*store, other).await;
+    // Neither of these waits: one is approved, and the time of the other is over.
+    approved(&*store, "c", 5).await;
+    opened(&*store, NewHold { ttl: Duration::ZERO, ..new_hold("c", 6) }).await;
+    let group = |name: &str, consequence: u8, on_behalf_of: &str, calls: u64| Waiting {
+        agent: agent(name),
+        consequence,
+        approvers: vec!["oncall".to_owned()],
+        on_behalf_of: on_behalf_of.to_owned(),
+        calls,
+    };
+    let mut waiting = store.waiting().await.unwrap();
+    assert_eq!(waiting.remove(0), group("a", 3, "", 2), "the largest first");
+    waiting.sort_by_key(|group| group.consequence);
+    assert_eq!(waiting, [group("b", 3, "", 1), group("a", 4, "ana@example.org", 1)]);
+    store.vote(first, vote("olga", Says::Deny, 1)).await.unwrap();
+    assert!(store.waiting().await.unwrap().contains(&group("a", 3, "", 1)));
+}
+
 fn lift(by: &str, time: Duration) -> NewLift {
     NewLift {
         id: RecordId::new(),
@@ -440,6 +467,28 @@ pub async fn a_lift_stands_for_its_time_and_owes_a_review_of_somebody_else(store
     assert!(matches!(store.open_lift(lift("ana", LONG)).await.unwrap(), Lifted::Open(_)), "and is paid");
     let kinds: Vec<String> = store.audit_rows().await.unwrap().into_iter().map(|row| row.kind).collect();
     assert_eq!(kinds, ["breakglass"; 4]);
+    let told = ["breakglass.opened", "breakglass.closed", "breakglass.reviewed", "breakglass.opened"];
+    assert_eq!(told_of_lifts(&*store).await, told);
+    // Of one lift in order, and of another at the same time.
+    let first = due(&*store, "chat").await;
+    assert_eq!(first.iter().map(|one| &*one.kind).collect::<Vec<_>>(), ["breakglass.opened"; 2]);
+    assert_eq!(first[0].topic, Topic::Lift(open.id));
+    let data: serde_json::Value =
+        serde_json::from_str(&format!("{{{}}}", String::from_utf8_lossy(&first[0].data))).unwrap();
+    assert_eq!((&data["state"], &data["opened_by"]), (&"open".into(), &"ana".into()));
+    assert_eq!(
+        data["agents"],
+        serde_json::json!(["spiffe://example.org/agent/a", "spiffe://example.org/agent/b"])
+    );
+    assert!(!data.to_string().contains("everything burns"), "{data}");
+    store.delivered(first[0].id).await.unwrap();
+    assert!(due(&*store, "chat").await.iter().any(|one| one.kind == "breakglass.closed"));
+}
+
+/// What a webhook that wants everything is to be told.
+async fn told_of_lifts(store: &dyn Store) -> Vec<String> {
+    store.address(vec![to("chat", &EVENTS)]).await.unwrap();
+    store.notifications(None).await.unwrap().into_iter().map(|one| one.kind).collect()
 }
 
 pub async fn a_lift_ends_by_the_stores_clock_and_that_is_told_once(store: Arc<dyn Store>) {
@@ -447,8 +496,10 @@ pub async fn a_lift_ends_by_the_stores_clock_and_that_is_told_once(store: Arc<dy
         panic!("it opens")
     };
     assert_eq!(store.close_lift(open.id, "olga".to_owned(), "late".to_owned()).await.unwrap(), None);
-    assert_eq!(store.end_lifts().await.unwrap(), [*open]);
-    assert_eq!(store.end_lifts().await.unwrap(), []);
+    let ended = Ended { expired: vec![*open], unreviewed: Vec::new() };
+    assert_eq!(store.end_lifts().await.unwrap(), ended);
+    assert_eq!(store.end_lifts().await.unwrap(), Ended::default());
+    assert_eq!(told_of_lifts(&*store).await, ["breakglass.opened", "breakglass.expired"]);
     for number in 0..LIFTS_OPEN_MAX {
         let opened = store.open_lift(lift(&format!("person-{number}"), LONG)).await.unwrap();
         assert!(matches!(opened, Lifted::Open(_)), "{opened:?}");

@@ -82,6 +82,7 @@ fn row(seq: u64) -> Row {
         trace: (!seq.is_multiple_of(4)).then_some([(seq % 4) as u8; 16]),
         run: "r".to_owned(),
         hold: String::new(),
+        lifts: String::new(),
     }
 }
 

@@ -58,12 +58,12 @@ async fn a_format_of_a_later_version_is_refused_and_left_as_it_is() {
     open(&path).await.unwrap().close().await.unwrap();
     let mut other = another_program(&path).await;
     let later = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
-                 VALUES (8, 'later', 1, x'00', 0)";
+                 VALUES (99, 'later', 1, x'00', 0)";
     sqlx::query(later).execute(&mut other).await.unwrap();
     other.close().await.unwrap();
     let before = fs::read(&path).unwrap();
     let refused = open(&path).await.err().unwrap();
-    assert!(matches!(refused, StoreError::Newer { found: 8, known: 7, .. }), "{refused:?}");
+    assert!(matches!(refused, StoreError::Newer { found: 99, .. }), "{refused:?}");
     let text = refused.to_string();
     assert!(text.contains("holdpoint.db") && text.contains("run the version that wrote it"), "{text}");
     assert!(fs::read(&path).unwrap() == before, "nothing was changed");

@@ -7,8 +7,10 @@ use axum::response::Response;
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::page::{self, Face, Place, badge, or_dash, path, segment, text, time};
-use super::{LIVE_PATH, answer, answer_live, holds, records, shadow};
+use super::page::{
+    self, Given, Ordering, Place, REASON, badge, choice, columns, or_dash, path, segment, text, time,
+};
+use super::{answer, records, shadow};
 use crate::admin::agents::{self, Agent, Suspended};
 use crate::admin::body::{Asked, Filled};
 use crate::admin::caller::Caller;
@@ -17,8 +19,9 @@ use crate::admin::problem::{Problem, see_other};
 use crate::admin::records as told;
 use crate::admin::shadow::InShadow;
 use crate::admin::{Admin, agents::Shown};
-use crate::store::REASON_BYTES_MAX;
 
+/// The states that the search offers.
+const STATES: [&str; 6] = ["", "active", "read-only", "suspended", "review-overdue", "retired"];
 /// Records among which an agent's last call is looked for: orders about it are among them.
 const LOOKED_THROUGH: usize = 10;
 /// Records that an agent's page shows.
@@ -34,15 +37,7 @@ pub(super) struct Find {
     state: String,
 }
 
-/// What a form of this page brings.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Ordered {
-    token: String,
-    reason: String,
-}
-
-/// `GET /`
+/// `GET /agents`
 pub(super) async fn list(
     State(admin): State<Arc<Admin>>,
     caller: Caller,
@@ -52,7 +47,7 @@ pub(super) async fn list(
         Ok(Asked(find)) => all(&admin, &caller, &find).await,
         Err(problem) => Err(problem),
     };
-    answer_live(&admin, &caller, made)
+    answer(&admin, &caller, made).await
 }
 
 async fn all(admin: &Admin, caller: &Caller, find: &Find) -> Result<Markup, Problem> {
@@ -63,39 +58,22 @@ async fn all(admin: &Admin, caller: &Caller, find: &Find) -> Result<Markup, Prob
     for agent in &shown {
         last.push(last_call(admin, caller, &agent.id).await?);
     }
-    let waiting = holds::front(admin, caller).await?;
     let content = html! {
-        form class="search" method="get" action="/" role="search" {
+        (page::search("/agents", &html! {
             label { "Find" input type="search" name="q" value=(find.q) placeholder="id, owner, team, purpose" size="26"; }
-            label { "State"
-                select name="state" {
-                    @for state in ["", "active", "read-only", "suspended", "review-overdue", "retired"] {
-                        option value=(state) selected[find.state == state] { @if state.is_empty() { "any" } @else { (state) } }
-                    }
-                }
-            }
-            button { "Find" }
-        }
+            (choice("State", "state", (&STATES, &find.state), page::or_any))
+        }))
         p class="count" role="status" { (shown.len()) " of " (total) " agents that you may see" }
-        @if shown.is_empty() { p class="empty" { @if total == 0 { "There is no agent that you may see." } @else { "No agent is like this. " a href="/" { "All agents" } } } }
+        @if shown.is_empty() { p class="empty" { @if total == 0 { "There is no agent that you may see." } @else { "No agent is like this. " a href="/agents" { "All agents" } } } }
         @else { (table(&shown, &last, &page::token(admin, caller))) }
     };
-    let face = Face {
-        place: Place::Agents,
-        title: "Agents",
-        tab: None,
-        before: Some(&waiting),
-        script: Some(LIVE_PATH),
-    };
-    Ok(page::whole(admin, caller, &face, &content))
+    Ok(page::page(admin, caller, Place::Agents, "Agents", &content).await)
 }
 
 fn table(agents: &[&Agent], last: &[Option<Markup>], token: &str) -> Markup {
     html! {
         table class="cards" {
-            thead { tr {
-                @for name in ["Agent", "State", "Autonomy", "Team", "Owner", "Review due", "Last call", "Order"] { th scope="col" { (name) } }
-            } }
+            (columns(&["Agent", "State", "Autonomy", "Team", "Owner", "Review due", "Last call", "Order"]))
             tbody {
                 @for (agent, last) in agents.iter().zip(last) {
                     tr {
@@ -132,7 +110,7 @@ pub(super) async fn show(
     caller: Caller,
     Path(name): Path<String>,
 ) -> Response {
-    answer(&admin, &caller, one(&admin, &caller, &name).await)
+    answer(&admin, &caller, one(&admin, &caller, &name).await).await
 }
 
 async fn one(admin: &Admin, caller: &Caller, name: &str) -> Result<Markup, Problem> {
@@ -178,7 +156,7 @@ async fn one(admin: &Admin, caller: &Caller, name: &str) -> Result<Markup, Probl
             ul class="plain" { @for one in &history { li { (suspended(one)) } } }
         }
     };
-    Ok(page::page(admin, caller, Place::Agents, path(&agent.id), &content))
+    Ok(page::page(admin, caller, Place::Agents, path(&agent.id), &content).await)
 }
 
 fn suspended(one: &Suspended) -> Markup {
@@ -198,16 +176,9 @@ fn order(agent: &Agent, token: &str) -> Markup {
         (None, "suspended") => return html! { span class="quiet" { "by the registry" } },
         (None, _) => ("Suspend", "suspend"),
     };
-    html! {
-        details class="order" {
-            summary { (word) "…" }
-            form method="post" action={ "/agents/" (segment(&agent.id)) "/" (verb) } {
-                input type="hidden" name="token" value=(token);
-                label { "Reason, for the record" textarea name="reason" required rows="2" maxlength=(REASON_BYTES_MAX) {} }
-                button class=(verb) { (word) " " (text(path(&agent.id))) }
-            }
-        }
-    }
+    let to = format!("/agents/{}/{verb}", segment(&agent.id));
+    let button = html! { (word) " " (text(path(&agent.id))) };
+    page::order(&Ordering { folded: word, reason: REASON, to, button, class: verb }, token)
 }
 
 /// `POST /agents/{id}/suspend`
@@ -215,7 +186,7 @@ pub(super) async fn suspend(
     State(admin): State<Arc<Admin>>,
     caller: Caller,
     Path(name): Path<String>,
-    filled: Result<Filled<Ordered>, Problem>,
+    filled: Result<Filled<Given>, Problem>,
 ) -> Response {
     carried(&admin, &caller, What::Suspend, &name, filled).await
 }
@@ -225,7 +196,7 @@ pub(super) async fn resume(
     State(admin): State<Arc<Admin>>,
     caller: Caller,
     Path(name): Path<String>,
-    filled: Result<Filled<Ordered>, Problem>,
+    filled: Result<Filled<Given>, Problem>,
 ) -> Response {
     carried(&admin, &caller, What::Resume, &name, filled).await
 }
@@ -235,16 +206,15 @@ async fn carried(
     caller: &Caller,
     what: What,
     name: &str,
-    filled: Result<Filled<Ordered>, Problem>,
+    filled: Result<Filled<Given>, Problem>,
 ) -> Response {
     let done = async {
-        let Filled(ordered) = filled?;
-        page::own(admin, caller, &ordered.token)?;
-        agents::ordered(admin, caller, what, name, &ordered.reason).await
+        let reason = page::given(admin, caller, filled)?;
+        agents::ordered(admin, caller, what, name, &reason).await
     };
     match done.await {
         Ok(done) => see_other(&format!("/agents/{}", segment(&done.agent.id))),
-        Err(problem) => answer(admin, caller, Err(problem)),
+        Err(problem) => answer(admin, caller, Err(problem)).await,
     }
 }
 

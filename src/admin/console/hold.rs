@@ -61,7 +61,7 @@ pub(super) async fn show(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Response {
-    answer_live(&admin, &caller, page_of(&admin, &caller, &id, None).await)
+    answer_live(&admin, &caller, page_of(&admin, &caller, &id, None).await).await
 }
 
 /// `POST /holds/{id}/approve`
@@ -104,10 +104,10 @@ async fn pressed(
 ) -> Response {
     let decided = match filled {
         Ok(Filled(decided)) => decided,
-        Err(problem) => return answer(admin, caller, Err(problem)),
+        Err(problem) => return answer(admin, caller, Err(problem)).await,
     };
     if let Err(problem) = page::own(admin, caller, &decided.token) {
-        return answer(admin, caller, Err(problem));
+        return answer(admin, caller, Err(problem)).await;
     }
     let (says, remember) = match button {
         Button::Approve => (Says::Approve, None),
@@ -118,13 +118,13 @@ async fn pressed(
     let problem = match told::vote(admin, caller, id, says, &say).await {
         Ok(hold) => return see_other(&format!("/holds/{}", hold.id)),
         // The listener makes the page from which one logs in again.
-        Err(problem @ Problem::Challenged(_)) => return answer(admin, caller, Err(problem)),
+        Err(problem @ Problem::Challenged(_)) => return answer(admin, caller, Err(problem)).await,
         Err(problem) => problem,
     };
     let failed = Failed { problem, reason: decided.reason };
     match page_of(admin, caller, id, Some(&failed)).await {
         Ok(markup) => faced(Some(&failed.problem), LIVE_SECURITY_POLICY, markup),
-        Err(_) => answer(admin, caller, Err(failed.problem)),
+        Err(_) => answer(admin, caller, Err(failed.problem)).await,
     }
 }
 
@@ -168,8 +168,8 @@ async fn page_of(
         div data-list="jump" { @if seen.can_vote().is_ok() { a class="jump" data-key="jump" data-version="" href="#decide" { "Decide" } } }
     };
     let title = format!("{}.{}", hold.about.upstream, hold.about.tool);
-    let face = Face { place: Place::Holds, title: &title, tab: None, before: None, script: Some(LIVE_PATH) };
-    Ok(page::whole(admin, caller, &face, &content))
+    let face = Face { place: Place::Inbox, title: &title, tab: None, script: Some(LIVE_PATH) };
+    Ok(page::whole(admin, caller, &face, &content).await)
 }
 
 // === impl Seen ===

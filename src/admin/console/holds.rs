@@ -3,26 +3,24 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::response::Response;
 use maud::{Markup, html};
 use serde::Deserialize;
 
 use super::call::{self, Destinations};
-use super::page::{self, Face, Place, age, badge, left, path, segment, text};
+use super::page::{self, Face, Place, age, badge, columns, left, path, segment, text};
 use super::{LIVE_PATH, answer_live};
 use crate::admin::Admin;
 use crate::admin::agents::moment;
 use crate::admin::body::Asked;
 use crate::admin::caller::Caller;
 use crate::admin::holds as told;
-use crate::admin::problem::Problem;
+use crate::admin::problem::{Problem, see_other};
 use crate::store::holds::{Hold, HoldState, Wanted};
 
 /// Holds on one page.
 const SHOWN_MAX: usize = 50;
-/// Holds that the front page shows.
-const FRONT_MAX: usize = 5;
 /// Destinations that a row names.
 const DESTINATIONS_MAX: usize = 2;
 /// How long ago what has ended is still listed.
@@ -52,8 +50,6 @@ pub(super) struct Find {
     agent: String,
     /// How many are passed over: those of the pages before.
     after: usize,
-    /// How many are shown at most.
-    first: Option<usize>,
 }
 
 impl Which {
@@ -96,6 +92,30 @@ impl Which {
     }
 }
 
+/// Which tab of the inbox a page is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tab {
+    /// Held calls.
+    Holds(Which),
+    /// Approvals that stand for more than one execution.
+    Standing,
+}
+
+/// `GET /`: the inbox. What is searched for among agents was once searched for here.
+pub(super) async fn front(
+    admin: State<Arc<Admin>>,
+    caller: Caller,
+    RawQuery(query): RawQuery,
+    asked: Result<Asked<Find>, Problem>,
+) -> Response {
+    let query = query.unwrap_or_default();
+    let mut names = query.split('&').map(|pair| pair.split('=').next().unwrap_or_default());
+    if names.any(|name| matches!(name, "q" | "state")) {
+        return see_other(&format!("/agents?{query}"));
+    }
+    list(admin, caller, asked).await
+}
+
 /// `GET /holds`
 pub(super) async fn list(
     State(admin): State<Arc<Admin>>,
@@ -106,14 +126,14 @@ pub(super) async fn list(
         Ok(Asked(find)) => inbox(&admin, &caller, &find).await,
         Err(problem) => Err(problem),
     };
-    answer_live(&admin, &caller, made)
+    answer_live(&admin, &caller, made).await
 }
 
 async fn inbox(admin: &Admin, caller: &Caller, find: &Find) -> Result<Markup, Problem> {
     let now = admin.gate().now().await?;
     let holds = wanted(admin, caller, find, now).await?;
     let (total, shown) = (holds.len(), holds.get(find.after.min(holds.len())..).unwrap_or_default());
-    let lines = lines(admin, caller, shown, find.first.unwrap_or(SHOWN_MAX).min(SHOWN_MAX)).await?;
+    let lines = lines(admin, caller, shown, SHOWN_MAX).await?;
     let below = total.saturating_sub(find.after + lines.len());
     let here = |which: Which, after: usize| {
         let agent =
@@ -122,9 +142,7 @@ async fn inbox(admin: &Admin, caller: &Caller, find: &Find) -> Result<Markup, Pr
         format!("/holds?show={}{agent}{after}", which.word())
     };
     let content = html! {
-        nav class="tabs" aria-label="Which calls" {
-            @for which in Which::ALL { a href=(here(which, 0)) aria-current=[(which == find.show).then_some("true")] { (which.name()) } }
-        }
+        (tabs(Tab::Holds(find.show), &find.agent))
         @if !find.agent.is_empty() { p { "Of " (text(&find.agent)) " alone. " a href={ "/holds?show=" (find.show.word()) } { "Of all agents" } } }
         div data-live=(here(find.show, find.after)) data-titled data-now=(moment(now)) {
             (headline(find.show, total))
@@ -140,26 +158,23 @@ async fn inbox(admin: &Admin, caller: &Caller, find: &Find) -> Result<Markup, Pr
         }
     };
     let tab = match (find.show, total) {
-        (Which::Waiting, 1..) => format!("({total}) Held calls"),
-        _ => "Held calls".to_owned(),
+        (Which::Waiting, 1..) => format!("({total}) Inbox"),
+        _ => "Inbox".to_owned(),
     };
-    let script = Some(LIVE_PATH);
-    let face = Face { place: Place::Holds, title: "Held calls", tab: Some(&tab), before: None, script };
-    Ok(page::whole(admin, caller, &face, &content))
+    let face = Face { place: Place::Inbox, title: "Inbox", tab: Some(&tab), script: Some(LIVE_PATH) };
+    Ok(page::whole(admin, caller, &face, &content).await)
 }
 
-/// What the front page says first: what waits, the oldest first.
-pub(super) async fn front(admin: &Admin, caller: &Caller) -> Result<Markup, Problem> {
-    let now = admin.gate().now().await?;
-    let holds = wanted(admin, caller, &Find::default(), now).await?;
-    let lines = lines(admin, caller, &holds, FRONT_MAX).await?;
-    Ok(html! {
-        section class="front" aria-label="Held calls" data-live={ "/holds?first=" (FRONT_MAX) } data-now=(moment(now)) {
-            (headline(Which::Waiting, holds.len()))
-            (table(&lines, Which::Waiting, now))
-            p { a href="/holds" { "All held calls" } }
+/// The tabs of the inbox, of one agent alone where one is named.
+pub(super) fn tabs(here: Tab, agent: &str) -> Markup {
+    let of = if agent.is_empty() { String::new() } else { format!("&agent={}", segment(agent)) };
+    let current = |tab: Tab| (tab == here).then_some("true");
+    html! {
+        nav class="tabs" aria-label="Which calls" {
+            @for which in Which::ALL { a href={ "/holds?show=" (which.word()) (of) } aria-current=[current(Tab::Holds(which))] { (which.name()) } }
+            a href="/standing" aria-current=[current(Tab::Standing)] { "Standing approvals" }
         }
-    })
+    }
 }
 
 fn headline(which: Which, total: usize) -> Markup {
@@ -220,12 +235,10 @@ pub(super) async fn lines<'a>(
 /// Holds, a row each.
 pub(super) fn table(lines: &[Line<'_>], which: Which, now: SystemTime) -> Markup {
     let waits = which == Which::Waiting;
-    let names = if waits { ["Approvals", "Time left"] } else { ["State", "Since"] };
+    let (approvals, time) = if waits { ("Approvals", "Time left") } else { ("State", "Since") };
     html! {
         table class="cards inbox" {
-            thead { tr {
-                @for name in ["Call", "Agent", "Consequence", "Goes to", "Held by"].into_iter().chain(names) { th scope="col" { (name) } }
-            } }
+            (columns(&["Call", "Agent", "Consequence", "Goes to", "Held by", approvals, time]))
             tbody data-list="holds" data-gone="no longer here" {
                 @for line in lines { (row(line, waits, now)) }
             }

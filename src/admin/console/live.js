@@ -46,7 +46,7 @@
     for (const [key, old] of here) {
       if (there.has(key)) continue;
       // Whoever is about to open it is told instead of finding another row there.
-      if (focusIn(old) || old.matches(":hover")) {
+      if (focusIn(old) || (old.matches(":hover") && old.querySelector("a, button"))) {
         old.classList.add("gone");
         if (list.dataset.gone && old.lastElementChild) old.lastElementChild.textContent = list.dataset.gone;
       } else old.remove();
@@ -115,7 +115,7 @@
     };
     events.addEventListener("dropped", soon);
     events.addEventListener("record", (event) => {
-      if (["held", "vote", "released"].includes(JSON.parse(event.data).type)) soon();
+      if (["held", "vote", "released", "breakglass"].includes(JSON.parse(event.data).type)) soon();
     });
   };
   setInterval(tick, 1000);

@@ -6,16 +6,19 @@ use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use maud::{DOCTYPE, Markup, html};
+use serde::Deserialize;
 
-use super::{breakglass, shadow};
+use super::{breakglass, shadow, waiting};
 use crate::admin::Admin;
 use crate::admin::agents::moment;
+use crate::admin::body::Filled;
 use crate::admin::caller::Caller;
 use crate::admin::literal::{self, Part};
 use crate::admin::problem::Problem;
 use crate::admin::proof::Proof;
 use crate::admin::shadow::InShadow;
 use crate::call::PersonAction;
+use crate::store::REASON_BYTES_MAX;
 
 /// What is left of a hold's time when it is said more loudly.
 const SOON: Duration = Duration::from_secs(5 * 60);
@@ -24,7 +27,8 @@ const SOON: Duration = Duration::from_secs(5 * 60);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
     Agents,
-    Holds,
+    BreakGlass,
+    Inbox,
     Nowhere,
     Records,
     Runs,
@@ -39,8 +43,6 @@ pub(super) struct Face<'a> {
     pub(super) title: &'a str,
     /// What its tab says, where that is more.
     pub(super) tab: Option<&'a str>,
-    /// What stands in front of the title.
-    pub(super) before: Option<&'a Markup>,
     /// What keeps it as it is on the server; such a page is answered with [`super::answer_live`].
     pub(super) script: Option<&'static str>,
 }
@@ -92,12 +94,19 @@ fn who(admin: &Admin, caller: &Caller) -> Markup {
 }
 
 /// A whole page, which says first what is in shadow.
-pub(super) fn page(admin: &Admin, caller: &Caller, place: Place, title: &str, content: &Markup) -> Markup {
-    whole(admin, caller, &Face { place, title, tab: None, before: None, script: None }, content)
+pub(super) async fn page(
+    admin: &Admin,
+    caller: &Caller,
+    place: Place,
+    title: &str,
+    content: &Markup,
+) -> Markup {
+    whole(admin, caller, &Face { place, title, tab: None, script: None }, content).await
 }
 
 /// A whole page with a face of its own.
-pub(super) fn whole(admin: &Admin, caller: &Caller, face: &Face<'_>, content: &Markup) -> Markup {
+pub(super) async fn whole(admin: &Admin, caller: &Caller, face: &Face<'_>, content: &Markup) -> Markup {
+    let waiting = waiting::said(admin, caller).await;
     let current = |here: Place| (face.place == here).then_some("page");
     html! {
         (DOCTYPE)
@@ -108,18 +117,20 @@ pub(super) fn whole(admin: &Admin, caller: &Caller, face: &Face<'_>, content: &M
                 header {
                     a class="brand" href="/" { img src="/mark.svg" alt="" width="20" height="20"; "Holdpoint" }
                     nav aria-label="Console" {
-                        a href="/holds" aria-current=[current(Place::Holds)] { "Holds" }
-                        a href="/" aria-current=[current(Place::Agents)] { "Agents" }
+                        a href="/" aria-current=[current(Place::Inbox)] {
+                            "Inbox " span class="waiting" id="waiting" data-said title="calls that wait for people, and that you may see" { (waiting) }
+                        }
+                        a href="/agents" aria-current=[current(Place::Agents)] { "Agents" }
                         a href="/runs" aria-current=[current(Place::Runs)] { "Runs" }
                         a href="/records" aria-current=[current(Place::Records)] { "Records" }
                         a href="/tools" aria-current=[current(Place::Tools)] { "Tools" }
+                        a href="/breakglass" aria-current=[current(Place::BreakGlass)] { "Break-glass" }
                     }
                     (who(admin, caller))
                 }
-                (breakglass::banner(admin))
+                (breakglass::banner(admin, face.place))
                 (shadow::banner(&InShadow::now(admin)))
                 main id="content" {
-                    @if let Some(before) = face.before { (before) }
                     h1 { (text(face.title)) }
                     (content)
                 }
@@ -129,13 +140,13 @@ pub(super) fn whole(admin: &Admin, caller: &Caller, face: &Face<'_>, content: &M
 }
 
 /// The page that says what went wrong.
-pub(super) fn problem(admin: &Admin, caller: &Caller, problem: &Problem) -> Markup {
+pub(super) async fn problem(admin: &Admin, caller: &Caller, problem: &Problem) -> Markup {
     let (_, _, title) = problem.face();
     let content = html! {
         p class="problem" role="alert" { (text(&problem.detail())) }
-        p { a href="/" { "Back to the agents" } }
+        p { a href="/" { "Back to the inbox" } }
     };
-    page(admin, caller, Place::Nowhere, title, &content)
+    page(admin, caller, Place::Nowhere, title, &content).await
 }
 
 /// Text that somebody else may have written: what does not show itself is shown by its number.
@@ -155,14 +166,45 @@ pub(super) fn hidden(c: char) -> Markup {
     html! { span class="hidden-char" title="a character that does not show itself" { (literal::name(c)) } }
 }
 
+/// A form that searches where it stands.
+pub(super) fn search(path: &str, fields: &Markup) -> Markup {
+    html! { form class="search" method="get" action=(path) role="search" { (fields) button { "Find" } } }
+}
+
+/// A field of such a form that offers some values, each with its words.
+pub(super) fn choice<'a>(
+    label: &str,
+    name: &str,
+    (values, chosen): (&[&'a str], &str),
+    words: impl Fn(&'a str) -> String,
+) -> Markup {
+    html! {
+        label { (label)
+            select name=(name) {
+                @for value in values { option value=(value) selected[chosen == *value] { (words(value)) } }
+            }
+        }
+    }
+}
+
+/// The value itself, where `any` stands for none.
+pub(super) fn or_any(value: &str) -> String {
+    if value.is_empty() { "any" } else { value }.to_owned()
+}
+
+/// The head of a table, whose rows a phone shows as cards.
+pub(super) fn columns(names: &[&str]) -> Markup {
+    html! { thead { tr { @for name in names { th scope="col" { (name) } } } } }
+}
+
 /// A word for a state or an outcome; colour and mark only repeat what the word says.
 pub(super) fn badge(word: &str) -> Markup {
     let tone = match word {
-        "active" | "allowed" | "approved" | "executed" | "changed" | "sound" => "good",
+        "active" | "allowed" | "in-force" | "approved" | "executed" | "changed" | "sound" => "good",
         "suspended" | "denied" | "malformed" | "unavailable" | "broken" | "failed" | "drifted" | "frozen"
-        | "indeterminate" | "secret" => "bad",
+        | "indeterminate" | "secret" | "open" => "bad",
         "held" | "limited" | "read-only" | "review-overdue" | "tool-error" | "error" | "unknown"
-        | "pending" | "releasing" | "confidential" | "untrusted" => "warn",
+        | "pending" | "releasing" | "confidential" | "untrusted" | "review owed" => "warn",
         _ => "plain",
     };
     html! { span class={ "badge " (tone) } { (text(word)) } }
@@ -243,6 +285,57 @@ fn bound(caller: &Caller) -> Vec<u8> {
         _ => who,
     }
 }
+
+/// What a form that asks for a reason alone brings.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Given {
+    token: String,
+    reason: String,
+}
+
+/// The reason of a form that is one of this console's.
+pub(super) fn given(
+    admin: &Admin,
+    caller: &Caller,
+    filled: Result<Filled<Given>, Problem>,
+) -> Result<String, Problem> {
+    let Filled(given) = filled?;
+    own(admin, caller, &given.token)?;
+    Ok(given.reason)
+}
+
+/// The form by which an order is given with a reason, folded: what it says folded, what the reason is called, and where
+/// it goes.
+pub(super) fn order(said: &Ordering<'_>, token: &str) -> Markup {
+    html! {
+        details class="order" {
+            summary { (said.folded) "…" }
+            form method="post" action=(said.to) {
+                input type="hidden" name="token" value=(token);
+                label { (said.reason) textarea name="reason" required rows="2" maxlength=(REASON_BYTES_MAX) {} }
+                button class=(said.class) { (said.button) }
+            }
+        }
+    }
+}
+
+/// The words of a form of order.
+pub(super) struct Ordering<'a> {
+    /// What it says while it is folded.
+    pub(super) folded: &'a str,
+    /// What the reason is called.
+    pub(super) reason: &'a str,
+    /// The path that it goes to.
+    pub(super) to: String,
+    /// What its button says.
+    pub(super) button: Markup,
+    /// The class of its button.
+    pub(super) class: &'a str,
+}
+
+/// What a reason is called where nothing else is said.
+pub(super) const REASON: &str = "Reason, for the record";
 
 /// Checks the token of a form.
 pub(in crate::admin) fn own(admin: &Admin, caller: &Caller, token: &str) -> Result<(), Problem> {

@@ -9,7 +9,7 @@ use maud::{Markup, html};
 use serde_json::Value;
 
 use super::answer;
-use super::page::{self, Place, badge, path, segment, text, time, would_be};
+use super::page::{self, Place, badge, choice, columns, path, segment, text, time, would_be};
 use crate::admin::Admin;
 use crate::admin::body::Asked;
 use crate::admin::caller::Caller;
@@ -44,47 +44,45 @@ pub(super) async fn list(
         Ok(Asked(wanted)) => found(&admin, &caller, &wanted).await,
         Err(problem) => Err(problem),
     };
-    answer(&admin, &caller, made)
+    answer(&admin, &caller, made).await
 }
 
 async fn found(admin: &Admin, caller: &Caller, wanted: &Wanted) -> Result<Markup, Problem> {
     let records = told::page(admin, caller, wanted).await?;
     let given = |text: &Option<String>| text.clone().unwrap_or_default();
     let content = html! {
-        form class="search" method="get" action="/records" role="search" {
+        (page::search("/records", &html! {
             label { "Agent" input name="agent" value=(given(&wanted.agent)) placeholder="agent/support"; }
             label { "Upstream" input name="upstream" value=(given(&wanted.upstream)); }
             label { "Tool" input name="tool" value=(given(&wanted.tool)); }
-            label { "Outcome"
-                select name="outcome" {
-                    @for outcome in OUTCOMES {
-                        option value=(outcome) selected[given(&wanted.outcome) == outcome] { @if outcome.is_empty() { "any" } @else { (outcome) } }
-                    }
-                }
-            }
-            label { "In shadow"
-                select name="would_be" {
-                    @for wanted_be in WOULD_BE {
-                        option value=(wanted_be) selected[given(&wanted.would_be) == wanted_be] {
-                            @match wanted_be { "" => "–", "any" => "would be stopped", word => { "would be " (word) } }
-                        }
-                    }
-                }
-            }
+            (choice("Outcome", "outcome", (&OUTCOMES, &given(&wanted.outcome)), page::or_any))
+            (choice("In shadow", "would_be", (&WOULD_BE, &given(&wanted.would_be)), shadowed))
             label { "Trace" input name="trace" value=(given(&wanted.trace)) placeholder="32 hexadecimal digits" size="30"; }
+            @if let Some(lift) = &wanted.lift { input type="hidden" name="lift" value=(lift); }
             label { "From (UTC)" input name="from" value=(given(&wanted.from)) placeholder="2026-11-20T12:00"; }
             label { "To (UTC)" input name="to" value=(given(&wanted.to)) placeholder="2026-11-20T13:00"; }
-            button { "Find" }
-        }
+        }))
         @if records.behind > 0 {
             p class="problem" role="status" { "The index is " (records.behind) " records behind the audit: the newest may be missing here." }
+        }
+        @if let Some(lift) = wanted.lift.as_deref().filter(|lift| !lift.is_empty()) {
+            p { "About the emergency lift " span class="mono" { (text(lift)) } ", or decided by it. " a href={ "/breakglass#" (segment(lift)) } { "The lift" } ", " a href="/records" { "all records" } }
         }
         (table(&records.records))
         @if let Some(cursor) = records.cursor {
             p { a rel="next" href={ "/records?" (query(wanted)) "cursor=" (cursor) } { "Older records" } }
         }
     };
-    Ok(page::page(admin, caller, Place::Records, "Records", &content))
+    Ok(page::page(admin, caller, Place::Records, "Records", &content).await)
+}
+
+/// What would have become of calls, as the search says it.
+fn shadowed(would_be: &str) -> String {
+    match would_be {
+        "" => "–".to_owned(),
+        "any" => "would be stopped".to_owned(),
+        word => format!("would be {word}"),
+    }
 }
 
 /// A search's query again, without its cursor.
@@ -95,6 +93,7 @@ fn query(wanted: &Wanted) -> String {
         ("upstream", &wanted.upstream),
         ("outcome", &wanted.outcome),
         ("would_be", &wanted.would_be),
+        ("lift", &wanted.lift),
         ("trace", &wanted.trace),
         ("from", &wanted.from),
         ("to", &wanted.to),
@@ -113,7 +112,7 @@ pub(super) fn table(records: &[Record]) -> Markup {
     }
     html! {
         table class="cards" {
-            thead { tr { @for name in ["Time", "Type", "Agent", "Called", "Outcome", "Rule", "Why"] { th scope="col" { (name) } } } }
+            (columns(&["Time", "Type", "Agent", "Called", "Outcome", "Rule", "Why"]))
             tbody {
                 @for record in records {
                     tr {
@@ -145,7 +144,7 @@ pub(super) async fn story(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Response {
-    answer(&admin, &caller, whole(&admin, &caller, &id).await)
+    answer(&admin, &caller, whole(&admin, &caller, &id).await).await
 }
 
 async fn whole(admin: &Admin, caller: &Caller, id: &str) -> Result<Markup, Problem> {
@@ -166,7 +165,7 @@ async fn whole(admin: &Admin, caller: &Caller, id: &str) -> Result<Markup, Probl
         @for record in &story.records { (line(record)) }
         @for missing in &story.missing { p class="problem" { (text(&missing.id)) ": " (text(&missing.why)) } }
     };
-    Ok(page::page(admin, caller, Place::Records, &title, &content))
+    Ok(page::page(admin, caller, Place::Records, &title, &content).await)
 }
 
 /// The holds and the runs that the records of a story name.

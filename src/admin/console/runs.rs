@@ -7,7 +7,7 @@ use axum::response::Response;
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::page::{self, Place, badge, path, segment, text, time};
+use super::page::{self, Given, Ordering, Place, REASON, badge, columns, path, segment, text, time};
 use super::path::{Sink, picture};
 use super::{answer, holds, records};
 use crate::admin::Admin;
@@ -18,7 +18,6 @@ use crate::admin::problem::{Problem, see_other};
 use crate::admin::records as told;
 use crate::admin::runs::{self, Label, Run, Shown, WHOLE, Whose};
 use crate::identify::svid;
-use crate::store::REASON_BYTES_MAX;
 use crate::store::holds::Wanted;
 
 /// Runs on one page.
@@ -40,25 +39,20 @@ pub(super) struct Find {
     agent: String,
 }
 
-/// What the form of a run's page brings.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Ordered {
-    token: String,
-    reason: String,
-}
-
 /// `GET /runs`
 pub(super) async fn list(
     State(admin): State<Arc<Admin>>,
     caller: Caller,
     asked: Result<Asked<Find>, Problem>,
 ) -> Response {
-    let made = asked.and_then(|Asked(find)| all(&admin, &caller, &find));
-    answer(&admin, &caller, made)
+    let made = match asked {
+        Ok(Asked(find)) => all(&admin, &caller, &find).await,
+        Err(problem) => Err(problem),
+    };
+    answer(&admin, &caller, made).await
 }
 
-fn all(admin: &Admin, caller: &Caller, find: &Find) -> Result<Markup, Problem> {
+async fn all(admin: &Admin, caller: &Caller, find: &Find) -> Result<Markup, Problem> {
     let mut runs = runs::seen(admin, caller);
     if !find.agent.trim().is_empty() {
         let (agent, _) = admin.agent(find.agent.trim())?;
@@ -66,10 +60,7 @@ fn all(admin: &Admin, caller: &Caller, find: &Find) -> Result<Markup, Problem> {
     }
     let frozen = runs.iter().filter(|run| run.frozen.is_some()).count();
     let content = html! {
-        form class="search" method="get" action="/runs" role="search" {
-            label { "Agent" input name="agent" value=(find.agent) placeholder="agent/support"; }
-            button { "Find" }
-        }
+        (page::search("/runs", &html! { label { "Agent" input name="agent" value=(find.agent) placeholder="agent/support"; } }))
         p class="count" role="status" {
             (runs.len()) @if runs.len() == 1 { " run is" } @else { " runs are" } " remembered that you may see, "
             @match frozen { 0 => "none is frozen.", 1 => { strong { "1 is frozen" } "." }, more => { strong { (more) " are frozen" } "." } }
@@ -77,13 +68,13 @@ fn all(admin: &Admin, caller: &Caller, find: &Find) -> Result<Markup, Problem> {
         }
         @if runs.is_empty() { p class="empty" { "No run is remembered. What was read long ago counts no more." } } @else { (table(&runs)) }
     };
-    Ok(page::page(admin, caller, Place::Runs, "Runs", &content))
+    Ok(page::page(admin, caller, Place::Runs, "Runs", &content).await)
 }
 
 fn table(runs: &[Run]) -> Markup {
     html! {
         table class="cards" {
-            thead { tr { @for name in ["Run", "Agent", "Labels", "Stopped", "Calls", "Last call", "State"] { th scope="col" { (name) } } } }
+            (columns(&["Run", "Agent", "Labels", "Stopped", "Calls", "Last call", "State"]))
             tbody {
                 @for run in runs.iter().take(SHOWN_MAX) {
                     tr {
@@ -127,7 +118,7 @@ pub(super) async fn show(
     Path(id): Path<String>,
     Query(whose): Query<Whose>,
 ) -> Response {
-    answer(&admin, &caller, one(&admin, &caller, &id, &whose).await)
+    answer(&admin, &caller, one(&admin, &caller, &id, &whose).await).await
 }
 
 async fn one(admin: &Admin, caller: &Caller, id: &str, whose: &Whose) -> Result<Markup, Problem> {
@@ -178,7 +169,7 @@ async fn one(admin: &Admin, caller: &Caller, id: &str, whose: &Whose) -> Result<
     } else {
         format!("Run of {}", path(&run.agent))
     };
-    Ok(page::page(admin, caller, Place::Runs, &title, &content))
+    Ok(page::page(admin, caller, Place::Runs, &title, &content).await)
 }
 
 /// The last records of a run, of those that its agent has.
@@ -196,16 +187,9 @@ async fn last(admin: &Admin, caller: &Caller, run: &Run) -> Result<Vec<told::Rec
 
 /// The form by which a frozen run is let go on.
 fn order(run: &Run, token: &str) -> Markup {
-    html! {
-        details class="order" {
-            summary { "Let it go on…" }
-            form method="post" action={ "/runs/" (segment(&run.id)) "/unfreeze?agent=" (segment(&run.agent)) } {
-                input type="hidden" name="token" value=(token);
-                label { "Reason, for the record" textarea name="reason" required rows="2" maxlength=(REASON_BYTES_MAX) {} }
-                button class="resume" { "Let it go on" }
-            }
-        }
-    }
+    let to = format!("/runs/{}/unfreeze?agent={}", segment(&run.id), segment(&run.agent));
+    let (folded, button) = ("Let it go on", html! { "Let it go on" });
+    page::order(&Ordering { folded, reason: REASON, to, button, class: "resume" }, token)
 }
 
 /// `POST /runs/{id}/unfreeze`
@@ -214,15 +198,14 @@ pub(super) async fn unfreeze(
     caller: Caller,
     Path(id): Path<String>,
     Query(whose): Query<Whose>,
-    filled: Result<Filled<Ordered>, Problem>,
+    filled: Result<Filled<Given>, Problem>,
 ) -> Response {
     let done = async {
-        let Filled(ordered) = filled?;
-        page::own(&admin, &caller, &ordered.token)?;
-        runs::unfrozen(&admin, &caller, &id, &whose, &ordered.reason).await
+        let reason = page::given(&admin, &caller, filled)?;
+        runs::unfrozen(&admin, &caller, &id, &whose, &reason).await
     };
     match done.await {
         Ok(done) => see_other(&link(&done.run)),
-        Err(problem) => answer(&admin, &caller, Err(problem)),
+        Err(problem) => answer(&admin, &caller, Err(problem)).await,
     }
 }

@@ -7,7 +7,7 @@ use axum::response::Response;
 use maud::{Markup, html};
 
 use super::answer;
-use super::page::{self, Place, segment, text, time, would_be};
+use super::page::{self, Place, columns, segment, text, time, would_be};
 use crate::admin::Admin;
 use crate::admin::caller::Caller;
 use crate::admin::problem::Problem;
@@ -35,7 +35,7 @@ pub(super) fn banner(shadow: &InShadow) -> Markup {
 
 /// `GET /shadow`
 pub(super) async fn show(State(admin): State<Arc<Admin>>, caller: Caller) -> Response {
-    answer(&admin, &caller, passed(&admin, &caller).await)
+    answer(&admin, &caller, passed(&admin, &caller).await).await
 }
 
 async fn passed(admin: &Admin, caller: &Caller) -> Result<Markup, Problem> {
@@ -48,13 +48,13 @@ async fn passed(admin: &Admin, caller: &Caller) -> Result<Markup, Problem> {
         @if told.more { p class="problem" { "There were more than can be counted: these are the newest." } }
         p { a href="/records?would_be=any" { "Each of them, the newest first" } }
     };
-    Ok(page::page(admin, caller, Place::Nowhere, "In shadow", &content))
+    Ok(page::page(admin, caller, Place::Nowhere, "In shadow", &content).await)
 }
 
 fn table(counts: &[Count]) -> Markup {
     html! {
         table class="cards" {
-            thead { tr { @for name in ["Upstream", "Rule", "Outcome", "Calls", "Agents"] { th scope="col" { (name) } } } }
+            (columns(&["Upstream", "Rule", "Outcome", "Calls", "Agents"]))
             tbody {
                 @for count in counts {
                     tr {

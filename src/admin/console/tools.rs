@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::response::Response;
 use maud::{Markup, html};
 
-use super::page::{self, Place, badge, segment, text};
+use super::page::{self, Place, badge, columns, segment, text};
 use super::{answer, shadow};
 use crate::admin::Admin;
 use crate::admin::body::Asked;
@@ -29,7 +29,7 @@ pub(super) async fn list(
         Ok(Asked(wanted)) => found(&admin, &caller, &wanted).await,
         Err(problem) => Err(problem),
     };
-    answer(&admin, &caller, made)
+    answer(&admin, &caller, made).await
 }
 
 async fn found(admin: &Admin, caller: &Caller, wanted: &Wanted) -> Result<Markup, Problem> {
@@ -51,7 +51,7 @@ async fn found(admin: &Admin, caller: &Caller, wanted: &Wanted) -> Result<Markup
         @for upstream in &upstreams { (section(upstream, upstreams.len() == 1 || total <= SHOWN_MAX)) }
         @if upstreams.is_empty() { p class="empty" { "There is no upstream that you may see." } }
     };
-    Ok(page::page(admin, caller, Place::Tools, &title, &content))
+    Ok(page::page(admin, caller, Place::Tools, &title, &content).await)
 }
 
 fn drifted(upstream: &Upstream) -> usize {
@@ -90,7 +90,7 @@ fn section(upstream: &Upstream, whole: bool) -> Markup {
 fn table(tools: &[&Tool]) -> Markup {
     html! {
         table class="cards" {
-            thead { tr { th scope="col" { "Tool" } th scope="col" { "Class" } th scope="col" { "Consequence" } th scope="col" { "Effects" } th scope="col" { "Definition" } } }
+            (columns(&["Tool", "Class", "Consequence", "Effects", "Definition"]))
             tbody {
                 @for tool in tools {
                     tr {

@@ -38,6 +38,8 @@ struct Line<'l> {
     hold: Cow<'l, str>,
     intent: Cow<'l, str>,
     call: Cow<'l, str>,
+    /// The emergency lift that the record is about, or those that decided the call, with blanks between.
+    lifts: Cow<'l, str>,
 }
 
 #[derive(Debug, Default)]
@@ -87,6 +89,7 @@ pub(super) fn row(bytes: &[u8], segment: u64, offset: u64) -> Option<Row> {
         would_be: cut(line.would_be.outcome),
         run: cut(line.run),
         hold: cut(line.hold),
+        lifts: cut(line.lifts),
     })
 }
 
@@ -122,6 +125,8 @@ fn scan(bytes: &[u8]) -> Option<Line<'_>> {
                 return line.team =
                     find(value, b"agent").map(|agent| member(agent, b"team")).unwrap_or_default();
             }
+            b"break_glass" => return line.lifts = joined(serde_json::from_slice(value).ok()),
+            b"lift" => &mut line.lifts,
             b"ts" => &mut line.ts,
             b"id" => &mut line.id,
             b"type" => &mut line.kind,
@@ -262,7 +267,16 @@ fn parse(bytes: &[u8]) -> Option<Line<'static>> {
         hold: at("/hold"),
         intent: at("/intent"),
         call: at("/call"),
+        lifts: match record.get("break_glass") {
+            Some(ids) => joined(serde_json::from_value(ids.clone()).ok()),
+            None => at("/lift"),
+        },
     })
+}
+
+/// Ids with blanks between.
+fn joined<'l>(ids: Option<Vec<String>>) -> Cow<'l, str> {
+    Cow::Owned(ids.unwrap_or_default().join(" "))
 }
 
 fn cut(text: Cow<'_, str>) -> String {
@@ -296,6 +310,17 @@ mod tests {
         );
         assert_eq!([&*row.outcome, &row.rule, &row.run, &row.hold], ["allowed", "act", "r", ""]);
         assert_eq!(row.trace, Some([7; 16]));
+    }
+
+    #[test]
+    fn a_row_names_the_emergency_lifts_that_decided_its_call_or_that_it_is_about() {
+        let head = format!(r#"{{"seq":8,"ts":"2026-11-21T01:02:03.5Z","id":"{ID}""#);
+        let decided =
+            format!(r#"{head},"type":"intent","input":{{"break_glass":{{}}}},"break_glass":["a","b"]}}"#);
+        let about = format!(r#"{head},"type":"breakglass","lift":"a"}}"#);
+        let neither = format!(r#"{head},"type":"intent","break_glass":7}}"#);
+        let lifts = [decided, about, neither].map(|line| row(line.as_bytes(), 1, 0).unwrap().lifts);
+        assert_eq!(lifts, ["a b", "a", ""]);
     }
 
     #[test]
@@ -335,6 +360,8 @@ mod tests {
             r#""agent":{"id":"x","instance":"}"},"input":{"a":[{"agent":{"team":"no"}}],"agent":{"x":["]"],"team":"care"}}"#,
             r#""status":503,"hold":17,"reason":null,"run":true,"rule":"no","decision":{"rule":"a","errors":["{",",\""]}"#,
             r#""would_be":{"outcome":"held","rule":"flow","detail":"why not"},"decision":{"outcome":"allowed","reason":"why"}"#,
+            r#""input":{"break_glass":["no"]},"break_glass":["a","b"],"decision":{"lifted":["no"]}"#,
+            r#""what":"closed","lift":"a","rules":["no"]"#,
             r#""x":{"tool":"no","reason":"no"},"empty":{},"none":[],"asked":"PUT \/x""#,
         ];
         for members in members {

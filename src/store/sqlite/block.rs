@@ -13,7 +13,7 @@ use crate::store::{Filter, Row, Shadowed, Subject};
 /// The longest text of a mark, in bytes: what finds a block need not say everything, its rows are looked at.
 const MARK_BYTES_MAX: usize = 64;
 /// The texts of a row.
-const TEXTS: usize = 13;
+const TEXTS: usize = 14;
 
 /// A value that is no block.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +35,7 @@ fn texts(row: &Row) -> [&str; TEXTS] {
         &row.rule,
         &row.run,
         &row.hold,
+        &row.lifts,
     ]
 }
 
@@ -115,6 +116,7 @@ pub(super) fn read(block: &[u8]) -> Result<Vec<Row>, Damaged> {
             rule: text()?,
             run: text()?,
             hold: text()?,
+            lifts: text()?,
             id,
             seq,
             segment,
@@ -186,6 +188,12 @@ pub(super) fn marks(rows: &[Row]) -> Vec<String> {
             named.into_iter().filter(|(_, text)| !text.is_empty()).map(|(tag, text)| ((tag, &**text), ())),
         );
     }
+    texts.extend(
+        rows.iter()
+            .flat_map(|row| row.lifts.split(' '))
+            .filter(|id| !id.is_empty())
+            .map(|id| (('l', id), ())),
+    );
     if texts.keys().any(|(tag, _)| *tag == 'w') {
         texts.insert(('w', ""), ());
     }
@@ -222,7 +230,8 @@ pub(super) fn wanted(filter: &Filter) -> Vec<String> {
         ('u', filter.upstream.as_deref()),
     ];
     let texts = named.into_iter().filter_map(|(tag, text)| Some(of_text(tag, text?)));
-    filter.trace.iter().map(of_trace).chain(texts).collect()
+    let lift = filter.lift.iter().map(|lift| of_text('l', &lift.to_string()));
+    filter.trace.iter().map(of_trace).chain(lift).chain(texts).collect()
 }
 
 /// The marks of which a block has one when a row of it belongs to a story.
@@ -250,6 +259,7 @@ pub(super) fn passes(row: &Row, filter: &Filter) -> bool {
         && is(&filter.tool, &row.tool)
         && is(&filter.outcome, &row.outcome)
         && filter.would_be.as_ref().is_none_or(|would_be| would_be.is(&row.would_be))
+        && filter.lift.is_none_or(|lift| row.lifts.split(' ').any(|id| *id == lift.to_string()))
         && filter.trace.is_none_or(|trace| row.trace == Some(trace))
         && filter.from.is_none_or(|from| at >= micros(from))
         && filter.to.is_none_or(|to| at < micros(to))
@@ -261,6 +271,10 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
+
+    fn lift(seq: u64) -> RecordId {
+        RecordId::from_u128(0xabc << 64 | u128::from(seq))
+    }
 
     fn row(seq: u64) -> Row {
         let id = RecordId::from_u128(u128::from(seq) << 90);
@@ -286,6 +300,7 @@ mod tests {
             trace: (!seq.is_multiple_of(3)).then_some([seq as u8; 16]),
             run: "r".to_owned(),
             hold: String::new(),
+            lifts: if seq < 3 { format!("{} {}", lift(1), lift(seq)) } else { String::new() },
         }
     }
 
@@ -327,6 +342,11 @@ mod tests {
             let filter = Filter { would_be: Some(shadowed), ..all() };
             assert!(wanted(&filter).iter().all(|mark| marks.contains(mark)));
             assert_eq!(rows.iter().filter(|row| passes(row, &filter)).count(), 1);
+        }
+        for (number, count) in [(1, 2), (2, 1)] {
+            let filter = Filter { lift: Some(lift(number)), ..all() };
+            assert!(wanted(&filter).iter().all(|mark| marks.contains(mark)));
+            assert_eq!(rows.iter().filter(|row| passes(row, &filter)).count(), count);
         }
         let filter = Filter { would_be: Some(Shadowed::As("denied".to_owned())), ..all() };
         assert!(wanted(&filter).iter().all(|mark| !marks.contains(mark)));

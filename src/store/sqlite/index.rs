@@ -17,7 +17,7 @@ use crate::store::{
 
 /// The format that this version writes, in the file's `user_version`. Every change of the tables, of how a block is
 /// written, or of what a row says of a record, is a new one.
-const FORMAT: i64 = 3;
+const FORMAT: i64 = 4;
 /// Records of one block: who wants one of them reads all.
 const BLOCK_RECORDS_MAX: usize = 512;
 /// A block that has fewer is taken up into what follows it, so that a quiet gateway does not leave one for each call.

@@ -1,4 +1,4 @@
-//! Emergency lifts, in SQL. Each change is one transaction with its row for the audit.
+//! Emergency lifts, in SQL. Each change is one transaction with its rows for the audit and for whoever is notified.
 
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
@@ -10,8 +10,8 @@ use super::state::{Halt, Read, Within, bounded};
 use super::{Sqlite, moment, within};
 use crate::call::{AgentId, RecordId};
 use crate::store::lifts::{
-    LIFTS_LISTED_MAX, LIFTS_OPEN_MAX, Lift, LiftMoment, Lifted, Lifts, NewLift, REVIEWED_KEPT, Reviewed,
-    Scope,
+    Ended, LIFTS_LISTED_MAX, LIFTS_OPEN_MAX, Lift, LiftMoment, Lifted, Lifts, NewLift, REVIEWED_KEPT,
+    Reviewed, Scope, UNREVIEWED_AFTER,
 };
 use crate::store::{Answer, REASON_BYTES_MAX, StoreError};
 
@@ -52,29 +52,8 @@ impl Lifts for Sqlite {
         })
     }
 
-    fn end_lifts(&self) -> Answer<'_, Vec<Lift>> {
-        Box::pin(async move {
-            self.write(async |tx| {
-                let now = now(tx).await?;
-                let over =
-                    sqlx::query_scalar("SELECT id FROM lift WHERE ended = 0 AND until <= ? ORDER BY until");
-                let over: Vec<String> = over.bind(now).fetch_all(&mut *tx).await?;
-                let mut ended = Vec::with_capacity(over.len());
-                for id in over {
-                    sqlx::query("UPDATE lift SET ended = 1 WHERE id = ?")
-                        .bind(&*id)
-                        .execute(&mut *tx)
-                        .await?;
-                    let (id, record) = (parsed(&id)?, RecordId::new());
-                    ended.push(happened(tx, id, LiftMoment::Expired, record, now).await?);
-                }
-                let old =
-                    sqlx::query("DELETE FROM lift WHERE reviewed_at < ?").bind(now - span(REVIEWED_KEPT));
-                old.execute(&mut *tx).await?;
-                Ok(ended)
-            })
-            .await
-        })
+    fn end_lifts(&self) -> Answer<'_, Ended> {
+        Box::pin(async move { self.write(async |tx| end(tx).await).await })
     }
 
     fn review_lift(&self, id: RecordId, by: String, reason: String) -> Answer<'_, Reviewed> {
@@ -119,6 +98,31 @@ async fn open(tx: &mut SqliteConnection, new: &NewLift) -> Within<Lifted> {
     Ok(Lifted::Open(Box::new(lift)))
 }
 
+async fn end(tx: &mut SqliteConnection) -> Within<Ended> {
+    let (now, mut ended) = (now(tx).await?, Ended::default());
+    let over = sqlx::query_scalar("SELECT id FROM lift WHERE ended = 0 AND until <= ? ORDER BY until");
+    let over: Vec<String> = over.bind(now).fetch_all(&mut *tx).await?;
+    for id in over {
+        sqlx::query("UPDATE lift SET ended = 1 WHERE id = ?").bind(&*id).execute(&mut *tx).await?;
+        ended.expired.push(happened(tx, parsed(&id)?, LiftMoment::Expired, RecordId::new(), now).await?);
+    }
+    let owed = sqlx::query_scalar(
+        "SELECT id FROM lift WHERE reviewed_at IS NULL AND ended = 1 AND unreviewed IS NULL
+         AND coalesce(closed_at, until) <= ? ORDER BY until LIMIT ?",
+    );
+    let owed = owed.bind(now - span(UNREVIEWED_AFTER)).bind(LIFTS_LISTED_MAX as i64);
+    let owed: Vec<String> = owed.fetch_all(&mut *tx).await?;
+    for id in owed {
+        let done = sqlx::query("UPDATE lift SET unreviewed = ? WHERE id = ?").bind(now).bind(&*id);
+        done.execute(&mut *tx).await?;
+        let lift = happened(tx, parsed(&id)?, LiftMoment::Unreviewed, RecordId::new(), now).await?;
+        ended.unreviewed.push(lift);
+    }
+    let old = sqlx::query("DELETE FROM lift WHERE reviewed_at < ?").bind(now - span(REVIEWED_KEPT));
+    old.execute(&mut *tx).await?;
+    Ok(ended)
+}
+
 async fn review(tx: &mut SqliteConnection, id: RecordId, by: &str, reason: &str) -> Within<Reviewed> {
     let now = now(tx).await?;
     let Some(found) = find(tx, id).await? else { return Ok(Reviewed::Unknown) };
@@ -137,7 +141,7 @@ async fn review(tx: &mut SqliteConnection, id: RecordId, by: &str, reason: &str)
     happened(tx, id, LiftMoment::Reviewed, RecordId::new(), now).await.map(Reviewed::Now)
 }
 
-/// The lift as it is now, with its row for the audit.
+/// The lift as it is now, with its rows for the audit and for whoever is notified.
 async fn happened(
     tx: &mut SqliteConnection,
     id: RecordId,
@@ -151,6 +155,13 @@ async fn happened(
         .bind(record.to_string())
         .bind(now)
         .bind(lift.members(what).as_bytes())
+        .execute(&mut *tx)
+        .await?;
+    sqlx::query("INSERT INTO event (kind, lift, at, data) VALUES (?, ?, ?, ?)")
+        .bind(format!("breakglass.{}", what.as_str()))
+        .bind(id.to_string())
+        .bind(now)
+        .bind(lift.told(what).as_bytes())
         .execute(&mut *tx)
         .await?;
     Ok(lift)

@@ -6,13 +6,13 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row as _, SqliteConnection};
 
 use super::holds::{now, span};
-use super::rows::{id, wrong};
+use super::rows::{id, parsed, wrong};
 use super::state::{Read, Within, bounded, changed};
 use super::{Sqlite, moment, within};
 use crate::call::RecordId;
 use crate::store::notifications::{
     Addressee, Backlog, DEAD_MAX, EVENTS_AT_ONCE_MAX, FAILURE_BYTES_MAX, NOTIFICATIONS_LISTED_MAX,
-    Notification, NotificationState, Notifications, WAITING_MAX,
+    Notification, NotificationState, Notifications, Topic, WAITING_MAX,
 };
 use crate::store::{Answer, Changed};
 
@@ -22,10 +22,10 @@ impl Notifications for Sqlite {
     }
 
     fn due(&self, webhook: String, most: usize) -> Answer<'_, Vec<Notification>> {
-        // Whatever of the same hold came before goes first.
+        // Whatever of the same topic came before goes first.
         let due = "SELECT * FROM notification AS one WHERE webhook = ?1 AND state = 'waiting'
              AND next <= CAST(unixepoch('subsec') * 1000000 AS INTEGER)
-             AND NOT EXISTS (SELECT 1 FROM notification AS other WHERE other.hold = one.hold
+             AND NOT EXISTS (SELECT 1 FROM notification AS other WHERE other.topic = one.topic
                  AND other.webhook = one.webhook AND other.state = 'waiting' AND other.place < one.place)
              ORDER BY next, place LIMIT ?2";
         Box::pin(async move {
@@ -149,8 +149,8 @@ async fn address(tx: &mut SqliteConnection, to: &[Addressee]) -> Within<usize> {
 async fn insert(tx: &mut SqliteConnection, to: &Addressee, event: i64) -> Within<()> {
     let now = now(tx).await?;
     sqlx::query(
-        "INSERT INTO notification (id, webhook, kind, hold, at, data, attempts, since, next, state, failure)
-         SELECT ?1, ?2, event.kind, event.hold, event.at, event.data, 0, ?3, ?3,
+        "INSERT INTO notification (id, webhook, kind, hold, lift, at, data, attempts, since, next, state, failure)
+         SELECT ?1, ?2, event.kind, event.hold, event.lift, event.at, event.data, 0, ?3, ?3,
              CASE WHEN full.reached THEN 'dead' ELSE 'waiting' END,
              CASE WHEN full.reached THEN 'too many wait for this webhook' ELSE '' END
          FROM event, (SELECT count(*) >= ?4 AS reached FROM notification WHERE webhook = ?2 AND state = 'waiting') AS full
@@ -184,7 +184,10 @@ fn notification(row: &SqliteRow) -> Read<Notification> {
         id: id(row, "id")?,
         webhook: row.try_get("webhook")?,
         kind: row.try_get("kind")?,
-        hold: id(row, "hold")?,
+        topic: match row.try_get::<Option<String>, _>("hold")? {
+            Some(hold) => Topic::Hold(parsed(&hold)?),
+            None => Topic::Lift(id(row, "lift")?),
+        },
         at: moment(row.try_get("at")?),
         data: row.try_get("data")?,
         attempts: u32::try_from(row.try_get::<i64, _>("attempts")?).unwrap_or(u32::MAX),
