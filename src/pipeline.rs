@@ -172,6 +172,7 @@ fn own(response: Response<Bytes>) -> Response<Body> {
 }
 
 /// What came of a request that was not stopped.
+#[expect(clippy::large_enum_variant, reason = "one is made for each request, and taken apart at once")]
 enum Passed {
     /// Its messages go on one by one.
     Batch(Vec<Request<Inbound>>),

@@ -65,8 +65,6 @@ pub const RECORD_HEADER: http::HeaderName = http::HeaderName::from_static("holdp
 
 /// What the members of an intent usually take, in bytes.
 const MEMBERS_BYTES: usize = 2048;
-/// The same of an outcome.
-const OUTCOME_BYTES: usize = 1024;
 /// What an outcome usually repeats of it, in bytes.
 const SAID_BYTES: usize = 160;
 
@@ -420,7 +418,7 @@ impl Record {
                 (StopKind::UpstreamFailed, _) => "failed",
                 _ => "not-sent",
             };
-            let mut members = Members::with_capacity(OUTCOME_BYTES);
+            let mut members = Members::with_capacity(MEMBERS_BYTES);
             note_stop(&mut members, stop);
             return (self.outcome(status, members), durability);
         }
@@ -472,7 +470,7 @@ impl Record {
             Ending::Complete if reply.rpc_code.is_some() => "error",
             Ending::Complete => "executed",
         };
-        let mut members = Members::with_capacity(OUTCOME_BYTES);
+        let mut members = Members::with_capacity(MEMBERS_BYTES);
         if let Some(status) = self.hop.as_ref().and_then(|hop| hop.status) {
             members.number("http_status", status);
         }
