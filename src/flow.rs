@@ -28,6 +28,7 @@ mod sorted;
 pub mod text;
 pub mod view;
 mod wire;
+mod words;
 mod written;
 
 use std::sync::Arc;

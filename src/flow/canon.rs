@@ -78,7 +78,7 @@ impl Eight {
             let after_last = low + EACH * u64::from(0x7f - last);
             from_first & !after_last & ascii
         };
-        let letters = among(low | EACH * 0x20, b'a', b'z');
+        let letters = among(low | (EACH * 0x20), b'a', b'z');
         let upper = letters & !(bytes << 2);
         let digits = among(low, b'0', b'9');
         Eight { digits, upper, lower: letters & !upper, folded: bytes | upper >> 2 }

@@ -16,6 +16,7 @@ use super::provenance::{Place, urls};
 use super::secret::{self, Labels};
 use super::sorted::sort_by_hash;
 use super::text::{FlowKey, Kind, Winnower, grams};
+use super::words::Words;
 use crate::call::{Confidentiality, Integrity, RecordId};
 use crate::classify::catalog::Reply;
 use crate::classify::view::Pointer;
@@ -108,42 +109,6 @@ struct Room {
 struct Learning {
     learnt: Learnt,
     room: Room,
-}
-
-/// Leaves out most of the words that were there before: words repeat, and few are quicker to sort than many.
-#[derive(Default)]
-struct Words {
-    seen: Vec<u32>,
-}
-
-impl Words {
-    /// Begins anew, for a text of about so many bytes.
-    fn begin(&mut self, bytes: usize) {
-        const BYTES_EACH: usize = 8;
-        const SEEN_MAX: usize = 4096;
-        self.seen.clear();
-        self.seen.resize((bytes / BYTES_EACH).clamp(1, SEEN_MAX).next_power_of_two(), 0);
-    }
-
-    /// Adds the words of a text that are not known to have been there.
-    fn add(&mut self, key: &FlowKey, canon: &Canon, words: &mut Vec<u32>) {
-        const WORD_BYTES_MIN: u32 = 3;
-        let mask = self.seen.len().wrapping_sub(1);
-        // Whether a word was there cannot be guessed, so nothing hangs on it but where the next one goes.
-        let (mut new, mut len) = ([0; 64], 0);
-        canon.word_hashes(key, WORD_BYTES_MIN, |word| {
-            if let Some(slot) = new.get_mut(len) {
-                *slot = word;
-            }
-            let before = self.seen.get_mut(word as usize & mask).map(|seen| std::mem::replace(seen, word));
-            len += usize::from(before != Some(word)) | usize::from(word == 0);
-            if len == new.len() {
-                words.extend_from_slice(&new);
-                len = 0;
-            }
-        });
-        words.extend_from_slice(new.get(..len).unwrap_or_default());
-    }
 }
 
 impl Learner {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::index::{Entry, Filter, Index, RecordNumber};
-use super::sorted::{Set, Sorted, pack, packed, renumber_packed};
+use super::sorted::{Set, Sorted, pack, packed, places_of, renumber_packed};
 use crate::call::{Confidentiality, Integrity, RecordId};
 
 /// How long a `secret` is remembered at least.
@@ -359,8 +359,8 @@ impl Memory {
             same_record && record.confidentiality == fragment.confidentiality
         };
         // The same record read again takes no room, and is as fresh as it was just read.
-        let again = |(at, _): &(usize, &u32)| self.records.get(*at).is_some_and(|record| !part(record));
-        let again = same(&self.digests, digest).find(again).map(|(at, _)| at);
+        let again = |at: &usize| self.records.get(*at).is_some_and(|record| !part(record));
+        let again = places_of(&self.digests, digest).find(again);
         if let Some(record) = again.and_then(|at| self.records.get_mut(at))
             && record.confidentiality == fragment.confidentiality
         {
@@ -622,15 +622,6 @@ impl Learnt {
             + self.words.len() * 4
             + size_of::<Reply>()
     }
-}
-
-/// Where a digest stands, in blocks that are compared as a whole: nearly always it is nowhere.
-fn same(digests: &[u32], digest: u32) -> impl Iterator<Item = (usize, &u32)> {
-    const BLOCK: usize = 64;
-    let has = move |block: &[u32]| block.iter().fold(false, |has, each| has | (*each == digest));
-    let blocks = digests.chunks(BLOCK).enumerate().filter(move |(_, block)| has(block));
-    let all = blocks.flat_map(|(at, block)| (at * BLOCK..).zip(block));
-    all.filter(move |(_, each)| **each == digest)
 }
 
 impl Fragment {

@@ -38,6 +38,15 @@ pub fn sort_by_hash<T: Copy + Default + Ord>(items: &mut Vec<T>, hash: impl Fn(T
     }
 }
 
+/// Where a hash stands among some in any order. They are compared in blocks: nearly always it is in none.
+pub fn places_of(hashes: &[u32], hash: u32) -> impl Iterator<Item = usize> {
+    const BLOCK: usize = 64;
+    let has = move |block: &[u32]| block.iter().fold(false, |has, each| has | (*each == hash));
+    let blocks = hashes.chunks(BLOCK).enumerate().filter(move |(_, block)| has(block));
+    let all = blocks.flat_map(|(at, block)| (at * BLOCK..).zip(block));
+    all.filter(move |(_, each)| **each == hash).map(|(at, _)| at)
+}
+
 /// A hash and the number of a record in one word: 48 bits of the one, and the other.
 pub fn pack(hash: u64, number: RecordNumber) -> u64 {
     (hash & !0xffff) | u64::from(number)
@@ -86,12 +95,14 @@ impl<T: Copy + Ord> Sorted<T> {
             let new: Vec<T> =
                 new.iter().filter(|each| settled.binary_search(each).is_err()).copied().collect();
             add_exactly(&mut self.fresh, &new);
+            if self.is_few(self.fresh.len()) {
+                return;
+            }
         } else {
             add_exactly(&mut self.settled, new);
         }
-        if !self.is_few(self.fresh.len()) {
-            add_exactly(&mut self.settled, &std::mem::take(&mut self.fresh));
-        }
+        // Some of what is new may have stood apart.
+        add_exactly(&mut self.settled, &std::mem::take(&mut self.fresh));
     }
 
     fn is_few(&self, count: usize) -> bool {

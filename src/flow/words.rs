@@ -1,0 +1,40 @@
+//! The words of a reply, most of them once: words repeat, and few are quicker to sort and to keep than many.
+
+use super::canon::Canon;
+use super::text::FlowKey;
+
+/// The words of one reply that were there already, as far as there is room to know them.
+#[derive(Default)]
+pub struct Words {
+    seen: Vec<u32>,
+}
+
+impl Words {
+    /// Begins anew, for a text of about so many bytes.
+    pub fn begin(&mut self, bytes: usize) {
+        const BYTES_EACH: usize = 8;
+        const SEEN_MAX: usize = 4096;
+        self.seen.clear();
+        self.seen.resize((bytes / BYTES_EACH).clamp(1, SEEN_MAX).next_power_of_two(), 0);
+    }
+
+    /// Adds the words of a text that are not known to have been there.
+    pub fn add(&mut self, key: &FlowKey, canon: &Canon, words: &mut Vec<u32>) {
+        const WORD_BYTES_MIN: u32 = 3;
+        let mask = self.seen.len().wrapping_sub(1);
+        // Whether a word was there cannot be guessed, so nothing hangs on it but where the next one goes.
+        let (mut new, mut len) = ([0; 64], 0);
+        canon.word_hashes(key, WORD_BYTES_MIN, |word| {
+            if let Some(slot) = new.get_mut(len) {
+                *slot = word;
+            }
+            let before = self.seen.get_mut(word as usize & mask).map(|seen| std::mem::replace(seen, word));
+            len += usize::from(before != Some(word)) | usize::from(word == 0);
+            if len == new.len() {
+                words.extend_from_slice(&new);
+                len = 0;
+            }
+        });
+        words.extend_from_slice(new.get(..len).unwrap_or_default());
+    }
+}
