@@ -370,7 +370,8 @@ impl<'t> Parser<'t> {
                     self.escape()?;
                     escaped = true;
                 }
-                _ => return Err(self.fault("string")),
+                Some(0..=0x1f) | None => return Err(self.fault("string")),
+                Some(_) => self.at += 1,
             }
         }
         self.at += 1;
