@@ -93,7 +93,8 @@ class Stage:
             async with control.put(here, json=session.world) as made:
                 made.raise_for_status()
             try:
-                agents = [await stack.enter_async_context(await self.enter(each, number, session)) for each in who]
+                shared = trace(session)
+                agents = [await stack.enter_async_context(await self.enter(each, number, session, shared)) for each in who]
                 released = await stack.enter_async_context(Agent(self.upstreams.base, number, None))
                 sent = await self.steps(session, agents, released, result)
             except (Unexpected, aiohttp.ClientError, TimeoutError) as fault:
@@ -105,11 +106,13 @@ class Stage:
                 result.fault = result.fault or difference(sent, seen["executed"])
         return result
 
-    async def enter(self, identity: tuple[object, object], number: str, session: Session) -> Agent:
-        """An agent with its certificate, on a connection of its own."""
+    async def enter(
+        self, identity: tuple[object, object], number: str, session: Session, shared: dict[str, str]
+    ) -> Agent:
+        """An agent with its certificate, on a connection of its own, with what the session's agents share."""
         who, tls = identity
         headers = await self.headers(str(getattr(who, "id", who)), session) if self.headers else {}
-        return Agent(self.arena.base, number, tls, {**trace(session), **headers})  # type: ignore[arg-type]
+        return Agent(self.arena.base, number, tls, {**shared, **headers})  # type: ignore[arg-type]
 
     async def steps(self, session: Session, agents: list[Agent], released: Agent, result: Result) -> list[Step]:
         """Makes the calls; returns those that the upstreams must have seen."""
