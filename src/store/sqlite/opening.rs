@@ -2,6 +2,7 @@
 //! wait at once cost few syncs, and none of them stands in line for the connection so long that it is turned away.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use sqlx::{Row as _, SqliteConnection, SqlitePool, Transaction};
 use tokio::sync::{mpsc, oneshot};
@@ -17,6 +18,8 @@ use crate::store::holds::{Hold, HoldState, Moment, NewHold, Opened};
 const AT_ONCE_MAX: usize = 64;
 /// Calls that may wait for a transaction; whoever comes later waits before they are counted.
 const WAITING_MAX: usize = 1024;
+/// How long a call waits at most for its hold to be kept.
+const WAIT_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// A call that is to be held, and whom to tell.
 struct Wanted {
@@ -40,9 +43,13 @@ impl Opening {
     /// Opens a hold, or says which it joins.
     pub(super) async fn open(&self, new: NewHold) -> Result<Opened, StoreError> {
         let over = || StoreError::Failed("it is being closed".to_owned());
-        let (told, answer) = oneshot::channel();
-        self.wanted.send(Wanted { new, told }).await.map_err(|_| over())?;
-        answer.await.map_err(|_| over())?
+        let late = || StoreError::Failed(format!("no hold was kept within {} s", WAIT_TIME_MAX.as_secs()));
+        let asked = async {
+            let (told, answer) = oneshot::channel();
+            self.wanted.send(Wanted { new, told }).await.map_err(|_| over())?;
+            answer.await.map_err(|_| over())?
+        };
+        tokio::time::timeout(WAIT_TIME_MAX, asked).await.unwrap_or_else(|_| Err(late()))
     }
 }
 
@@ -59,7 +66,7 @@ async fn attend(writer: SqlitePool, path: PathBuf, mut waiting: mpsc::Receiver<W
             continue;
         }
         // Nothing of it was kept. What is wrong with one of them is told to that one alone.
-        for Wanted { new, told } in batch.drain(..) {
+        for Wanted { new, told } in batch.drain(..).filter(|wanted| !wanted.told.is_closed()) {
             let alone = all(&writer, [&new].into_iter()).await;
             let alone =
                 alone.and_then(|mut opened| opened.pop().ok_or(Halt::Failed(sqlx::Error::RowNotFound)));
