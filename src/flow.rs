@@ -25,6 +25,7 @@ mod remember;
 mod run;
 pub mod secret;
 mod sorted;
+mod spelled;
 pub mod text;
 pub mod view;
 mod wire;

@@ -35,6 +35,8 @@ pub enum FindingKind {
     ConstructedUrl,
     /// Confidential records leave to a destination that is neither their party nor known.
     Lineage,
+    /// A run that has read text of outsiders pays somebody who is only a party of what they wrote.
+    PartyPayment,
     /// An argument of a consequential call came from free text of outsiders.
     PlantedArgument,
     /// A destination came from free text of outsiders.
@@ -56,6 +58,7 @@ impl FindingKind {
             FindingKind::Chain(name) => return Cow::Owned(format!("chain:{name}")),
             FindingKind::ConstructedUrl => "constructed-url",
             FindingKind::Lineage => "lineage",
+            FindingKind::PartyPayment => "party-payment",
             FindingKind::PlantedArgument => "planted-argument",
             FindingKind::PlantedDestination => "planted-destination",
             FindingKind::Probing => "probing",
@@ -384,6 +387,12 @@ impl<'a> Looking<'a> {
         let unproven = outside.iter().any(|target| matches!(target.tier, Tier::New | Tier::Party));
         if unproven && untrusted && self.is_confidential() {
             found.push(Finding { kind: FindingKind::Trifecta, evidence: Vec::new() });
+        }
+        // Money needs no text to do harm, and a few words in its subject carry what no fingerprint can tell.
+        let paid =
+            |target: &&Target<'_>| target.tier == Tier::Party && matches!(target.aim.kind, SinkKind::Payment);
+        if untrusted && outside.iter().any(paid) {
+            found.push(Finding { kind: FindingKind::PartyPayment, evidence: Vec::new() });
         }
     }
 

@@ -15,6 +15,7 @@ use super::lineage::{Fragment, Learnt};
 use super::provenance::{Place, urls};
 use super::secret::{self, Labels};
 use super::sorted::sort_by_hash;
+use super::spelled::spelled;
 use super::text::{FlowKey, Kind, Winnower, grams};
 use super::words::Words;
 use crate::call::{Confidentiality, Integrity, RecordId};
@@ -534,6 +535,9 @@ fn plant(key: &FlowKey, text: &str, room: &mut Room, learnt: &mut Learnt) {
             learnt.planted.push(key.hash(Kind::Name, canon.piece(piece)));
         }
     }
+    let planted = &mut learnt.planted;
+    let read = spelled(text, canon, &mut |name| planted.push(key.hash(Kind::Name, name)));
+    learnt.unknown |= read.is_err();
 }
 
 /// Bytes as text, with a mark in the place of what is none. Nearly always they are text as they are, which is quicker to

@@ -49,6 +49,8 @@ tools:
     consequence: 0
     sink: {kind: http, destinations: [/url]}
     returns: {confidentiality: public, integrity: untrusted}
+  pay: {class: external, consequence: 1, returns: {confidentiality: public, integrity: trusted},
+    sink: {kind: payment, destinations: [/to], payload: [/subject]}}
   note: {class: write, consequence: 1, reversible: true, returns: {confidentiality: public, integrity: trusted}}
 ";
 

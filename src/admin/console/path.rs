@@ -30,6 +30,7 @@ fn meaning(word: &str) -> &'static str {
         "constructed-url" => "a URL that was never read carries data",
         "lineage" => "confidential records go to somebody who is neither their party nor known",
         "lineage-unknown" => "what it carries cannot be told",
+        "party-payment" => "money goes to somebody whom only an outsider's record names",
         "planted-argument" => "an argument came from free text that outsiders can write",
         "planted-destination" => "the destination came from free text that outsiders can write",
         "probing" => "another try after a finding stopped a call",
