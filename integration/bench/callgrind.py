@@ -120,12 +120,7 @@ def name(names: dict[str, str], word: str) -> str:
 
 def same_random() -> str:
     """The library that makes random numbers the same each time."""
-    source, library = HERE / "same_random.c", CACHE / "same_random.so"
-    if not library.exists() or library.stat().st_mtime < source.stat().st_mtime:
-        made = library.with_suffix(f".{os.getpid()}")
-        subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-o", str(made), str(source)], check=True)
-        made.replace(library)
-    return str(library)
+    return compiled(HERE / "same_random.c", "-shared", "-fPIC")
 
 
 @dataclass

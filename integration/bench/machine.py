@@ -124,6 +124,16 @@ def many_files() -> int:
     return wanted
 
 
+def compiled(source: Path, *flags: str) -> str:
+    """What a file of C is compiled to, in the cache; anew where the file is newer."""
+    made = CACHE / source.stem
+    if not made.exists() or made.stat().st_mtime < source.stat().st_mtime:
+        fresh = made.with_suffix(f".{os.getpid()}")
+        subprocess.run(["cc", "-O1", *flags, "-o", str(fresh), str(source)], check=True)
+        fresh.replace(made)
+    return str(made)
+
+
 def said(*command: str) -> str:
     """The first line that a command prints; nothing when it cannot run."""
     try:

@@ -81,15 +81,18 @@ def latency(rows: Json) -> str:
         if name not in rows:
             continue
         told = rows[name]["fixed"]
-        base50, base99 = told["direct"]["p50_us"]["median"], told["direct"]["p99_us"]["median"]
+        base = told["direct"]["undisturbed"]
+        base50, base99 = base["p50_us"]["median"], base["p99_us"]["median"]
         for who in ("direct", *PROXIES):
             each = told[who]
-            p50, p99 = each["p50_us"]["median"], each["p99_us"]["median"]
+            calm = each["undisturbed"]
+            p50, p99 = calm["p50_us"]["median"], calm["p99_us"]["median"]
             added = ("–", "–") if who == "direct" else (figure(p50 - base50), figure(p99 - base99))
             cpu = "–" if who == "direct" else figure(each["cpu_us_per_call"]["median"], 1)
             reached = figure(each["calls_per_second"]["median"])
-            lines.append((text, who, reached, figure(p50), spread(each["p99_us"]), *added, cpu))
-    head = ("call", "through", "calls/s reached", "p50 µs", "p99 µs", "added p50 µs", "added p99 µs", "CPU µs a call")
+            all99 = f"{figure(each['p99_us']['median'])}, {1 - calm['share']:.0%}"
+            lines.append((text, who, reached, figure(p50), spread(calm["p99_us"]), *added, all99, cpu))
+    head = ("call", "through", "calls/s reached", "p50 µs", "p99 µs", "added p50 µs", "added p99 µs", "p99 µs with stalls, share of calls", "CPU µs a call")
     return table(head, lines)
 
 

@@ -10,9 +10,10 @@ from dataclasses import replace
 import allocators
 import held
 import overload
+import stalls
 import standing
 from gateway import binary
-from load import Load, Round, alternating, direct, summed, through
+from load import Load, Round, alternating, direct, summed, through, undisturbed
 from parts import CACHE_ROOT, REPOSITORY, Json
 from proxies import Proxy
 from upstream import SIZES, Work, http_work, tool_work
@@ -47,17 +48,17 @@ SPANS = ("exported", "dropped")
 def fixed(world: World, work: Work, three: list[Proxy]) -> Json:
     """Latency at a fixed rate, and of the upstream alone: the difference is what a proxy adds.
 
-    Each round is so long that its own handshakes are far less than one call in a hundred, and there are so many that a
-    machine which stands still in one of them does not make the median.
+    The machine is watched meanwhile: calls that came while one of its cores stood still are left out, and counted.
     """
     load = Load(work, world.short(2, 15), rate=RATE)
     kept: dict[str, list[Round]] = {"direct": [], **{proxy.name: [] for proxy in three}}
-    with world.collector.standing_back():
+    with world.collector.standing_back(), stalls.watched() as watched:
         for _ in range(int(world.short(1, 7))):
             kept["direct"].append(direct(world.ports.constants, load))
             for proxy in three:
                 kept[proxy.name].append(through(proxy, load))
-    return {"rate": RATE, **{name: summed(rounds) for name, rounds in kept.items()}}
+    told = {name: {**summed(rounds), "undisturbed": undisturbed(rounds, watched)} for name, rounds in kept.items()}
+    return {"rate": RATE, **told}
 
 
 def connections(world: World) -> Json:
