@@ -292,9 +292,12 @@ fn check(file: &Path, format: Format, out: &mut dyn Write) -> u8 {
             warnings.extend(paths.warnings);
             let warned: String = warnings.iter().map(|warning| format!("warning: {warning}\n")).collect();
             let text = format!(
-                "{warned}{}{}: in order: {agents} agents, {upstreams} upstreams with {tools} catalogued tools, {policies} policies (revision {})\n",
+                "{warned}{}{}: in order: {}, {} with {}, {policies} policies (revision {})\n",
                 paths.text,
                 file.display(),
+                quantity(agents, "agent"),
+                quantity(upstreams, "upstream"),
+                quantity(tools, "catalogued tool"),
                 loaded.policy.revision(),
             );
             let json = serde_json::json!({"ok": true, "agents": agents, "upstreams": upstreams, "tools": tools,
@@ -304,10 +307,15 @@ fn check(file: &Path, format: Format, out: &mut dyn Write) -> u8 {
     }
 }
 
+/// How many of something: `1 mistake`, `2 mistakes`.
+fn quantity(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
 /// Every mistake, a line each.
 fn wanting(mistakes: &[Mistake]) -> Said {
     let mut text: String = mistakes.iter().map(|mistake| format!("{mistake}\n")).collect();
-    text.push_str(&format!("{} mistake{}\n", mistakes.len(), if mistakes.len() == 1 { "" } else { "s" }));
+    text.push_str(&format!("{}\n", quantity(mistakes.len(), "mistake")));
     let list: Vec<_> = mistakes
         .iter()
         .map(|mistake| serde_json::json!({"file": mistake.file, "path": mistake.path, "problem": mistake.problem}))

@@ -267,7 +267,7 @@ fn a_development_ca_is_made_once_and_issues() {
 fn check_tells_every_mistake_of_every_file_with_its_place() {
     let site = Site::unused();
     let fine = say(&["check", "--config", &site.config()]).ends(0);
-    assert!(fine.out.contains("1 agents, 1 upstreams with 2 catalogued tools"), "{fine:?}");
+    assert!(fine.out.contains("1 agent, 1 upstream with 2 catalogued tools"), "{fine:?}");
     assert_eq!(say(&["check", "--json", "--config", &site.config()]).ends(0).json()["ok"], true);
 
     let bad = configuration(SocketAddr::from(([127, 0, 0, 1], 9)))

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
+use super::quantity;
 use crate::call::{AgentProfile, Auth, Effect, PolicyAction, PolicyInput, ResourceKind, ResourceProfile};
 use crate::decide::schema::Facts;
 use crate::decide::{Decision, Outcome, Policy, cases, explain, wire};
@@ -91,11 +92,13 @@ fn mistakes(found: &[Mistake]) -> Said {
         .map(|mistake| json!({"file": mistake.file, "path": mistake.path, "problem": mistake.problem}))
         .collect();
     let lines: Vec<String> = found.iter().map(Mistake::to_string).collect();
-    let count = found.len();
-    let s = if count == 1 { "" } else { "s" };
     Said {
         code: BAD,
-        text: format!("{}\n{count} mistake{s}: nothing of this would be loaded.\n", lines.join("\n")),
+        text: format!(
+            "{}\n{}: nothing of this would be loaded.\n",
+            lines.join("\n"),
+            quantity(found.len(), "mistake")
+        ),
         json: json!({"ok": false, "mistakes": list}),
     }
 }
