@@ -11,7 +11,7 @@ pub mod tls;
 use std::error::Error;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
@@ -19,6 +19,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderName, Request, Response};
 use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ServerConfig;
@@ -333,6 +334,9 @@ async fn drained(drain: &mut watch::Receiver<bool>) {
     let _ = drain.wait_for(|drain| *drain).await;
 }
 
+/// A connection on its way to its end.
+type Serving = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 impl<H: Handler> Listener<H> {
     fn admit(self: Arc<Self>, socket: TcpStream, peer: SocketAddr, tasks: &mut JoinSet<()>) {
         let permits =
@@ -358,22 +362,33 @@ impl<H: Handler> Listener<H> {
             return self.plain(socket, peer).await;
         }
         // Each in a box of its own, so that an idle connection holds neither the other nor the handshake.
-        let accepted = Box::pin(self.handshake(socket, peer)).await;
+        let accepted = Box::pin(Arc::clone(&self).accepted(socket, peer)).await;
         drop(handshake);
-        let (stream, party) = match accepted {
+        let (serving, fault) = match accepted {
             Ok(accepted) => accepted,
             Err((reason, detail)) => return self.handler.refused(peer, reason, detail),
         };
-        let (h2, fault) = party.framing();
-        let busy = Arc::new(Activity::new());
-        if h2 {
-            Box::pin(self.serve_h2(stream, party, busy)).await;
-        } else {
-            Box::pin(self.serve_h1(stream, party, busy)).await;
-        }
+        serving.await;
         if fault.get() == Some(&"h2-control-flood") {
             self.handler.refused(peer, "h2-control-flood", "too many HTTP/2 control frames".to_owned());
         }
+    }
+
+    /// A connection whose handshake is done, being served, and where the first fault of its framing is noted. What serves
+    /// is put together before it is awaited: what an async function is given, and what it makes of that, would take their
+    /// room side by side as long as it runs.
+    async fn accepted(
+        self: Arc<Self>,
+        socket: TcpStream,
+        peer: SocketAddr,
+    ) -> Result<(Serving, Arc<OnceLock<&'static str>>), (&'static str, String)> {
+        let (stream, party) = self.handshake(socket, peer).await?;
+        let (h2, fault) = party.framing();
+        let serving: Serving = match h2 {
+            true => Box::pin(self.serve_h2(stream, party)),
+            false => Box::pin(self.serve_h1(stream, party)),
+        };
+        Ok((serving, fault))
     }
 
     async fn handshake(
@@ -410,7 +425,6 @@ impl<H: Handler> Listener<H> {
             *to = *from;
         }
         let conn = Conn { peer, local, leaf, fingerprint, h2, fault: Arc::default() };
-        let chain = chain.iter().map(|der| der.clone().into_owned()).collect();
         let entered = self.door.connections.enter(Arc::new(conn), chain, self.door.role);
         // Invariant: what is withdrawn from here on cuts this connection, and what was before is found now.
         let now = self.door.trust.load_full();
@@ -422,26 +436,27 @@ impl<H: Handler> Listener<H> {
 
     /// A connection without TLS, for benchmarks alone.
     #[cfg(feature = "bench")]
-    async fn plain(&self, socket: TcpStream, peer: SocketAddr) {
+    async fn plain(self: &Arc<Self>, socket: TcpStream, peer: SocketAddr) {
         let _ = socket.set_nodelay(true);
         let Ok(local) = socket.local_addr() else { return };
         let not_after = SystemTime::now() + Duration::from_secs(86_400);
         let leaf = Leaf { id: crate::bench::agent(), serial: Arc::from("00"), not_after };
         let conn = Conn { peer, local, leaf, fingerprint: [0; 32], h2: false, fault: Arc::default() };
-        let entered = self.door.connections.enter(Arc::new(conn), Box::default(), self.door.role);
-        Box::pin(self.serve_h1(socket, Party::Certified(entered), Arc::new(Activity::new()))).await;
+        let entered = self.door.connections.enter(Arc::new(conn), &[], self.door.role);
+        Box::pin(Arc::clone(self).serve_h1(socket, Party::Certified(entered))).await;
     }
 
-    async fn serve_h1<S: Stream>(&self, stream: S, party: Party, activity: Arc<Activity>) {
-        let (from, (_, fault)) = (party.whose(), party.framing());
+    fn serve_h1<S: Stream>(self: Arc<Self>, stream: S, party: Party) -> impl Future<Output = ()> {
+        let (fault, activity) = (party.framing().1, Arc::new(Activity::new()));
         let head = framing::HeadBounds {
             bytes_max: self.bounds.headers_bytes_max,
             fields_max: self.bounds.headers_max,
             wait_max: Duration::from_secs(self.bounds.head_seconds_max),
         };
         let stream = framing::Framing::new(stream, head, fault);
-        let service = service_fn(|request| self.call(from.clone(), &activity, request));
-        let mut builder = hyper::server::conn::http1::Builder::new();
+        let (listener, from, busy) = (Arc::clone(&self), party.whose(), Arc::clone(&activity));
+        let service = service_fn(move |request| listener.call(from.clone(), &busy, request));
+        let mut builder = http1::Builder::new();
         builder
             .timer(TokioTimer::new())
             // Framing bounds a head's own time, and idleness ends a connection in good order before this does.
@@ -450,15 +465,19 @@ impl<H: Handler> Listener<H> {
         if self.bounds.headers_max > 100 {
             builder.max_headers(self.bounds.headers_max);
         }
-        let connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-        self.until_done(connection, |connection| connection.graceful_shutdown(), &party, &activity).await;
+        let mut connection = Box::pin(builder.serve_connection(TokioIo::new(stream), service));
+        async move {
+            let end = |connection: Pin<&mut _>| http1::Connection::graceful_shutdown(connection);
+            self.until_done(connection.as_mut(), end, &party, &activity).await;
+        }
     }
 
-    async fn serve_h2<S: Stream>(&self, stream: S, party: Party, activity: Arc<Activity>) {
-        let (from, (_, fault)) = (party.whose(), party.framing());
+    fn serve_h2<S: Stream>(self: Arc<Self>, stream: S, party: Party) -> impl Future<Output = ()> {
+        let (fault, activity) = (party.framing().1, Arc::new(Activity::new()));
         let stream = h2guard::H2Guard::new(stream, fault);
-        let service = service_fn(|request| self.call(from.clone(), &activity, request));
-        let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        let (listener, from, busy) = (Arc::clone(&self), party.whose(), Arc::clone(&activity));
+        let service = service_fn(move |request| listener.call(from.clone(), &busy, request));
+        let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -468,8 +487,11 @@ impl<H: Handler> Listener<H> {
             .max_header_list_size(u32::try_from(self.bounds.headers_bytes_max).unwrap_or(u32::MAX))
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_WAIT_MAX);
-        let connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-        self.until_done(connection, |connection| connection.graceful_shutdown(), &party, &activity).await;
+        let mut connection = Box::pin(builder.serve_connection(TokioIo::new(stream), service));
+        async move {
+            let end = |connection: Pin<&mut _>| http2::Connection::graceful_shutdown(connection);
+            self.until_done(connection.as_mut(), end, &party, &activity).await;
+        }
     }
 
     /// Gives one request to a task of its own.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use rustls_pki_types::{CertificateDer, UnixTime};
 use tokio::sync::Notify;
@@ -13,16 +13,25 @@ use crate::identify::svid::{Leaf, Role, SvidError, Trust};
 /// Every open connection of all listeners whose peers prove who they are. The listeners' own bounds bound it.
 #[derive(Debug, Default)]
 pub struct Connections {
-    open: Mutex<HashMap<u64, Arc<Open>>>,
+    table: Mutex<Table>,
     numbered: AtomicU64,
 }
+
+#[derive(Debug, Default)]
+struct Table {
+    open: HashMap<u64, Arc<Open>>,
+    /// The chains of those, by the fingerprint of the leaf: an agent has one for all its connections.
+    chains: HashMap<[u8; 32], Weak<Chain>>,
+}
+
+type Chain = [CertificateDer<'static>];
 
 /// One open connection.
 #[derive(Debug)]
 struct Open {
     conn: Arc<Conn>,
     /// What its peer proved itself by, leaf first, so that it can be judged again.
-    chain: Box<[CertificateDer<'static>]>,
+    chain: Arc<Chain>,
     role: Role,
     cut: Notify,
 }
@@ -38,12 +47,12 @@ pub(super) struct Entered {
 impl Connections {
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.table().len()
+        self.table().open.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.table().is_empty()
+        self.table().open.is_empty()
     }
 
     /// Cuts the connections of peers of a role that this holds for, with every stream on them, and says how many. Calls
@@ -60,7 +69,7 @@ impl Connections {
 
     fn cut_open(&self, which: impl Fn(&Open) -> bool) -> usize {
         // Judged without the lock, since connections come and go meanwhile.
-        let open: Vec<Arc<Open>> = self.table().values().map(Arc::clone).collect();
+        let open: Vec<Arc<Open>> = self.table().open.values().map(Arc::clone).collect();
         let cut = open.iter().filter(|open| which(open));
         cut.map(|open| open.cut.notify_one()).count()
     }
@@ -68,18 +77,30 @@ impl Connections {
     pub(super) fn enter(
         self: &Arc<Self>,
         conn: Arc<Conn>,
-        chain: Box<[CertificateDer<'static>]>,
+        chain: &[CertificateDer<'_>],
         role: Role,
     ) -> Entered {
-        let open = Arc::new(Open { conn, chain, role, cut: Notify::new() });
         let number = self.numbered.fetch_add(1, Ordering::Relaxed);
-        self.table().insert(number, Arc::clone(&open));
+        let mut table = self.table();
+        let known = table.chains.get(&conn.fingerprint).and_then(Weak::upgrade);
+        // Another may have the same leaf and other certificates above it.
+        let chain = match known.filter(|known| **known == *chain) {
+            Some(known) => known,
+            None => {
+                let new: Arc<Chain> = chain.iter().map(|der| der.clone().into_owned()).collect();
+                table.chains.insert(conn.fingerprint, Arc::downgrade(&new));
+                new
+            }
+        };
+        let open = Arc::new(Open { conn, chain, role, cut: Notify::new() });
+        table.open.insert(number, Arc::clone(&open));
+        drop(table);
         Entered { connections: Arc::clone(self), number, open }
     }
 
-    fn table(&self) -> MutexGuard<'_, HashMap<u64, Arc<Open>>> {
+    fn table(&self) -> MutexGuard<'_, Table> {
         // Each change is whole.
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -110,6 +131,11 @@ impl Entered {
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        self.connections.table().remove(&self.number);
+        let mut table = self.connections.table();
+        table.open.remove(&self.number);
+        // Its last connection takes a chain along.
+        if Arc::strong_count(&self.open.chain) == 1 {
+            table.chains.remove(&self.open.conn.fingerprint);
+        }
     }
 }
