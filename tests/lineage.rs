@@ -950,7 +950,7 @@ fn memory_of_ten_thousand_runs_that_each_read_100_kb() {
         for run in 0..RUNS {
             let agent = format!("spiffe://example.org/agent/{}", run / RUNS_OF_AN_AGENT);
             let (agent, name) = (AgentId::from_normalised(&agent), Arc::from(format!("session:{run}")));
-            let at = RunKey { agent, run: name, trace: None };
+            let at = RunKey { agent, run: name, trace: None, instance: None, isolated: None };
             let reply = &replies[run % replies.len()];
             reply.iter().for_each(|learnt| runs.remember(&at, learnt, now));
         }

@@ -94,6 +94,7 @@ impl Keeper {
             agent: self.at.agent.clone(),
             run: self.at.run.to_string(),
             trace: self.at.trace,
+            instance: self.at.instance.as_deref().map(str::to_owned),
             labels,
             at,
             data,
@@ -141,7 +142,8 @@ pub async fn unfreeze(
     run: Option<&Arc<str>>,
 ) -> Result<bool, JournalError> {
     let (changed, calls) = runs.unfreeze(agent, run);
-    let at = RunKey { agent: agent.clone(), run: run.cloned().unwrap_or_else(|| Arc::from("")), trace: None };
+    let run = run.cloned().unwrap_or_else(|| Arc::from(""));
+    let at = RunKey { agent: agent.clone(), run, trace: None, instance: None, isolated: None };
     for digest in calls {
         let (step, now) = (Step::Approved { digest }, SystemTime::now());
         runs.step(&at, &step, now);
@@ -150,6 +152,7 @@ pub async fn unfreeze(
             agent: at.agent.clone(),
             run: at.run.to_string(),
             trace: None,
+            instance: None,
             labels: 0,
             at: now,
             data: step.encode(),

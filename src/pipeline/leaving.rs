@@ -43,8 +43,9 @@ impl InRun {
         scope: Option<&Scope>,
         now: SystemTime,
     ) -> (InRun, Entry) {
-        let key = RunKey::of(call, scope.map(|scope| scope.task.id), &gw.evidence.pseudonyms);
-        if let Some(Scope { task, .. }) = scope {
+        let mut key = RunKey::of(call, scope.map(|scope| scope.task.id), &gw.evidence.pseudonyms);
+        if let Some(Scope { task, isolated, .. }) = scope {
+            key.isolated = isolated.clone();
             gw.runs.meet_by_task(&task.agents, &task.above, now);
         }
         let mut entry = flow::enter(&gw.runs, &key, now);
@@ -71,6 +72,11 @@ impl InRun {
             Box::new(flow::examine(&gw.runs, &key, &mut entry, outgoing, now))
         });
         (InRun { key, leaving, now }, entry)
+    }
+
+    /// Where the call belongs.
+    pub(super) fn key(&self) -> &RunKey {
+        &self.key
     }
 
     /// Notes what was found and, where a finding stopped the call, that it was; that may freeze its run.
@@ -161,7 +167,7 @@ impl InRun {
 
     /// Notes the steps of sequences that a call is which is about to be sent.
     async fn passes(&self, gw: &Gateway, chains: &[Chain], facts: &Facts) {
-        let labels = gw.runs.in_force(&self.key.agent, self.now);
+        let labels = gw.runs.in_force(&self.key, self.now);
         let taken = as_step(facts, &labels, |passing| gw.runs.passes(chains, &self.key, passing, self.now));
         for (advanced, within) in taken {
             // Segments of the one series go with the window, those of the other stay as long as any sequence may take.
@@ -181,6 +187,7 @@ impl InRun {
             agent: self.key.agent.clone(),
             run: self.key.run.to_string(),
             trace: self.key.trace,
+            instance: self.key.instance.as_deref().map(str::to_owned),
             labels: 0,
             at: self.now,
             data,
