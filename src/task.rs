@@ -123,7 +123,9 @@ impl Tasks {
     /// work of one that is not isolated can carry whatever its agents and those above them have read. A task of which
     /// this cannot be told is judged like any other.
     pub fn kin(&self, scope: &Scope) -> Option<Arc<[Kin]>> {
-        let Task { agents, instance: Some(serial), isolated: true, parent, .. } = &scope.task else { return None };
+        let Task { agents, instance: Some(serial), isolated: true, parent, .. } = &scope.task else {
+            return None;
+        };
         let [agent] = agents.as_slice() else { return None };
         let whose = Whose::Instance { run: Arc::from(scope.run()), serial: Arc::from(serial.as_str()) };
         let mut kin = vec![Kin { agent: agent.clone(), whose }];
@@ -339,7 +341,8 @@ mod tests {
         let below = open(isolated("spiffe://example.org/b", "2", Some(above.task.id)));
         assert_eq!(of(&below), Some(vec![by(&below, "2"), by(&above, "1")]));
         // What is above and not isolated brings all that its agents have read.
-        let shared = open(Task { above: vec![AgentId::from_normalised("spiffe://example.org/c")], ..task(A, None) });
+        let shared =
+            open(Task { above: vec![AgentId::from_normalised("spiffe://example.org/c")], ..task(A, None) });
         let below = open(isolated("spiffe://example.org/b", "2", Some(shared.task.id)));
         let whole = |id: &str| Kin::whole(&AgentId::from_normalised(id));
         assert_eq!(of(&below), Some(vec![by(&below, "2"), whole(A), whole("spiffe://example.org/c")]));

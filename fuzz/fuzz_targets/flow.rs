@@ -115,8 +115,11 @@ fn chunks<'s>(mut stream: &'s [u8], cuts: &[u8]) -> Vec<&'s [u8]> {
 }
 
 /// What several parts of one reply bring together, whatever the parts were.
-fn together(parts: &[Learnt]) -> (BTreeMap<(u32, Confidentiality), [BTreeSet<u64>; 4]>, [BTreeSet<u64>; 4], bool) {
-    let (mut fragments, mut sets) = (BTreeMap::<_, [BTreeSet<u64>; 4]>::new(), [const { BTreeSet::new() }; 4]);
+fn together(
+    parts: &[Learnt],
+) -> (BTreeMap<(u32, Confidentiality), [BTreeSet<u64>; 4]>, [BTreeSet<u64>; 4], bool) {
+    let (mut fragments, mut sets) =
+        (BTreeMap::<_, [BTreeSet<u64>; 4]>::new(), [const { BTreeSet::new() }; 4]);
     for part in parts {
         for fragment in &part.fragments {
             let all = fragments.entry((fragment.number, fragment.confidentiality)).or_default();
@@ -156,15 +159,25 @@ fn encoded(text: &str, way: u8) -> String {
         5 => text.bytes().map(|byte| format!("%{byte:02X}")).collect(),
         6 => text.chars().rev().collect(),
         7 => text.chars().map(rot13).collect(),
-        8 => STANDARD.encode(packed(GzEncoder::new(Vec::new(), Compression::fast()), text, GzEncoder::finish)),
-        9 => STANDARD.encode(packed(ZlibEncoder::new(Vec::new(), Compression::fast()), text, ZlibEncoder::finish)),
+        8 => {
+            STANDARD.encode(packed(GzEncoder::new(Vec::new(), Compression::fast()), text, GzEncoder::finish))
+        }
+        9 => STANDARD.encode(packed(
+            ZlibEncoder::new(Vec::new(), Compression::fast()),
+            text,
+            ZlibEncoder::finish,
+        )),
         10 => text.chars().flat_map(|each| [each, '\u{200b}']).collect(),
         _ => text.to_owned(),
     };
     if way / 11 % 2 == 1 { STANDARD.encode(once) } else { once }
 }
 
-fn packed<W: Write>(mut writer: W, text: &str, finish: impl FnOnce(W) -> std::io::Result<Vec<u8>>) -> Vec<u8> {
+fn packed<W: Write>(
+    mut writer: W,
+    text: &str,
+    finish: impl FnOnce(W) -> std::io::Result<Vec<u8>>,
+) -> Vec<u8> {
     writer.write_all(text.as_bytes()).expect("there is room");
     finish(writer).expect("there is room")
 }
@@ -197,7 +210,11 @@ fn found(memory: &Memory, text: &str) -> (Findings, Vec<u64>) {
         class: Class::External,
         host: None,
         internal: &internal,
-        aims: vec![Aim { kind: SinkKind::Message, text: "x@example.com".into(), standing: Standing::Nothing }],
+        aims: vec![Aim {
+            kind: SinkKind::Message,
+            text: "x@example.com".into(),
+            standing: Standing::Nothing,
+        }],
         payload: vec![text.into()],
         refs: Vec::new(),
         others: Vec::new(),

@@ -186,7 +186,11 @@ impl Unplaced {
     }
 
     fn all(&self) -> impl Iterator<Item = (Label, SystemTime)> {
-        let told = self.told.iter().zip(&self.placed).map(|(told, placed)| told.filter(|told| Some(*told) > *placed));
+        let told = self
+            .told
+            .iter()
+            .zip(&self.placed)
+            .map(|(told, placed)| told.filter(|told| Some(*told) > *placed));
         let forgotten = Label::ALL.into_iter().zip(self.forgotten);
         forgotten.chain(Label::ALL.into_iter().zip(told)).filter_map(|(label, at)| Some((label, at?)))
     }

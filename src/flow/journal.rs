@@ -379,7 +379,8 @@ fn segments(dir: &Path, series: Series) -> io::Result<Vec<(u64, PathBuf)>> {
 }
 
 fn read(path: &Path, key: &KeyMark, each: impl FnMut(Frame, Readable)) -> io::Result<()> {
-    let invalid = |why: &str| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {why}", path.display()));
+    let invalid =
+        |why: &str| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {why}", path.display()));
     if fs::metadata(path)?.len() > SEGMENT_BYTES_MAX {
         return Err(invalid("is larger than any segment that was ever written"));
     }

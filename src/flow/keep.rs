@@ -124,13 +124,21 @@ pub async fn ready(journal: &Journal, agent: &AgentId, brings: &[Label]) -> Resu
     if brings.is_empty() || !journal.is_failing() {
         return Ok(());
     }
-    journal.probe(agent).await.map_err(|error| {
-        let text = "what was read cannot be kept, so nothing confidential can be read just now; nothing was sent. \
-                    Try again.";
-        Stop::new(Stage::Commit, StopKind::Unavailable, "flow-journal", text)
-            .operator(error.to_string())
-            .retry_after(Duration::from_secs(5))
-    })
+    let text = "what was read cannot be kept, so nothing confidential can be read just now; nothing was sent. Try again.";
+    journal.probe(agent).await.map_err(|error| unsent(text, &error))
+}
+
+/// Keeps a step of a sequence that a call is, before it is sent. What is not kept would begin anew with a restart.
+pub async fn step(journal: &Journal, series: Series, frame: &Frame) -> Result<(), Box<Stop>> {
+    let text =
+        "that this call was made cannot be kept just now, and it must be; nothing was sent. Try again.";
+    journal.append(series, frame).await.map_err(|error| unsent(text, &error))
+}
+
+fn unsent(text: &'static str, error: &JournalError) -> Box<Stop> {
+    Stop::new(Stage::Commit, StopKind::Unavailable, "flow-journal", text)
+        .operator(error.to_string())
+        .retry_after(Duration::from_secs(5))
 }
 
 /// Lets a run go on, or the agent as a whole, and keeps over a restart that what was stopped before counts no more.

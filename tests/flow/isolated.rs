@@ -212,6 +212,9 @@ async fn only_one_certificate_of_one_agent_can_be_isolated() {
     let token = world.token(isolated(SUPPORT, &number)).await;
     let arrived = world.arrived();
     let denied = send(&support, &token, "ana@example.org", "hello").await;
-    assert_eq!((denied.outcome().as_str(), &world.record(&denied)["reason"]), ("denied", &json!("task-instance")));
+    assert_eq!(
+        (denied.outcome().as_str(), &world.record(&denied)["reason"]),
+        ("denied", &json!("task-instance"))
+    );
     assert_eq!(world.arrived(), arrived, "nothing was sent");
 }
