@@ -13,7 +13,7 @@ use super::template::{Template, Trie};
 use super::view::Pointer;
 use super::when::Condition;
 use crate::call::{
-    Class, Confidentiality, Consequence, Drift, Effect, FactType, Integrity, ResourceKind, ResourceProfile,
+    Class, Consequence, Drift, Effect, FactType, Integrity, ResourceKind, ResourceProfile,
     Returns, Shadow,
 };
 use crate::names::Names;
