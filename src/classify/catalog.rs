@@ -13,8 +13,7 @@ use super::template::{Template, Trie};
 use super::view::Pointer;
 use super::when::Condition;
 use crate::call::{
-    Class, Consequence, Drift, Effect, FactType, Integrity, ResourceKind, ResourceProfile,
-    Returns, Shadow,
+    Class, Consequence, Drift, Effect, FactType, Integrity, ResourceKind, ResourceProfile, Returns, Shadow,
 };
 use crate::names::Names;
 
