@@ -520,7 +520,7 @@ mod tests {
             agent: AgentId::from_normalised("spiffe://example.org/a"),
             run: run.to_owned(),
             trace: Some([7; 16]),
-            instance: (run.len() % 2 == 0).then(|| "0badcafe".to_owned()),
+            instance: run.len().is_multiple_of(2).then(|| "0badcafe".to_owned()),
             labels: 3,
             at: UNIX_EPOCH
                 + Duration::from_micros(
