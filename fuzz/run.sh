@@ -6,7 +6,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache="${HOLDPOINT_CACHE:-$HOME/.cache/holdpoint}/fuzz"
 seconds=${FUZZ_SECONDS:-60}
 targets=("$@")
-if [ $# = 0 ]; then targets=(framing http json jsonrpc sse); fi
+if [ $# = 0 ]; then targets=(flow framing http journal json jsonrpc sse); fi
 mkdir -p "$cache"
 
 version=0.13.2

@@ -6,7 +6,9 @@
 import ast
 import hashlib
 import re
+import struct
 import sys
+import zlib
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -45,6 +47,41 @@ def piece(text: str) -> bytes:
     return escape.encode("latin-1")
 
 
+def replies() -> list[bytes]:
+    """Replies to learn from, as the tests have them: prose, records, and results of MCP."""
+    prose = [each for path in ("src/flow/finding.rs", "tests/flow/world.rs") for each in literals(path) if len(each) > 30]
+    record = b'{"id":"m-%d","from":"bob@partner.test","mail":"ana@example.org","body":"%s"}'
+    plain = [each for each in prose if not set(each) & set(b'"\\\n')]
+    records = [b"[" + b",".join(record % (n, each) for n, each in enumerate(plain[at : at + 3])) + b"]" for at in range(0, len(plain), 3)]
+    result = b'{"jsonrpc":"2.0","id":7,"result":{"content":[{"type":"text","text":"%s"}]}}'
+    return [*prose, *records, *(result % each for each in plain), *(result % each.replace(b'"', b'\\"') for each in records)]
+
+
+def frames(bodies: list[bytes]) -> list[bytes]:
+    """Frames of the journal, each with its length before it, and segments with sums that are right."""
+    head = struct.pack("<Q16s", 1_800_000_000_000_000, b"t" * 16)
+    names = b"".join(struct.pack("<H", len(each)) + each for each in (b"spiffe://example.org/a", b"task:1", b"0badcafe"))
+    whole = [bytes([kind | 0x80, 3]) + head + names + body for body in bodies for kind in (1, 2, 4)]
+    lone = [struct.pack("<H", len(each)) + each for each in whole]
+    summed = [struct.pack("<IQ", len(each), zlib.crc32(each)) + each for each in whole]
+    return [*lone, *(b"HPFLOW" + bytes([version]) + b"\7" * 8 + each for each in summed for version in (2, 3)), b"".join(lone)]
+
+
+def journal() -> list[bytes]:
+    """What frames hold: something learnt, steps that were sent, stopped and approved, and a step of a sequence."""
+    longs = lambda *each: struct.pack("<I", len(each)) + b"".join(struct.pack("<Q", one) for one in each)  # noqa: E731
+    words = lambda *each: struct.pack("<I", len(each)) + b"".join(struct.pack("<I", one) for one in each)  # noqa: E731
+    text = lambda each: struct.pack("<I", len(each)) + each  # noqa: E731
+    fragment = struct.pack("<IB", 0, 1) + longs(11) + words(1, 2, 3) + longs(21, 22) + longs(31)
+    learnt = b"\1" + bytes(16) + text(b"mail") + text(b"read") + b"\1\1\0" + struct.pack("<I", 1) + fragment
+    learnt += longs(41) + longs(51) + words(61) + longs(71)
+    sent = b"\1\0" + longs(1, 2) + longs(1) + struct.pack("<Q", 30) + longs(81, 82)
+    stopped = b"\1\1" + struct.pack("<Q", 9) + longs(1)
+    approved = b"\1\2" + struct.pack("<Q", 9)
+    passed = struct.pack("<QB", 7, 0) + struct.pack("<BHQ", 1, 3, 1_800_000_000_000_000)
+    return [learnt, sent, stopped, approved, passed]
+
+
 def seeds(suite: list[bytes]) -> dict[str, list[bytes]]:
     """The inputs of each target, in the form that it takes them."""
     decode, strict = literals("tests/decode.rs"), literals("src/json/tests.rs")
@@ -57,7 +94,12 @@ def seeds(suite: list[bytes]) -> dict[str, list[bytes]]:
     wire = [each for each in literals("tests/identity.rs") if b"\r\n" in each]
     heads = [b"POST / HTTP/1.1\r\nhost: gw\r\ncontent-length: 3\r\n\r\nabcGET /x HTTP/1.1\r\nhost: gw\r\n\r\n",
              b"POST / HTTP/1.1\r\nhost: gw\r\ntransfer-encoding: chunked\r\n\r\n3;x\r\nabc\r\n0\r\na: b\r\n\r\nGET / HTTP/1.1\r\nhost: gw\r\n\r\n"]  # fmt: skip
+    learnt = replies()
+    # How it is read, which piece leaves and how, and where it is cut.
+    ways = [bytes([reading, 0, 255, way, 2, 40, 90]) for reading in (0, 1, 2, 5, 29) for way in (0, 1, 3, 8, 12)]
     return {
+        "flow": [ways[at % len(ways)] + each for at, each in enumerate([*learnt, *learnt, *learnt, *texts])],
+        "journal": frames(journal()),
         "json": texts,
         "jsonrpc": [*(LEGACY + each for each in bodies), *(MODERN + each for each in modern)],
         "sse": [b"\x03\xff\x01\x05\x09" + each for each in [*streams, *(b"data: " + each + b"\r\n\r\n" for each in decode)]],

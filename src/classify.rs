@@ -4,6 +4,7 @@
 
 pub mod catalog;
 mod graphql;
+mod reply;
 pub mod resource;
 pub mod sink;
 mod sql;

@@ -3,7 +3,8 @@
 //! Labels (`confidential`, `secret`, `untrusted`) come from what the catalogue says a reply brings. A run is labelled
 //! from the moment a call is sent, so that a parallel call sees it, and its intent carries the labels, so that they come
 //! back after a restart. A call is judged by the union of all runs of its agent within the window, and of agents that
-//! used the same trace: a new session, trace or connection cleans nothing. This stage never stops a call; it only finds.
+//! used the same trace: a new session, trace or connection cleans nothing. Only a task that its orchestrator isolated is
+//! judged by less ([`isolated`]). This stage never stops a call; it only finds.
 
 mod blocks;
 pub mod canary;
@@ -13,6 +14,7 @@ pub mod endorsed;
 pub mod finding;
 pub mod history;
 pub mod index;
+pub mod isolated;
 pub mod journal;
 pub mod keep;
 pub mod learn;
@@ -44,6 +46,7 @@ use chain::{Chain, Then};
 pub use finding::{Evidence, Finding};
 use finding::{FindingKind, How, Outgoing};
 use history::Step;
+use isolated::Kin;
 pub use remember::restore;
 pub use run::{Brought, Found, Froze, Judged, RunView, Runs, Stopped};
 
@@ -168,6 +171,10 @@ pub struct RunKey {
     pub run: Arc<str>,
     /// The trace that it came in, by which agents meet.
     pub trace: Option<[u8; 16]>,
+    /// The serial number of the certificate that it came with; none where that is not known.
+    pub instance: Option<Arc<str>>,
+    /// What it is judged by, where its task is isolated.
+    pub isolated: Option<Arc<[Kin]>>,
 }
 
 impl RunKey {
@@ -182,7 +189,8 @@ impl RunKey {
             (None, None, Some(trace)) => format!("trace:{}", hex(&trace)),
             (None, None, None) => format!("agent:{}", call.agent().id()),
         };
-        RunKey { agent: call.agent().id().clone(), run: Arc::from(run), trace }
+        let instance = Some(Arc::clone(call.agent().instance()));
+        RunKey { agent: call.agent().id().clone(), run: Arc::from(run), trace, instance, isolated: None }
     }
 }
 
@@ -328,13 +336,13 @@ pub fn sent(runs: &Runs, place: &RunKey, brings: &[Label], record: RecordId, now
     }
 }
 
-/// Tells whether no other labels are in force for the agent than these: what streams was decided on before its bytes
+/// Tells whether no other labels are in force for the call than these: what streams was decided on before its bytes
 /// were there, and must not carry out what was read since.
 pub fn steady(
     runs: &Arc<Runs>,
-    agent: &AgentId,
+    place: &RunKey,
     known: Vec<Label>,
 ) -> impl Fn() -> bool + Send + Sync + use<> {
-    let (runs, agent) = (Arc::clone(runs), agent.clone());
-    move || runs.in_force(&agent, SystemTime::now()).iter().all(|label| known.contains(label))
+    let (runs, place) = (Arc::clone(runs), place.clone());
+    move || runs.in_force(&place, SystemTime::now()).iter().all(|label| known.contains(label))
 }

@@ -306,7 +306,7 @@ async fn act(
     let brings = flow::brings(permitted.facts().returns);
     judging.tap = in_run.sends(gw, generation, &permitted, record.id(), &brings).await?;
     known.extend_from_slice(&brings);
-    let steady = Box::new(flow::steady(&gw.runs, &agent, known));
+    let steady = Box::new(flow::steady(&gw.runs, in_run.key(), known));
     judging.see(gw, generation, permitted.call(), &input, &shade)?;
     identify::still(&gw.suspensions, &agent)?;
     let committed = record.commit(permitted, &brings).await?;

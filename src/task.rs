@@ -2,7 +2,8 @@
 //! of work its call belongs to.
 //!
 //! A token only adds: its destinations count as known for its run. It takes no label away, and what the agent read under
-//! another token, or under none, counts all the same, so that nothing is gained by choosing among tokens. The token is
+//! another token, or under none, counts all the same, so that nothing is gained by choosing among tokens. One kind of
+//! task is judged by less, since its orchestrator says so: that which is isolated ([`crate::flow::isolated`]). The token is
 //! a compact JWS [RFC 7515 §7.1] that this gateway signed; what it allows is kept here and not in the token, so that
 //! what is closed is closed at once.
 
@@ -19,6 +20,7 @@ use serde_json::json;
 
 use crate::call::{self, AgentId, RecordId, Stage, Stop, StopKind};
 use crate::classify::sink::SinkKind;
+use crate::flow::isolated::{Kin, Whose};
 use crate::flow::provenance::Place;
 use crate::secret::ring::KeyError;
 use crate::secret::signer::{PublicKey, Signer};
@@ -32,6 +34,8 @@ const TOKEN_BYTES_MAX: usize = 4096;
 const JOSE_HEADER: &str = r#"{"alg":"EdDSA","typ":"holdpoint-task+jwt"}"#;
 /// The rule that records and agents are told for a token that does not hold.
 const RULE: &str = "task-token";
+/// By how many runs, or agents as a whole, an isolated task may be judged.
+pub const KIN_MAX: usize = 128;
 
 /// What a task allows.
 #[derive(Clone, Debug)]
@@ -42,6 +46,8 @@ pub struct Scope {
     places: HashSet<String>,
     /// What policy is told of it.
     pub told: call::Task,
+    /// By whose reading its calls are judged, where it is isolated; [`Tasks::open`] finds that out.
+    pub isolated: Option<Arc<[Kin]>>,
 }
 
 /// The tasks that are open, and the keys of their tokens.
@@ -67,7 +73,12 @@ impl Scope {
         systems.dedup();
         let purpose = Arc::from(task.purpose.as_str());
         let told = call::Task { id: Arc::from(task.id.to_string()), purpose, systems };
-        Scope { task, places, told }
+        Scope { task, places, told, isolated: None }
+    }
+
+    /// The run of its calls, as in records.
+    pub fn run(&self) -> String {
+        format!("task:{}", self.task.id)
     }
 
     /// Whether the task names this destination.
@@ -101,10 +112,31 @@ impl Tasks {
     }
 
     /// Puts a task in force.
-    pub fn open(&self, scope: Scope) -> Arc<Scope> {
+    pub fn open(&self, mut scope: Scope) -> Arc<Scope> {
+        scope.isolated = self.kin(&scope);
         let scope = Arc::new(scope);
         self.open.insert(scope.task.id, Arc::clone(&scope));
         scope
+    }
+
+    /// By whose reading the calls of a task are judged, where it is isolated: its own, and that of the tasks above it. The
+    /// work of one that is not isolated can carry whatever its agents and those above them have read. A task of which
+    /// this cannot be told is judged like any other.
+    pub fn kin(&self, scope: &Scope) -> Option<Arc<[Kin]>> {
+        let Task { agents, instance: Some(serial), isolated: true, parent, .. } = &scope.task else {
+            return None;
+        };
+        let [agent] = agents.as_slice() else { return None };
+        let whose = Whose::Instance { run: Arc::from(scope.run()), serial: Arc::from(serial.as_str()) };
+        let mut kin = vec![Kin { agent: agent.clone(), whose }];
+        if let Some(parent) = parent {
+            let parent = self.find(*parent)?;
+            match &parent.isolated {
+                Some(above) => kin.extend_from_slice(above),
+                None => kin.extend(parent.task.agents.iter().chain(&parent.task.above).map(Kin::whole)),
+            }
+        }
+        (kin.len() <= KIN_MAX).then(|| Arc::from(kin))
     }
 
     /// Takes a task and those below it out of force, and says which were.
@@ -140,8 +172,12 @@ impl Tasks {
     pub fn token(&self, task: &Task) -> String {
         let seconds = |at: SystemTime| at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let agents: Vec<&str> = task.agents.iter().map(AgentId::as_str).collect();
-        let claims = json!({"jti": task.id.to_string(), "sub": agents.first(), "agents": agents,
+        let mut claims = json!({"jti": task.id.to_string(), "sub": agents.first(), "agents": agents,
             "iat": seconds(task.at), "exp": seconds(task.until)});
+        if let (Some(claims), Some(serial)) = (claims.as_object_mut(), &task.instance) {
+            claims.insert("instance".to_owned(), json!(serial));
+            claims.insert("isolated".to_owned(), json!(task.isolated));
+        }
         let signed = format!("{}.{}", encode(JOSE_HEADER.as_bytes()), encode(claims.to_string().as_bytes()));
         let signature = STANDARD.decode(self.signer.sign(&signed)).unwrap_or_default();
         format!("{signed}.{}", encode(&signature))
@@ -227,6 +263,7 @@ mod tests {
             systems: Vec::new(),
             purpose: "quarterly report".to_owned(),
             instance: None,
+            isolated: false,
             parent,
             above: Vec::new(),
             at: now,
@@ -283,6 +320,42 @@ mod tests {
         let scope = |token: &str| after.scope(&with(token), &task.agents[0], "1", task.at);
         assert!(scope(&before.token(&task)).unwrap().is_some());
         assert_eq!(scope(&other.token(&task)).unwrap_err().reason, "task-forged");
+    }
+
+    #[test]
+    fn an_isolated_task_is_judged_by_its_certificate_and_by_what_is_above_it() {
+        let isolated = |agent: &str, serial: &str, parent: Option<RecordId>| Task {
+            instance: Some(serial.to_owned()),
+            isolated: true,
+            ..task(agent, parent)
+        };
+        let tasks = Tasks::new(Vec::new(), &[7; 32], None).unwrap();
+        let open = |task: Task| tasks.open(Scope::new(task));
+        let of = |scope: &Scope| scope.isolated.as_deref().map(<[Kin]>::to_vec);
+        let by = |scope: &Scope, serial: &str| Kin {
+            agent: scope.task.agents[0].clone(),
+            whose: Whose::Instance { run: Arc::from(scope.run()), serial: Arc::from(serial) },
+        };
+        let above = open(isolated(A, "1", None));
+        assert_eq!(of(&above), Some(vec![by(&above, "1")]));
+        let below = open(isolated("spiffe://example.org/b", "2", Some(above.task.id)));
+        assert_eq!(of(&below), Some(vec![by(&below, "2"), by(&above, "1")]));
+        // What is above and not isolated brings all that its agents have read.
+        let shared =
+            open(Task { above: vec![AgentId::from_normalised("spiffe://example.org/c")], ..task(A, None) });
+        let below = open(isolated("spiffe://example.org/b", "2", Some(shared.task.id)));
+        let whole = |id: &str| Kin::whole(&AgentId::from_normalised(id));
+        assert_eq!(of(&below), Some(vec![by(&below, "2"), whole(A), whole("spiffe://example.org/c")]));
+        // Without one certificate, one agent, or with a task above that is not there, it is like any other.
+        let two = vec![AgentId::from_normalised(A), AgentId::from_normalised("spiffe://example.org/b")];
+        for other in [
+            Task { instance: None, ..isolated(A, "1", None) },
+            Task { agents: two, ..isolated(A, "1", None) },
+            isolated(A, "1", Some(RecordId::new())),
+            Task { isolated: false, ..isolated(A, "1", None) },
+        ] {
+            assert_eq!(of(&open(other)), None);
+        }
     }
 
     #[test]

@@ -210,7 +210,7 @@ fn runs() -> Runs {
 }
 
 fn at(agent: &AgentId, run: &Arc<str>) -> RunKey {
-    RunKey { agent: agent.clone(), run: Arc::clone(run), trace: None }
+    RunKey { agent: agent.clone(), run: Arc::clone(run), trace: None, instance: None, isolated: None }
 }
 
 /// `cargo test --release --test growth agents -- --exact --ignored --nocapture`.

@@ -769,6 +769,47 @@ proptest! {
     }
 
     #[test]
+    fn how_a_reply_was_cut_makes_no_difference_to_what_is_found(
+        words in prop::collection::vec("[a-zA-Zä]{4,9}", 40..200),
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 1..12),
+        (from, way, structured) in (any::<prop::sample::Index>(), 0_u8..6, any::<bool>()),
+    ) {
+        let numbered: Vec<String> = words.iter().enumerate().map(|(at, word)| format!("{word}{at}")).collect();
+        let (body, form) = match structured {
+            true => (json!({"records": numbered.chunks(9).map(|part| part.join(" ")).collect::<Vec<_>>()}).to_string(), Form::Json),
+            false => (numbered.join(" "), Form::Text),
+        };
+        let bytes = body.as_bytes();
+        let mut at: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
+        at.extend([0, bytes.len()]);
+        at.sort_unstable();
+        let chunks: Vec<&[u8]> = at.windows(2).map(|pair| &bytes[pair[0]..pair[1]]).collect();
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let memory = |chunks: &[&[u8]]| {
+            let mut memory = Memory::new(WINDOW);
+            learn(&mut memory, source(Confidentiality::Internal, Integrity::Mixed), form, chunks, now);
+            memory
+        };
+        let from = from.index(numbered.len() - 9) / 9 * 9;
+        let piece = numbered[from..from + 9].join(" ");
+        let leaves = match way {
+            0 => piece,
+            1 => base64(piece.as_bytes()),
+            2 => hex(piece.as_bytes()),
+            3 => zipped(&piece),
+            4 => piece.chars().rev().collect(),
+            _ => base64(base64(piece.as_bytes()).as_bytes()),
+        };
+        let internal = Internal::default();
+        let outgoing = leaving(&leaves, "x@example.com", &internal);
+        let (cut, whole) = (examined(&memory(&chunks), &outgoing, now), examined(&memory(&[bytes]), &outgoing, now));
+        let kinds = |examined: &Examined| examined.findings.iter().map(|one| one.kind.clone()).collect::<Vec<_>>();
+        prop_assert_eq!(kinds(&cut), kinds(&whole));
+        prop_assert_eq!(&cut.carried, &whole.carried);
+        prop_assert!(cut.has(&FindingKind::Lineage), "{}", leaves);
+    }
+
+    #[test]
     fn no_payload_breaks_the_views(bytes in prop::collection::vec(any::<u8>(), 0..600), depth in 0_usize..4) {
         let mut text = String::from_utf8_lossy(&bytes).into_owned();
         for _ in 0..depth {
@@ -950,7 +991,7 @@ fn memory_of_ten_thousand_runs_that_each_read_100_kb() {
         for run in 0..RUNS {
             let agent = format!("spiffe://example.org/agent/{}", run / RUNS_OF_AN_AGENT);
             let (agent, name) = (AgentId::from_normalised(&agent), Arc::from(format!("session:{run}")));
-            let at = RunKey { agent, run: name, trace: None };
+            let at = RunKey { agent, run: name, trace: None, instance: None, isolated: None };
             let reply = &replies[run % replies.len()];
             reply.iter().for_each(|learnt| runs.remember(&at, learnt, now));
         }

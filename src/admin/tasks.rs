@@ -20,7 +20,7 @@ use crate::json::Members;
 use crate::pipeline::Gateway;
 use crate::record::{Durability, Entry, Kind};
 use crate::store::tasks::{TASKS_MAX, Task};
-use crate::task::Scope;
+use crate::task::{KIN_MAX, Scope};
 use crate::units;
 
 /// The longest that a task lasts.
@@ -53,10 +53,11 @@ pub struct Opening {
     pub purpose: String,
     /// How long it lasts, as in `30m`; at most 24h.
     pub ttl: String,
-    /// Not supported yet: only `false`.
+    /// Whether its calls are judged only by what its certificate has read, by what was read in the tasks above it, and by
+    /// secrets. It needs `instance`, and one agent.
     #[serde(default)]
     pub isolated: bool,
-    /// The serial number of the one certificate that may show its token.
+    /// The serial number of the one certificate that may show its token, in lower-case hexadecimal.
     pub instance: Option<String>,
     /// The task of yours that it is a part of: what was read there counts here, and it ends with it.
     pub parent: Option<String>,
@@ -126,6 +127,9 @@ async fn open(
     if gateway.tasks.count(now) >= TASKS_MAX {
         return Err(Problem::Busy("too many tasks are open: close those that have ended"));
     }
+    if task.isolated && gateway.tasks.kin(&Scope::new(task.clone())).is_none() {
+        return Err(Problem::Invalid(format!("`parent`: an isolated task has at most {KIN_MAX} above it")));
+    }
     // The audit first, then the store: a token is given when nothing can forget what it allows.
     let entry = recorded(&gateway, &orchestrator, &task);
     let appended = gateway.evidence.ledger.append(entry, Durability::Synced).await;
@@ -136,7 +140,7 @@ async fn open(
     Ok(Json(Opened {
         id: scope.task.id.to_string(),
         token: gateway.tasks.token(&scope.task),
-        run: format!("task:{}", scope.task.id),
+        run: scope.run(),
         until: moment(scope.task.until),
     }))
 }
@@ -183,13 +187,13 @@ fn task(
     now: SystemTime,
 ) -> Result<Task, Problem> {
     let Opening { agent, agents, destinations, systems, purpose, ttl, isolated, instance, parent } = opening;
-    if isolated {
-        return Err(Problem::Invalid("`isolated` is not supported yet".to_owned()));
-    }
     let time = units::duration(&ttl).filter(|time| !time.is_zero() && *time <= TIME_MAX);
     let time =
         time.ok_or_else(|| Problem::Invalid("`ttl` must be a time such as 30m, at most 24h".to_owned()))?;
     let agents = self::agents(gateway, agent.into_iter().chain(agents))?;
+    if isolated {
+        apart(&agents, instance.as_deref())?;
+    }
     if destinations.len() > NAMES_MAX || systems.len() > NAMES_MAX {
         return Err(Problem::Invalid(format!("at most {NAMES_MAX} destinations and as many systems")));
     }
@@ -232,11 +236,27 @@ fn task(
         systems,
         purpose,
         instance,
+        isolated,
         parent: parent.map(|parent| parent.task.id),
         above,
         at: now,
         until,
     })
+}
+
+/// Refuses to isolate what more than one certificate may do: others could have read anything.
+fn apart(agents: &[AgentId], instance: Option<&str>) -> Result<(), Problem> {
+    if instance.is_none() {
+        return Err(Problem::Invalid(
+            "`isolated` needs `instance`, the serial number of the one certificate that does the work: without it, every \
+             instance of the agent could show the token, whatever it has read"
+                .to_owned(),
+        ));
+    }
+    match agents {
+        [_] => Ok(()),
+        _ => Err(Problem::Invalid("`isolated` is for one agent: a certificate is no other one's".to_owned())),
+    }
 }
 
 /// The agents by their SPIFFE IDs, each of which must be in the registry.
@@ -271,6 +291,9 @@ fn recorded(gateway: &Gateway, orchestrator: &Orchestrator, task: &Task) -> Entr
     members.text("purpose", &task.purpose);
     if let Some(instance) = &task.instance {
         members.text("instance", instance);
+    }
+    if task.isolated {
+        members.flag("isolated", true);
     }
     if let Some(parent) = task.parent {
         members.plain("parent", parent);

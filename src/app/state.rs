@@ -67,12 +67,10 @@ pub async fn restore_labels(
     for Labelled { agent, label, at, .. } in snapshot.into_iter().flat_map(|snapshot| snapshot.labels) {
         let unknown =
             || StoreError::Failed(format!("it has the label `{label}`, which this version does not know"));
-        let of_agent = flow::RunKey { agent, run: Arc::from(""), trace: None };
-        runs.label(&of_agent, &[Label::parse(&label).ok_or_else(unknown)?], None, at);
+        runs.label(&of_whole(agent), &[Label::parse(&label).ok_or_else(unknown)?], None, at);
     }
     let bring = |agent: &AgentId, label, at| {
-        let of_agent = flow::RunKey { agent: agent.clone(), run: Arc::from(""), trace: None };
-        runs.label(&of_agent, &[label], None, at);
+        runs.label(&of_whole(agent.clone()), &[label], None, at);
     };
     let since = restore::labels(audit, place, end, runs.longest(), bring)
         .map_err(|source| LedgerError::Io { path: audit.to_owned(), source })?;
@@ -80,6 +78,11 @@ pub async fn restore_labels(
         tracing::warn!("the audit is not the one by which labels were kept: all of its last day was read");
     }
     Ok(since)
+}
+
+/// An agent as a whole.
+fn of_whole(agent: AgentId) -> flow::RunKey {
+    flow::RunKey { agent, run: Arc::from(""), trace: None, instance: None, isolated: None }
 }
 
 /// Opens the journal beside the store, and brings back what runs have learnt and sent, and what is frozen.

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use foldhash::fast::RandomState;
 
+pub use super::reply::Reply;
 use super::resource::{Pattern, is_fetched};
 use super::sink::{Internal, SinkKind};
 use super::template::{Template, Trie};
 use super::view::Pointer;
 use super::when::Condition;
 use crate::call::{
-    Class, Confidentiality, Consequence, Drift, Effect, FactType, Integrity, ResourceKind, ResourceProfile,
-    Returns, Shadow,
+    Class, Consequence, Drift, Effect, FactType, Integrity, ResourceKind, ResourceProfile, Returns, Shadow,
 };
 use crate::names::Names;
 
@@ -216,36 +216,6 @@ pub struct Sink {
     pub payload: Vec<Pointer>,
     /// What, by reference.
     pub refs: Vec<Pointer>,
-}
-
-/// What a reply brings, and where in it things are.
-#[derive(Clone, Debug)]
-pub struct Reply {
-    /// Its labels.
-    pub labels: Returns,
-    /// Where its records are.
-    pub records: Option<Pointer>,
-    /// Within a record: who took part.
-    pub parties: Vec<Pointer>,
-    /// Within a record: by what it can be referred to.
-    pub ids: Vec<Pointer>,
-    /// Within a record: what outsiders can write; `None` for the default.
-    pub untrusted: Option<Vec<Pointer>>,
-    /// Within a record: trusted destinations.
-    pub known: Vec<Pointer>,
-}
-
-impl Default for Reply {
-    fn default() -> Reply {
-        Reply {
-            labels: Returns::UNLISTED,
-            records: None,
-            parties: Vec::new(),
-            ids: Vec::new(),
-            untrusted: None,
-            known: Vec::new(),
-        }
-    }
 }
 
 // === impl Catalog ===
@@ -467,15 +437,5 @@ impl Entry {
         };
         let slot = Drift::ALL.iter().position(|each| *each == drift).and_then(|at| self.drifted.get(at));
         slot.map_or_else(make, |slot| Arc::clone(slot.get_or_init(make)))
-    }
-}
-
-impl Reply {
-    /// The labels that a confidentiality and an integrity make; what is not said is as for the unlisted.
-    pub fn labels(confidentiality: Option<Confidentiality>, integrity: Option<Integrity>) -> Returns {
-        Returns {
-            confidentiality: confidentiality.unwrap_or(Returns::UNLISTED.confidentiality),
-            integrity: integrity.unwrap_or(Returns::UNLISTED.integrity),
-        }
     }
 }

@@ -82,10 +82,12 @@ impl History {
                 for place in destinations {
                     let sent = self.sent(*place, now, window);
                     sent.url_bytes = sent.url_bytes.saturating_add(*url_bytes);
-                    let new: Vec<u64> =
-                        carried.iter().copied().filter(|each| !sent.carried.contains(each)).collect();
-                    sent.carried.extend(new);
-                    sent.carried.truncate(CARRIED_MAX);
+                    // No more room is set aside than is kept, however much one call carried.
+                    for record in carried {
+                        if sent.carried.len() < CARRIED_MAX && !sent.carried.contains(record) {
+                            sent.carried.push(*record);
+                        }
+                    }
                 }
                 for place in introduced {
                     if self.introduced.len() < INTRODUCED_MAX {

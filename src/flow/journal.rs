@@ -7,7 +7,8 @@
 //!
 //! A segment begins with `HPFLOW`, the version of the format and eight bytes by which its key is known; a frame is its
 //! length (u32), its CRC-32 (u64), and its body, all little-endian. What does not read as a frame is the torn end of its
-//! segment. Version 1, which is still read, has eight bytes of the body's SHA-256 instead.
+//! segment. Versions 1 and 2 are still read: they have no certificates, and version 1 has eight bytes of the body's SHA-256
+//! for a checksum.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -25,9 +26,13 @@ use crate::call::AgentId;
 /// How a segment begins; the version of the format follows.
 const MAGIC: &[u8; 6] = b"HPFLOW";
 /// The version that is written.
-const VERSION: u8 = 2;
-/// The version before it, with other checksums.
+const VERSION: u8 = 3;
+/// The version before it, which does not say by which certificates calls came.
+const VERSION_WITHOUT_INSTANCES: u8 = 2;
+/// The version before that, with other checksums.
 const VERSION_OF_SHA256: u8 = 1;
+/// Beside the kind of a frame: that it says by which certificate the call came.
+const HAS_INSTANCE: u8 = 0x80;
 /// The bytes by which a segment's key is known.
 pub type KeyMark = [u8; 8];
 const HEAD_BYTES: usize = MAGIC.len() + 1 + 8;
@@ -81,6 +86,8 @@ pub struct Frame {
     pub run: String,
     /// The trace that it came in, by which agents meet.
     pub trace: Option<[u8; 16]>,
+    /// The serial number of the certificate that the call came with; none where that is not known.
+    pub instance: Option<String>,
     /// The labels that came with it, a bit each in the order of their declaration.
     pub labels: u8,
     /// When, to the microsecond.
@@ -186,6 +193,7 @@ impl Journal {
             agent: agent.clone(),
             run: String::new(),
             trace: None,
+            instance: None,
             labels: 0,
             at: SystemTime::now(),
             data: Vec::new(),
@@ -370,32 +378,40 @@ fn segments(dir: &Path, series: Series) -> io::Result<Vec<(u64, PathBuf)>> {
     Ok(found)
 }
 
-fn read(path: &Path, key: &KeyMark, mut each: impl FnMut(Frame, Readable)) -> io::Result<()> {
-    let bytes = fs::read(path)?;
-    let Some((head, mut rest)) = bytes.split_at_checked(HEAD_BYTES) else { return Ok(()) };
+fn read(path: &Path, key: &KeyMark, each: impl FnMut(Frame, Readable)) -> io::Result<()> {
+    let invalid =
+        |why: &str| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {why}", path.display()));
+    if fs::metadata(path)?.len() > SEGMENT_BYTES_MAX {
+        return Err(invalid("is larger than any segment that was ever written"));
+    }
+    let torn = frames(&fs::read(path)?, key, each).map_err(invalid)?;
+    if torn > 0 {
+        tracing::warn!(file = %path.display(), bytes = torn, "the end of a segment was torn, and is left out");
+    }
+    Ok(())
+}
+
+/// Calls back with each frame of a segment, in order, and gives how many bytes at its end are none: it was torn there. A
+/// segment of a format that is not known is an error, which says so.
+pub fn frames(
+    segment: &[u8],
+    key: &KeyMark,
+    mut each: impl FnMut(Frame, Readable),
+) -> Result<usize, &'static str> {
+    let Some((head, mut rest)) = segment.split_at_checked(HEAD_BYTES) else { return Ok(0) };
     let checksum: fn(&[u8]) -> u64 = match head.strip_prefix(MAGIC.as_slice()) {
-        Some([VERSION, ..]) => checksum,
+        Some([VERSION | VERSION_WITHOUT_INSTANCES, ..]) => checksum,
         Some([VERSION_OF_SHA256, ..]) => sha256_sum,
-        _ => {
-            let why = format!("{}: is no journal that this version of Holdpoint can read", path.display());
-            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
-        }
+        _ => return Err("is no journal that this version of Holdpoint can read"),
     };
     let mark = head.get(MAGIC.len() + 1..).unwrap_or_default();
     let readable = if mark == key { Readable::Wholly } else { Readable::InPart };
     while !rest.is_empty() {
-        let Some((body, after)) = body(rest, checksum) else {
-            tracing::warn!(file = %path.display(), bytes = rest.len(), "the end of a segment was torn, and is left out");
-            return Ok(());
-        };
-        let Some(frame) = decode(body) else {
-            let why = format!("{}: a frame is not of this version of Holdpoint", path.display());
-            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
-        };
-        each(frame, readable);
+        let Some((body, after)) = body(rest, checksum) else { return Ok(rest.len()) };
+        each(decode(body).ok_or("a frame is not of this version of Holdpoint")?, readable);
         rest = after;
     }
-    Ok(())
+    Ok(0)
 }
 
 /// The body of the first frame, and what comes after it.
@@ -420,17 +436,18 @@ fn sha256_sum(body: &[u8]) -> u64 {
 fn encode(frame: &Frame) -> Result<Vec<u8>, JournalError> {
     let mut bytes = Vec::with_capacity(FRAME_HEAD_BYTES + 64 + frame.data.len());
     bytes.resize(FRAME_HEAD_BYTES, 0);
-    bytes.push(match frame.kind {
+    let kind = match frame.kind {
         Kind::Learnt => 1,
         Kind::Sent => 2,
         Kind::Probe => 3,
         Kind::Passed => 4,
-    });
+    };
+    bytes.push(if frame.instance.is_some() { kind | HAS_INSTANCE } else { kind });
     bytes.push(frame.labels);
     let micros = frame.at.duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
     bytes.extend_from_slice(&u64::try_from(micros).unwrap_or(u64::MAX).to_le_bytes());
     bytes.extend_from_slice(&frame.trace.unwrap_or_default());
-    for text in [frame.agent.as_str(), &frame.run] {
+    for text in [frame.agent.as_str(), &frame.run].into_iter().chain(frame.instance.as_deref()) {
         let len = u16::try_from(text.len()).map_err(|_| JournalError("a name is too long".to_owned()))?;
         bytes.extend_from_slice(&len.to_le_bytes());
         bytes.extend_from_slice(text.as_bytes());
@@ -459,8 +476,9 @@ fn decode(body: &[u8]) -> Option<Frame> {
         std::str::from_utf8(text).ok()
     };
     let (agent, run) = (text()?, text()?);
+    let instance = if kind & HAS_INSTANCE == 0 { None } else { Some(text()?.to_owned()) };
     Some(Frame {
-        kind: match kind {
+        kind: match kind & !HAS_INSTANCE {
             1 => Kind::Learnt,
             2 => Kind::Sent,
             3 => Kind::Probe,
@@ -470,6 +488,7 @@ fn decode(body: &[u8]) -> Option<Frame> {
         agent: AgentId::from_normalised(agent),
         run: run.to_owned(),
         trace: Some(*trace).filter(|trace| *trace != [0; 16]),
+        instance,
         labels,
         at: UNIX_EPOCH.checked_add(Duration::from_micros(u64::from_le_bytes(*micros)))?,
         data: rest.to_vec(),
@@ -501,6 +520,7 @@ mod tests {
             agent: AgentId::from_normalised("spiffe://example.org/a"),
             run: run.to_owned(),
             trace: Some([7; 16]),
+            instance: run.len().is_multiple_of(2).then(|| "0badcafe".to_owned()),
             labels: 3,
             at: UNIX_EPOCH
                 + Duration::from_micros(
@@ -569,7 +589,7 @@ mod tests {
     fn a_segment_of_a_later_version_stops_the_start() {
         let dir = place();
         fs::create_dir_all(&dir).unwrap();
-        fs::write(dir.join("read-000000000001.flow"), b"HPFLOW\x03........").unwrap();
+        fs::write(dir.join("read-000000000001.flow"), b"HPFLOW\x04........").unwrap();
         assert!(Journal::open(config(&dir, 1), |_, _| {}).is_err());
         fs::remove_dir_all(&dir).unwrap();
     }

@@ -94,6 +94,7 @@ impl Keeper {
             agent: self.at.agent.clone(),
             run: self.at.run.to_string(),
             trace: self.at.trace,
+            instance: self.at.instance.as_deref().map(str::to_owned),
             labels,
             at,
             data,
@@ -123,13 +124,21 @@ pub async fn ready(journal: &Journal, agent: &AgentId, brings: &[Label]) -> Resu
     if brings.is_empty() || !journal.is_failing() {
         return Ok(());
     }
-    journal.probe(agent).await.map_err(|error| {
-        let text = "what was read cannot be kept, so nothing confidential can be read just now; nothing was sent. \
-                    Try again.";
-        Stop::new(Stage::Commit, StopKind::Unavailable, "flow-journal", text)
-            .operator(error.to_string())
-            .retry_after(Duration::from_secs(5))
-    })
+    let text = "what was read cannot be kept, so nothing confidential can be read just now; nothing was sent. Try again.";
+    journal.probe(agent).await.map_err(|error| unsent(text, &error))
+}
+
+/// Keeps a step of a sequence that a call is, before it is sent. What is not kept would begin anew with a restart.
+pub async fn step(journal: &Journal, series: Series, frame: &Frame) -> Result<(), Box<Stop>> {
+    let text =
+        "that this call was made cannot be kept just now, and it must be; nothing was sent. Try again.";
+    journal.append(series, frame).await.map_err(|error| unsent(text, &error))
+}
+
+fn unsent(text: &'static str, error: &JournalError) -> Box<Stop> {
+    Stop::new(Stage::Commit, StopKind::Unavailable, "flow-journal", text)
+        .operator(error.to_string())
+        .retry_after(Duration::from_secs(5))
 }
 
 /// Lets a run go on, or the agent as a whole, and keeps over a restart that what was stopped before counts no more.
@@ -141,7 +150,8 @@ pub async fn unfreeze(
     run: Option<&Arc<str>>,
 ) -> Result<bool, JournalError> {
     let (changed, calls) = runs.unfreeze(agent, run);
-    let at = RunKey { agent: agent.clone(), run: run.cloned().unwrap_or_else(|| Arc::from("")), trace: None };
+    let run = run.cloned().unwrap_or_else(|| Arc::from(""));
+    let at = RunKey { agent: agent.clone(), run, trace: None, instance: None, isolated: None };
     for digest in calls {
         let (step, now) = (Step::Approved { digest }, SystemTime::now());
         runs.step(&at, &step, now);
@@ -150,6 +160,7 @@ pub async fn unfreeze(
             agent: at.agent.clone(),
             run: at.run.to_string(),
             trace: None,
+            instance: None,
             labels: 0,
             at: now,
             data: step.encode(),

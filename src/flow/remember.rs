@@ -5,8 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use super::canary::Canaries;
 use super::chain::{Advanced, Chain, Passing, Per, Progress, Progresses};
-use super::finding::{Examined, Outgoing, Remembered, examine};
-use super::history::Step;
+use super::finding::{Evidence, Examined, Outgoing, Remembered, examine};
+use super::history::{History, Step};
+use super::isolated::Whose;
 use super::journal::{Frame, Kind, Readable};
 use super::lineage::{Learnt, Memory};
 use super::run::{Froze, Shared, Stopped, lock};
@@ -17,6 +18,18 @@ use crate::call::{AgentId, Confidentiality};
 const MEMORIES_MAX: usize = 128;
 /// Agents of one trust domain whose secrets are remembered for all of it.
 const SECRET_AGENTS_MAX: usize = 4096;
+
+/// What a call is examined by.
+pub(super) struct Reading {
+    /// What its agent remembers.
+    pub(super) own: Vec<Shared<Memory>>,
+    /// What others remember that it was joined with.
+    pub(super) joined: Vec<Shared<Memory>>,
+    /// What its trust domain remembers of secrets.
+    pub(super) secrets: Vec<Shared<Memory>>,
+    /// What its agent sent.
+    pub(super) sent: Shared<History>,
+}
 
 impl Runs {
     /// Remembers what a reply brought to a run.
@@ -73,29 +86,11 @@ impl Runs {
     }
 
     /// Examines a call by what the agent's runs remember, those of agents that it met, and the secrets of its trust
-    /// domain.
+    /// domain; or by what its task is judged by, where that is isolated.
     pub fn examine(&self, at: &RunKey, outgoing: &Outgoing<'_>, now: SystemTime) -> Examined {
-        let window = self.config().window;
-        let (own, sent, met) = {
-            let past = self.past(&at.agent);
-            let past = lock(&past);
-            let memories = past.runs.values().filter_map(|run| run.memory.as_ref()).chain(&past.shared);
-            (memories.cloned().collect::<Vec<_>>(), Arc::clone(&past.sent), past.met(window, now))
-        };
-        let mut joined = Vec::new();
-        for other in &met {
-            let past = self.past(other);
-            let past = lock(&past);
-            let memories = past.runs.values().filter_map(|run| run.memory.as_ref()).chain(&past.shared);
-            joined.extend(memories.cloned());
-        }
-        let secrets: Vec<Shared<Memory>> = match self.secrets.get(at.agent.trust_domain()) {
-            Some(all) => all
-                .iter()
-                .filter(|(agent, _)| *agent != at.agent && !met.contains(agent))
-                .map(|(_, memory)| Arc::clone(memory))
-                .collect(),
-            None => Vec::new(),
+        let Reading { own, joined, secrets, sent } = match &at.isolated {
+            Some(kin) => self.reading_of(at, kin),
+            None => self.reading(at, now),
         };
         // Each lock is taken once, and whoever writes holds one alone.
         let (own, joined, secrets) = (Read::all(&own), Read::all(&joined), Read::all(&secrets));
@@ -109,7 +104,35 @@ impl Runs {
             history: &history,
             canaries: &canaries,
         };
-        examine(&self.key, window, remembered, outgoing, now)
+        let mut examined = examine(&self.key, self.config().window, remembered, outgoing, now);
+        if at.isolated.is_some() {
+            // A secret of its own run is its agent's too, and is told once.
+            examined.findings.iter_mut().for_each(|finding| once_each(&mut finding.evidence));
+        }
+        examined
+    }
+
+    fn reading(&self, at: &RunKey, now: SystemTime) -> Reading {
+        let (own, sent, met) = {
+            let past = self.past(&at.agent);
+            let past = lock(&past);
+            let own = past.memories(&Whose::All).cloned().collect();
+            (own, Arc::clone(&past.sent), past.met(self.config().window, now))
+        };
+        let mut joined = Vec::new();
+        for other in &met {
+            let past = self.past(other);
+            joined.extend(lock(&past).memories(&Whose::All).cloned());
+        }
+        let secrets = self.secrets_but(&at.agent, &met);
+        Reading { own, joined, secrets, sent }
+    }
+
+    /// What agents of its trust domain remember of secrets, but for an agent and some others.
+    pub(super) fn secrets_but(&self, agent: &AgentId, others: &[AgentId]) -> Vec<Shared<Memory>> {
+        let Some(all) = self.secrets.get(agent.trust_domain()) else { return Vec::new() };
+        let meant = all.iter().filter(|(each, _)| each != agent && !others.contains(each));
+        meant.map(|(_, memory)| Arc::clone(memory)).collect()
     }
 
     /// The sequences of which this call would be the last step. Nothing changes by asking.
@@ -167,6 +190,7 @@ impl Runs {
         let window = self.config().window;
         let past = self.past(&at.agent);
         let mut past = lock(&past);
+        past.run(&at.run).callers.note(at.instance.as_ref());
         if let Some(memory) = past.runs.get(&at.run).and_then(|run| run.memory.as_ref()) {
             return Arc::clone(memory);
         }
@@ -214,7 +238,8 @@ impl Runs {
 /// more, and the run counts as one that may have read anything.
 pub fn restore(runs: &Runs, frame: Frame, readable: Readable) {
     let (at, run) = (frame.at, Arc::from(frame.run));
-    let key = RunKey { agent: frame.agent, run, trace: frame.trace };
+    let instance = frame.instance.map(Arc::from);
+    let key = RunKey { agent: frame.agent, run, trace: frame.trace, instance, isolated: None };
     // The same may have been read again since then, and not written again.
     let until = at.checked_add(written::stands(runs.config().window)).unwrap_or(at);
     let read_at = until.min(SystemTime::now()).max(at);
@@ -223,7 +248,9 @@ pub fn restore(runs: &Runs, frame: Frame, readable: Readable) {
         Kind::Learnt => {
             let learnt = Learnt::decode(&frame.data);
             let record = learnt.as_ref().map(|learnt| learnt.reply);
-            runs.label(&key, &Label::of_bits(frame.labels), record, at);
+            let labels = Label::of_bits(frame.labels);
+            runs.label(&key, &labels, record, at);
+            runs.place(&key.agent, &labels, read_at);
             match learnt {
                 Some(learnt) if readable == Readable::Wholly => runs.remember(&key, &learnt, read_at),
                 Some(learnt) => {
@@ -257,6 +284,16 @@ fn emptied(learnt: Learnt) -> Learnt {
     }
 }
 
+fn once_each(evidence: &mut Vec<Evidence>) {
+    let mut told: Vec<Evidence> = Vec::with_capacity(evidence.len());
+    for one in evidence.drain(..) {
+        if !told.contains(&one) {
+            told.push(one);
+        }
+    }
+    *evidence = told;
+}
+
 /// Memories that are looked at.
 struct Read<'a>(Vec<RwLockReadGuard<'a, Memory>>);
 
@@ -272,7 +309,7 @@ impl<'a> Read<'a> {
 
 // Each change of what is behind these locks is whole.
 
-fn read<T>(shared: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+pub(super) fn read<T>(shared: &RwLock<T>) -> RwLockReadGuard<'_, T> {
     shared.read().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -12,6 +12,7 @@ use super::canary::Canaries;
 use super::chain::Progresses;
 use super::finding::Finding;
 use super::history::History;
+use super::isolated::{Callers, Unplaced};
 use super::lineage::{Memory, SECRET_WINDOW};
 use super::text::FlowKey;
 use super::written::Written;
@@ -63,6 +64,8 @@ pub struct Runs {
 pub(super) struct Past {
     /// When each label was last brought, in the order of [`Label::ALL`].
     labelled: [Option<SystemTime>; 3],
+    /// Those labels of which it is not known which run brought them.
+    pub(super) unplaced: Unplaced,
     pub(super) runs: HashMap<Arc<str>, Run, RandomState>,
     calls: u64,
     /// What runs remember that have no room for a memory of their own.
@@ -87,7 +90,9 @@ pub(super) struct Run {
     /// The agent's number of its last call.
     last: u64,
     at: Option<SystemTime>,
-    brought: Vec<Brought>,
+    pub(super) brought: Vec<Brought>,
+    /// The certificates that have read in it.
+    pub(super) callers: Callers,
     frozen: Option<SystemTime>,
     pub(super) memory: Option<Shared<Memory>>,
     /// What the journal has of it, of the last moments.
@@ -202,7 +207,8 @@ impl Runs {
         self.config.window.max(SECRET_WINDOW)
     }
 
-    /// Counts a call of a run, and says what is remembered of its agent and of those that it met.
+    /// Counts a call of a run, and says what is remembered of its agent and of those that it met, or what it is judged by
+    /// where it is isolated.
     pub(super) fn enter(&self, place: &RunKey, now: SystemTime) -> Judged {
         self.meet(place, now);
         let (calls, frozen, mut labels, met) = {
@@ -214,18 +220,28 @@ impl Runs {
             (calls, frozen, past.in_force(self.config.window, now), past.met(self.config.window, now))
         };
         self.add_labels(&met, &mut labels, now);
-        Judged { labels, calls, frozen }
+        Judged { labels: self.narrowed(place, labels, now), calls, frozen }
     }
 
-    /// The labels in force for an agent, those of agents that it met included, sorted.
-    pub fn in_force(&self, agent: &AgentId, now: SystemTime) -> Vec<Label> {
-        let Some(past) = self.agents.get(agent).map(|past| Arc::clone(&past)) else { return Vec::new() };
+    /// The labels in force for a call of a run, sorted: those of its agent and of agents that it met, or those that it is
+    /// judged by where it is isolated.
+    pub fn in_force(&self, place: &RunKey, now: SystemTime) -> Vec<Label> {
+        let Some(past) = self.agents.get(&place.agent).map(|past| Arc::clone(&past)) else {
+            return Vec::new();
+        };
         let (mut labels, met) = {
             let past = lock(&past);
             (past.in_force(self.config.window, now), past.met(self.config.window, now))
         };
         self.add_labels(&met, &mut labels, now);
-        labels
+        self.narrowed(place, labels, now)
+    }
+
+    fn narrowed(&self, place: &RunKey, labels: Vec<Label>, now: SystemTime) -> Vec<Label> {
+        match &place.isolated {
+            Some(kin) => self.labels_of(kin, &labels, now),
+            None => labels,
+        }
     }
 
     /// One lock at a time, so that agents who met each other cannot wait for each other.
@@ -238,7 +254,7 @@ impl Runs {
         labels.sort();
     }
 
-    /// Labels a run, and so its agent.
+    /// Labels a run, and so its agent; or the agent as a whole, where the run is not known.
     pub fn label(&self, place: &RunKey, brings: &[Label], record: Option<RecordId>, now: SystemTime) {
         let past = self.past(&place.agent);
         let mut past = lock(&past);
@@ -246,8 +262,12 @@ impl Runs {
             if let Some(at) = past.labelled.get_mut(*label as usize) {
                 *at = Some(at.map_or(now, |before| before.max(now)));
             }
-            if !place.run.is_empty() {
-                past.run(&place.run).brought(Brought { label: *label, at: now, record });
+            if place.run.is_empty() {
+                past.unplaced.tell(*label, now);
+            } else {
+                let run = past.run(&place.run);
+                run.callers.note(place.instance.as_ref());
+                run.brought(Brought { label: *label, at: now, record });
             }
         }
     }
@@ -443,15 +463,20 @@ pub(super) fn lock(past: &Mutex<Past>) -> MutexGuard<'_, Past> {
     past.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Whether a label that was brought then still stands.
+pub(super) fn is_fresh(label: Label, at: SystemTime, window: Duration, now: SystemTime) -> bool {
+    let window = if label == Label::Secret { window.max(SECRET_WINDOW) } else { window };
+    // A clock that went back must not clean a run: an age that cannot be told counts as none.
+    now.duration_since(at).unwrap_or_default() <= window
+}
+
 // === impl Past ===
 
 impl Past {
-    fn in_force(&self, window: Duration, now: SystemTime) -> Vec<Label> {
+    pub(super) fn in_force(&self, window: Duration, now: SystemTime) -> Vec<Label> {
         let fresh = |label: &Label| {
-            let window = if *label == Label::Secret { window.max(SECRET_WINDOW) } else { window };
             let at = self.labelled.get(*label as usize).copied().flatten();
-            // A clock that went back must not clean a run: an age that cannot be told counts as none.
-            at.is_some_and(|at| now.duration_since(at).unwrap_or_default() <= window)
+            at.is_some_and(|at| is_fresh(*label, at, window, now))
         };
         Label::ALL.into_iter().filter(fresh).collect()
     }
@@ -479,7 +504,14 @@ impl Past {
         let mut last: Vec<u64> = self.runs.values().map(|run| run.last).collect();
         if last.len() > RUNS_FORGOTTEN {
             let (_, kept, _) = last.select_nth_unstable(RUNS_FORGOTTEN);
-            self.runs.retain(|_, run| run.last >= *kept || run.frozen.is_some() || run.memory.is_some());
+            let unplaced = &mut self.unplaced;
+            self.runs.retain(|_, run| {
+                let stays = run.last >= *kept || run.frozen.is_some() || run.memory.is_some();
+                if !stays {
+                    unplaced.forget(&run.brought);
+                }
+                stays
+            });
         }
     }
 
@@ -515,7 +547,7 @@ mod tests {
 
     fn at(agent: &str, run: &str) -> RunKey {
         let agent = AgentId::from_normalised(&format!("spiffe://example.org/{agent}"));
-        RunKey { agent, run: Arc::from(run), trace: None }
+        RunKey { agent, run: Arc::from(run), trace: None, instance: None, isolated: None }
     }
 
     fn within(seconds: u64) -> Runs {

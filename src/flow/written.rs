@@ -21,9 +21,11 @@ pub fn stands(window: Duration) -> Duration {
 /// A digest of all that a frame of the journal says, but for when and for the record that the reply belongs to.
 pub fn digest(key: &FlowKey, at: &RunKey, labels: u8, learnt: &[u8]) -> u64 {
     let content = key.hash(Kind::Whole, wire::without_reply(learnt));
-    let mut whole = [0; 8 + 16 + 2];
+    let caller = key.hash(Kind::Whole, at.instance.as_deref().unwrap_or_default().as_bytes());
+    let mut whole = [0; 8 + 8 + 16 + 2];
     let trace = at.trace.unwrap_or_default();
-    let says = content.to_le_bytes().into_iter().chain(trace).chain([u8::from(at.trace.is_some()), labels]);
+    let says = content.to_le_bytes().into_iter().chain(caller.to_le_bytes());
+    let says = says.chain(trace).chain([u8::from(at.trace.is_some()), labels]);
     whole.iter_mut().zip(says).for_each(|(to, from)| *to = from);
     key.hash(Kind::Whole, &whole)
 }
@@ -73,7 +75,13 @@ mod tests {
     fn what_says_something_else_has_another_digest() {
         let key = FlowKey::new(&[7; 32]);
         let agent = AgentId::from_normalised("spiffe://example.org/a");
-        let at = |trace| RunKey { agent: agent.clone(), run: "run".into(), trace };
+        let at = |trace| RunKey {
+            agent: agent.clone(),
+            run: "run".into(),
+            trace,
+            instance: Some("1".into()),
+            isolated: None,
+        };
         let learnt = [3; 60];
         let same = digest(&key, &at(None), 1, &learnt);
         let mut of_another_reply = learnt;
@@ -84,5 +92,7 @@ mod tests {
         assert_ne!(digest(&key, &at(None), 1, &other), same);
         assert_ne!(digest(&key, &at(None), 2, &learnt), same);
         assert_ne!(digest(&key, &at(Some([0; 16])), 1, &learnt), same, "in a trace agents meet");
+        let of_another = RunKey { instance: Some("2".into()), ..at(None) };
+        assert_ne!(digest(&key, &of_another, 1, &learnt), same, "of another certificate");
     }
 }

@@ -43,8 +43,9 @@ impl InRun {
         scope: Option<&Scope>,
         now: SystemTime,
     ) -> (InRun, Entry) {
-        let key = RunKey::of(call, scope.map(|scope| scope.task.id), &gw.evidence.pseudonyms);
-        if let Some(Scope { task, .. }) = scope {
+        let mut key = RunKey::of(call, scope.map(|scope| scope.task.id), &gw.evidence.pseudonyms);
+        if let Some(Scope { task, isolated, .. }) = scope {
+            key.isolated = isolated.clone();
             gw.runs.meet_by_task(&task.agents, &task.above, now);
         }
         let mut entry = flow::enter(&gw.runs, &key, now);
@@ -71,6 +72,11 @@ impl InRun {
             Box::new(flow::examine(&gw.runs, &key, &mut entry, outgoing, now))
         });
         (InRun { key, leaving, now }, entry)
+    }
+
+    /// Where the call belongs.
+    pub(super) fn key(&self) -> &RunKey {
+        &self.key
     }
 
     /// Notes what was found and, where a finding stopped the call, that it was; that may freeze its run.
@@ -127,7 +133,7 @@ impl InRun {
         let (call, facts) = (permitted.call(), permitted.facts());
         flow::keep::ready(&gw.journal, &self.key.agent, brings).await?;
         if !generation.chains.is_empty() && !flow::is_off() {
-            self.passes(gw, &generation.chains, facts).await;
+            self.passes(gw, &generation.chains, facts).await?;
         }
         flow::sent(&gw.runs, &self.key, brings, record, self.now);
         let leaving = self.leaving.as_deref();
@@ -159,34 +165,36 @@ impl InRun {
         Ok(Some(Box::new(Tap::new(keeper))))
     }
 
-    /// Notes the steps of sequences that a call is which is about to be sent.
-    async fn passes(&self, gw: &Gateway, chains: &[Chain], facts: &Facts) {
-        let labels = gw.runs.in_force(&self.key.agent, self.now);
+    /// Notes the steps of sequences that a call is which is about to be sent. One that cannot be kept is refused; it counts
+    /// as a step all the same.
+    async fn passes(&self, gw: &Gateway, chains: &[Chain], facts: &Facts) -> Result<(), Box<Stop>> {
+        let labels = gw.runs.in_force(&self.key, self.now);
         let taken = as_step(facts, &labels, |passing| gw.runs.passes(chains, &self.key, passing, self.now));
         for (advanced, within) in taken {
             // Segments of the one series go with the window, those of the other stay as long as any sequence may take.
             let series = if within > gw.runs.config().window { Series::Secret } else { Series::Read };
-            self.keep(gw, (Kind::Passed, series), advanced.encode()).await;
+            flow::keep::step(&gw.journal, series, &self.frame(Kind::Passed, advanced.encode())).await?;
+        }
+        Ok(())
+    }
+
+    /// Keeps over a restart what was done. A disk that does not take it is said aloud; what was read is refused by then.
+    async fn note(&self, gw: &Gateway, step: &history::Step) {
+        if let Err(error) = gw.journal.append(Series::Read, &self.frame(Kind::Sent, step.encode())).await {
+            tracing::error!(%error, "what an agent sent is forgotten at the next restart");
         }
     }
 
-    async fn note(&self, gw: &Gateway, step: &history::Step) {
-        self.keep(gw, (Kind::Sent, Series::Read), step.encode()).await;
-    }
-
-    /// Keeps what was done over a restart. A disk that does not take it is said aloud; what was read is refused by then.
-    async fn keep(&self, gw: &Gateway, (kind, series): (Kind, Series), data: Vec<u8>) {
-        let frame = Frame {
+    fn frame(&self, kind: Kind, data: Vec<u8>) -> Frame {
+        Frame {
             kind,
             agent: self.key.agent.clone(),
             run: self.key.run.to_string(),
             trace: self.key.trace,
+            instance: self.key.instance.as_deref().map(str::to_owned),
             labels: 0,
             at: self.now,
             data,
-        };
-        if let Err(error) = gw.journal.append(series, &frame).await {
-            tracing::error!(%error, "what an agent sent is forgotten at the next restart");
         }
     }
 }

@@ -33,7 +33,7 @@ use sqlx::sqlite::{
 use super::StoreError;
 
 /// The format that this version writes: the number of the last migration.
-const FORMAT: i64 = 8;
+const FORMAT: i64 = 9;
 /// How long a statement waits for another program that has the file locked.
 const BUSY_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long somebody waits for a connection.
@@ -122,6 +122,7 @@ fn migrations() -> Migrator {
         step(6, "grants", include_str!("sqlite/0006_grants.sql")),
         step(7, "waiting", include_str!("sqlite/0007_waiting.sql")),
         step(8, "topics", include_str!("sqlite/0008_topics.sql")),
+        step(9, "isolated", include_str!("sqlite/0009_isolated.sql")),
     ])
 }
 

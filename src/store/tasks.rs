@@ -41,6 +41,8 @@ pub struct Task {
     pub instance: Option<String>,
     /// The task that it is a part of.
     pub parent: Option<RecordId>,
+    /// Whether its calls are judged by less than all that its agent has read. Then `instance` says which certificate.
+    pub isolated: bool,
     /// The agents of that task and of those above it.
     pub above: Vec<AgentId>,
     /// When it was opened.

@@ -13,6 +13,7 @@ mod evidence;
 #[expect(dead_code, reason = "the stories of the gateway use all of it")]
 mod fake;
 mod frozen;
+mod isolated;
 mod kept;
 mod replies;
 mod sequences;

@@ -57,6 +57,31 @@ async fn the_last_step_of_a_sequence_waits_and_the_steps_before_it_do_not() {
 }
 
 #[tokio::test]
+async fn a_step_that_cannot_be_kept_is_not_sent() {
+    let mut world = world(COLLECT).await;
+    let note = json!({"text": "call back on Tuesday"});
+    let agent = world.agent("support");
+    std::fs::remove_dir_all(world.dir.join("state/flow")).unwrap();
+    for tool in ["read_drive", "read_vault"] {
+        let refused = agent.tool("drive", tool, json!({})).await.unwrap();
+        assert_eq!(refused.outcome(), "unavailable", "{tool}");
+        assert_eq!(world.record(&refused)["reason"], "flow-journal", "{tool}");
+    }
+    assert!(world.upstream.seen().is_empty(), "{:?}", world.arrived());
+    let echo = agent.tool("drive", "echo", json!({})).await.unwrap();
+    assert_eq!(echo.outcome(), "allowed", "what is no step goes on");
+    // Once the disk takes them again, the sequence is found, after a restart too.
+    std::fs::create_dir_all(world.dir.join("state/flow")).unwrap();
+    for _ in 0..3 {
+        assert_eq!(agent.tool("drive", "read_drive", json!({})).await.unwrap().outcome(), "allowed");
+    }
+    world.down().await;
+    world.up().await;
+    let held = world.agent("support").tool("drive", "note", note).await.unwrap();
+    assert_eq!((held.outcome().as_str(), world.count("note")), ("pending", 0));
+}
+
+#[tokio::test]
 async fn agents_that_share_the_steps_of_a_sequence_are_found_where_it_is_the_trust_domains() {
     let world = world(COLLECT).await;
     for name in ["support", "other"] {

@@ -18,7 +18,7 @@ use super::*;
 const WINDOW: flow::Config = flow::Config { window: Duration::from_secs(1800), profile: Profile::Balanced };
 
 fn at(agent: &AgentId) -> RunKey {
-    RunKey { agent: agent.clone(), run: Arc::from("run"), trace: None }
+    RunKey { agent: agent.clone(), run: Arc::from("run"), trace: None, instance: None, isolated: None }
 }
 
 /// A process that runs one of the ignored tests below in a directory.

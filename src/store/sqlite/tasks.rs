@@ -20,8 +20,8 @@ impl Tasks for Sqlite {
                 words(&ids)
             };
             let done = sqlx::query(
-                "INSERT INTO task (id, by, agents, destinations, systems, purpose, instance, parent, above, at, until)
-                 SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ? WHERE (SELECT count(*) FROM task) < ?",
+                "INSERT INTO task (id, by, agents, destinations, systems, purpose, instance, isolated, parent, above, at, until)
+                 SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ? WHERE (SELECT count(*) FROM task) < ?",
             )
             .bind(task.id.to_string())
             .bind(task.by)
@@ -30,6 +30,7 @@ impl Tasks for Sqlite {
             .bind(words(&task.systems))
             .bind(task.purpose)
             .bind(task.instance)
+            .bind(task.isolated)
             .bind(task.parent.map(|parent| parent.to_string()))
             .bind(ids(&task.above))
             .bind(micros(task.at))
@@ -73,6 +74,7 @@ fn task(row: &SqliteRow) -> Read<Task> {
         systems: list_of(row, "systems")?,
         purpose: row.try_get("purpose")?,
         instance: row.try_get("instance")?,
+        isolated: row.try_get("isolated")?,
         parent: parent.as_deref().and_then(RecordId::parse),
         above: ids("above")?,
         at: moment(row.try_get("at")?),
