@@ -27,6 +27,7 @@ pub mod secret;
 mod sorted;
 pub mod text;
 pub mod view;
+mod winnow;
 mod wire;
 mod words;
 mod written;

@@ -1,6 +1,6 @@
 //! An index of hashes, each with the records it stands in: compact, merged as it grows, and quick to say no.
 
-use super::sorted::sort_by_hash;
+use super::sorted::{places_of, sort_by_hash};
 
 /// The number of a record within one memory.
 pub type RecordNumber = u16;
@@ -29,6 +29,8 @@ impl Entry {
 
 /// About so many entries are looked through once the place of a hash is known.
 const BUCKET: usize = 16;
+/// So many entries wait before they are sorted.
+const NEWEST_MAX: usize = 256;
 /// Bits of the filter for each entry, at least: of the hashes that are not here one or two in a hundred pass it.
 const FILTER_BITS: usize = 10;
 
@@ -36,6 +38,8 @@ const FILTER_BITS: usize = 10;
 #[derive(Clone, Debug, Default)]
 pub struct Index {
     runs: Vec<Run>,
+    /// What is newest, in any order, and the record of each. Some of it may be twice, or in a run as well.
+    newest: (Vec<u32>, Vec<RecordNumber>),
     /// Three bits for each hash, all in one word.
     filter: Vec<u64>,
     count: usize,
@@ -89,14 +93,23 @@ impl Index {
     pub fn bytes(&self) -> usize {
         let run =
             |run: &Run| run.hashes.capacity() * 4 + run.records.capacity() * 2 + run.starts.capacity() * 4;
-        self.runs.iter().map(run).sum::<usize>() + self.filter.capacity() * 8
+        let newest = self.newest.0.capacity() * 4 + self.newest.1.capacity() * 2;
+        self.runs.iter().map(run).sum::<usize>() + newest + self.filter.capacity() * 8
     }
 
     /// Adds entries, in any order; what is twice is there once.
     pub fn add(&mut self, mut entries: Vec<Entry>) {
-        if entries.is_empty() {
+        let (hashes, records) = &mut self.newest;
+        if hashes.len() + entries.len() <= NEWEST_MAX {
+            hashes.extend(entries.iter().map(|entry| entry.hash()));
+            records.extend(entries.iter().map(|entry| entry.record()));
+            self.count += entries.len();
+            self.refilter(entries.iter().map(|entry| entry.hash()));
             return;
         }
+        self.count -= hashes.len();
+        let newest = std::mem::take(hashes).into_iter().zip(std::mem::take(records));
+        entries.extend(newest.map(|(hash, record)| Entry::new(hash, record)));
         sort_by_hash(&mut entries, Entry::hash);
         if !entries.is_sorted() {
             // Records of the same hash that came in another order.
@@ -105,7 +118,7 @@ impl Index {
         entries.dedup();
         self.count += entries.len();
         let mut run = Run::of(entries);
-        self.refilter(&run);
+        self.refilter(run.hashes.iter().copied());
         while let Some(last) = self.runs.pop() {
             if last.hashes.len() > run.hashes.len() * 2 {
                 self.runs.push(last);
@@ -119,11 +132,10 @@ impl Index {
     /// Keeps the entries of the records that still have a number, under that.
     pub fn renumber(&mut self, number: impl Fn(RecordNumber) -> Option<RecordNumber>) {
         let mut entries = Vec::with_capacity(self.count);
-        for run in &self.runs {
-            let kept =
-                run.entries().filter_map(|entry| Some(Entry::new(entry.hash(), number(entry.record())?)));
-            entries.extend(kept);
-        }
+        let (hashes, records) = &self.newest;
+        let newest = hashes.iter().zip(records).map(|(hash, record)| Entry::new(*hash, *record));
+        let all = self.runs.iter().flat_map(Run::entries).chain(newest);
+        entries.extend(all.filter_map(|entry| Some(Entry::new(entry.hash(), number(entry.record())?))));
         *self = Index::default();
         self.add(entries);
     }
@@ -135,6 +147,8 @@ impl Index {
             for run in &self.runs {
                 run.find(hash, &mut found);
             }
+            let (hashes, records) = &self.newest;
+            places_of(hashes, hash).filter_map(|at| records.get(at)).for_each(|record| found(*record));
         }
     }
 
@@ -150,22 +164,26 @@ impl Index {
     }
 
     /// Has the filter say yes to what is new, too.
-    fn refilter(&mut self, new: &Run) {
+    fn refilter(&mut self, new: impl Iterator<Item = u32>) {
+        /// A filter that is smaller than this, in words, has more room to grow.
+        const SMALL: usize = 1024;
         let words = (self.count * FILTER_BITS).div_ceil(64);
         if words > self.filter.len() {
             // Room to grow, so that it is not made anew for every reply.
-            self.filter = vec![0; words + words / 8];
-            self.runs.iter().for_each(|run| mark(&mut self.filter, &run.hashes));
+            let room = if words < SMALL { words / 2 } else { words / 8 };
+            self.filter = vec![0; words + room];
+            self.runs.iter().for_each(|run| mark(&mut self.filter, run.hashes.iter().copied()));
+            mark(&mut self.filter, self.newest.0.iter().copied());
         }
-        mark(&mut self.filter, &new.hashes);
+        mark(&mut self.filter, new);
     }
 }
 
-fn mark(filter: &mut [u64], hashes: &[u32]) {
+fn mark(filter: &mut [u64], hashes: impl Iterator<Item = u32>) {
     let words = filter.len();
     for hash in hashes {
-        if let Some(word) = filter.get_mut(filter_word(*hash, words)) {
-            *word |= filter_bits(*hash);
+        if let Some(word) = filter.get_mut(filter_word(hash, words)) {
+            *word |= filter_bits(hash);
         }
     }
 }
@@ -173,7 +191,24 @@ fn mark(filter: &mut [u64], hashes: &[u32]) {
 /// Three bits of a word, by the last bits of a hash.
 #[inline]
 fn filter_bits(hash: u32) -> u64 {
-    1 << (hash & 63) | 1 << (hash >> 6 & 63) | 1 << (hash >> 12 & 63)
+    PATTERNS.get(hash as usize % PATTERNS.len()).copied().unwrap_or_default()
+}
+
+/// Words with three bits each. To look one up is quicker than to make it, and it is done for every gram that leaves.
+static PATTERNS: [u64; 1024] = patterns();
+
+#[expect(clippy::indexing_slicing, reason = "it is done when this is compiled")]
+const fn patterns() -> [u64; 1024] {
+    let (mut all, mut at, mut state) = ([0_u64; 1024], 0, 1_u64);
+    while at < all.len() {
+        // The three bits that are nearest at hand in the numbers of a generator, as long as they are different.
+        while all[at].count_ones() < 3 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            all[at] |= 1 << (state >> 58);
+        }
+        at += 1;
+    }
+    all
 }
 
 impl Run {
