@@ -111,10 +111,6 @@ impl Index {
         let newest = std::mem::take(hashes).into_iter().zip(std::mem::take(records));
         entries.extend(newest.map(|(hash, record)| Entry::new(hash, record)));
         sort_by_hash(&mut entries, Entry::hash);
-        if !entries.is_sorted() {
-            // Records of the same hash that came in another order.
-            entries.sort();
-        }
         entries.dedup();
         self.count += entries.len();
         let mut run = Run::of(entries);

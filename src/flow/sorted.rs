@@ -5,36 +5,59 @@ use super::index::RecordNumber;
 /// From so many on, sorting by digits is quicker than by comparing.
 const DIGITS_FROM: usize = 1024;
 
-/// Sorts by a number that is spread evenly, as hashes are, and keeps the order of what is equal by it.
+/// Sorts by a number that is spread evenly, as hashes are, and what is equal by it by itself.
 pub fn sort_by_hash<T: Copy + Default + Ord>(items: &mut Vec<T>, hash: impl Fn(T) -> u32) {
     const BITS: u32 = 11;
     const VALUES: usize = 1 << BITS;
+    /// The first bits are in two digits. Of what is spread evenly nearly none has the same.
+    const SHIFTS: [u32; 2] = [u32::BITS - 2 * BITS, u32::BITS - BITS];
     if items.len() < DIGITS_FROM || items.is_sorted() {
         return items.sort_unstable();
     }
-    let digit = |item: T, place: u32| (hash(item) >> (place * BITS)) as usize % VALUES;
-    let mut starts = [[0_u32; VALUES]; 3];
+    let digit = |item: T, shift: u32| (hash(item) >> shift) as usize % VALUES;
+    let mut starts = [[0_u32; VALUES]; SHIFTS.len()];
     for item in items.iter() {
-        for (place, starts) in (0..).zip(&mut starts) {
-            if let Some(count) = starts.get_mut(digit(*item, place)) {
+        for (shift, starts) in SHIFTS.into_iter().zip(&mut starts) {
+            if let Some(count) = starts.get_mut(digit(*item, shift)) {
                 *count += 1;
             }
         }
     }
     let mut sorted = vec![T::default(); items.len()];
-    for (place, starts) in (0..).zip(&mut starts) {
+    for (shift, starts) in SHIFTS.into_iter().zip(&mut starts) {
         let mut start = 0;
         for count in starts.iter_mut() {
             start += std::mem::replace(count, start);
         }
         for item in items.iter() {
-            let Some(start) = starts.get_mut(digit(*item, place)) else { continue };
+            let Some(start) = starts.get_mut(digit(*item, shift)) else { continue };
             if let Some(slot) = sorted.get_mut(*start as usize) {
                 *slot = *item;
             }
             *start += 1;
         }
         std::mem::swap(items, &mut sorted);
+    }
+    settle(items);
+}
+
+/// Sorts what is nearly sorted; what turns out not to be is sorted like anything else.
+fn settle<T: Copy + Ord>(items: &mut [T]) {
+    let (mut sorted, mut moves_left) = (1, items.len());
+    while let Some(at) =
+        items.get(sorted - 1..).and_then(|rest| rest.array_windows().position(|[a, b]| a > b))
+    {
+        sorted += at;
+        let mut place = sorted;
+        while place > 0 && items.get(place - 1) > items.get(place) {
+            if moves_left == 0 {
+                return items.sort_unstable();
+            }
+            moves_left -= 1;
+            items.swap(place - 1, place);
+            place -= 1;
+        }
+        sorted += 1;
     }
 }
 
@@ -127,10 +150,6 @@ impl<T: Spread> Sorted<T> {
         }
         let mut new = [&*std::mem::take(&mut self.newest), new].concat();
         sort_by_hash(&mut new, T::first_bits);
-        if !new.is_sorted() {
-            // Those with the same first bits.
-            new.sort();
-        }
         if self.is_few(new.len()) {
             add_exactly(&mut self.fresh, new);
             if self.is_few(self.fresh.len()) {
@@ -235,7 +254,6 @@ mod tests {
         ) {
             let mut items: Vec<(u32, u16)> = items.into_iter().map(|(hash, each)| (hash & spread, each)).collect();
             let mut expected = items.clone();
-            items.sort_by_key(|(_, each)| *each);
             sort_by_hash(&mut items, |(hash, _)| hash);
             expected.sort_unstable();
             prop_assert_eq!(items, expected);
