@@ -28,7 +28,7 @@ impl Entry {
 }
 
 /// About so many entries are looked through once the place of a hash is known.
-const BUCKET: usize = 16;
+const BUCKET: usize = 32;
 /// So many entries wait before they are sorted.
 const NEWEST_MAX: usize = 256;
 /// Bits of the filter for each entry, at least: of the hashes that are not here one or two in a hundred pass it.
@@ -72,10 +72,53 @@ fn filter_word(hash: u32, words: usize) -> usize {
 #[derive(Clone, Debug, Default)]
 struct Run {
     hashes: Vec<u32>,
-    /// The record of each; one alone where all stand in the same.
-    records: Vec<RecordNumber>,
+    records: Records,
     /// Where the hashes with the same first bits begin.
     starts: Vec<u32>,
+}
+
+/// The record of each hash of a run, as small as it can be written.
+#[derive(Clone, Debug)]
+enum Records {
+    /// All stand in the same.
+    One(RecordNumber),
+    /// They have small numbers.
+    Small(Vec<u8>),
+    Any(Vec<RecordNumber>),
+}
+
+impl Default for Records {
+    fn default() -> Records {
+        Records::One(0)
+    }
+}
+
+impl Records {
+    fn of(sorted: &[Entry]) -> Records {
+        let numbers = || sorted.iter().map(|entry| entry.record());
+        let (least, most) = (numbers().min().unwrap_or_default(), numbers().max().unwrap_or_default());
+        match u8::try_from(most) {
+            _ if least == most => Records::One(most),
+            Ok(_) => Records::Small(numbers().map(|number| number as u8).collect()),
+            Err(_) => Records::Any(numbers().collect()),
+        }
+    }
+
+    fn at(&self, at: usize) -> RecordNumber {
+        match self {
+            Records::One(number) => *number,
+            Records::Small(numbers) => numbers.get(at).copied().map(RecordNumber::from).unwrap_or_default(),
+            Records::Any(numbers) => numbers.get(at).copied().unwrap_or_default(),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Records::One(_) => 0,
+            Records::Small(numbers) => numbers.capacity(),
+            Records::Any(numbers) => numbers.capacity() * size_of::<RecordNumber>(),
+        }
+    }
 }
 
 impl Index {
@@ -91,8 +134,7 @@ impl Index {
 
     /// What it takes in memory.
     pub fn bytes(&self) -> usize {
-        let run =
-            |run: &Run| run.hashes.capacity() * 4 + run.records.capacity() * 2 + run.starts.capacity() * 4;
+        let run = |run: &Run| run.hashes.capacity() * 4 + run.records.bytes() + run.starts.capacity() * 4;
         let newest = self.newest.0.capacity() * 4 + self.newest.1.capacity() * 2;
         self.runs.iter().map(run).sum::<usize>() + newest + self.filter.capacity() * 8
     }
@@ -166,7 +208,12 @@ impl Index {
         let words = (self.count * FILTER_BITS).div_ceil(64);
         if words > self.filter.len() {
             // Room to grow, so that it is not made anew for every reply.
-            let room = if words < SMALL { words / 2 } else { words / 8 };
+            let room = match self.filter.len() {
+                // Much may be read once, and no more.
+                0 if words >= SMALL => 0,
+                _ if words < SMALL => words / 2,
+                _ => words / 8,
+            };
             self.filter = vec![0; words + room];
             self.runs.iter().for_each(|run| mark(&mut self.filter, run.hashes.iter().copied()));
             mark(&mut self.filter, self.newest.0.iter().copied());
@@ -210,12 +257,7 @@ const fn patterns() -> [u64; 1024] {
 impl Run {
     fn of(sorted: Vec<Entry>) -> Run {
         let hashes: Vec<u32> = sorted.iter().map(|entry| entry.hash()).collect();
-        let first = sorted.first().map(|entry| entry.record());
-        let same = sorted.iter().all(|entry| Some(entry.record()) == first);
-        let records = match first {
-            Some(first) if same => vec![first],
-            _ => sorted.iter().map(|entry| entry.record()).collect(),
-        };
+        let records = Records::of(&sorted);
         Run { starts: starts(&hashes), hashes, records }
     }
 
@@ -224,7 +266,7 @@ impl Run {
     }
 
     fn record(&self, at: usize) -> RecordNumber {
-        self.records.get(at).or(self.records.first()).copied().unwrap_or_default()
+        self.records.at(at)
     }
 
     fn merge(one: &Run, two: &Run) -> Run {
@@ -277,7 +319,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_was_added_is_found_and_nothing_else(
-            batches in prop::collection::vec(prop::collection::vec((0_u32..5000, 0_u16..40), 0..2000), 0..20),
+            batches in prop::collection::vec(prop::collection::vec((0_u32..5000, prop_oneof![0_u16..40, 0_u16..400]), 0..2000), 0..20),
             spread in prop_oneof![Just(1_u32), Just(858_993)],
         ) {
             let mut index = Index::default();
