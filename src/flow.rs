@@ -30,6 +30,7 @@ mod sorted;
 mod spelled;
 pub mod text;
 pub mod view;
+mod winnow;
 mod wire;
 mod words;
 mod written;

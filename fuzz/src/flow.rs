@@ -16,8 +16,10 @@ mod matching;
 mod provenance;
 mod secret;
 mod sorted;
+mod spelled;
 pub mod text;
 pub mod view;
 #[expect(dead_code, reason = "what is left out of a digest is not needed here")]
 mod wire;
+mod winnow;
 mod words;

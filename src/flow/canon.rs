@@ -1,7 +1,8 @@
 //! The canonical form of a text, and how it divides: pieces between white space and brackets, and their words.
 //!
-//! It has letters and digits in lower case and nothing else. ASCII is read eight bytes at a time, as one number whose
-//! bytes are all compared at once; what is beyond ASCII is decomposed character by character.
+//! It has letters and digits in lower case and nothing else. ASCII is read in blocks: which bytes are letters and digits is
+//! found for eight at a time, as one number whose bytes are all compared at once, so that where one word ends need not be
+//! known before the next is looked at. What is beyond ASCII is decomposed character by character.
 
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
@@ -40,6 +41,12 @@ fn joining(byte: u8) -> u8 {
     }
 }
 
+/// Whether a byte ends a piece: ASCII that is no letter, no digit, and does not join.
+#[inline]
+fn ends_a_piece(byte: u8) -> bool {
+    byte < 0x80 && joining(byte) == 0
+}
+
 /// A piece of a text: what stands between white space, brackets, quotes and the like.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Piece {
@@ -54,60 +61,78 @@ pub struct Piece {
     marks: u8,
 }
 
-/// Eight bytes of ASCII as one number, the first the lowest, and which of them are what: the highest bit of each byte.
+/// Up to 64 bytes of a text, and which of them are what: a bit for each, the first the lowest.
 #[derive(Clone, Copy)]
-struct Eight {
+struct Block {
     digits: u64,
     upper: u64,
-    lower: u64,
-    /// The bytes, letters in lower case.
-    folded: u64,
+    /// Letters and digits.
+    named: u64,
+    /// The bytes, letters in lower case, and room to read more than there are.
+    folded: [u8; Block::BYTES + Block::COPIED],
 }
 
-impl Eight {
-    const BYTES: usize = 8;
-    const HIGHEST: u64 = 0x8080_8080_8080_8080;
+impl Block {
+    const BYTES: usize = 64;
+    /// So many bytes are copied at once, which is most words as a whole.
+    const COPIED: usize = 16;
 
+    /// Of the first bytes of a text; what is not there is nothing.
     #[inline]
-    fn of(bytes: u64) -> Eight {
-        const EACH: u64 = 0x0101_0101_0101_0101;
-        let (ascii, low) = (!bytes & Eight::HIGHEST, bytes & !Eight::HIGHEST);
-        // No sum reaches the next byte: none of both is more than 0x80.
-        let among = |low: u64, first: u8, last: u8| {
-            let from_first = low + EACH * u64::from(0x80 - first);
-            let after_last = low + EACH * u64::from(0x7f - last);
-            from_first & !after_last & ascii
-        };
-        let letters = among(low | (EACH * 0x20), b'a', b'z');
-        let upper = letters & !(bytes << 2);
-        let digits = among(low, b'0', b'9');
-        Eight { digits, upper, lower: letters & !upper, folded: bytes | upper >> 2 }
+    fn of(text: &[u8]) -> Block {
+        match text.first_chunk() {
+            Some(whole) => Block::of_whole(whole),
+            None => {
+                let mut whole = [0; Block::BYTES];
+                whole.iter_mut().zip(text).for_each(|(slot, byte)| *slot = *byte);
+                Block::of_whole(&whole)
+            }
+        }
     }
 
-    /// How many letters and digits it begins with.
+    /// Without a branch, so that many bytes are compared at once.
     #[inline]
-    fn run(self) -> usize {
-        let other = !(self.digits | self.upper | self.lower) & Eight::HIGHEST;
-        other.trailing_zeros() as usize / 8
+    fn of_whole(text: &[u8; Block::BYTES]) -> Block {
+        let digits = text.map(|byte| u8::from(byte.wrapping_sub(b'0') < 10));
+        let upper = text.map(|byte| u8::from(byte.wrapping_sub(b'A') < 26));
+        let letters = text.map(|byte| u8::from((byte | 0x20).wrapping_sub(b'a') < 26));
+        let mut folded = [0; Block::BYTES + Block::COPIED];
+        let bytes = text.iter().zip(&upper).map(|(byte, upper)| byte | upper << 5);
+        folded.iter_mut().zip(bytes).for_each(|(folded, byte)| *folded = byte);
+        let (digits, upper) = (bits(&digits), bits(&upper));
+        Block { digits, upper, named: digits | bits(&letters), folded }
     }
 
-    /// The marks of the first `run` bytes, which are at least one.
+    /// How many letters and digits there are from here on.
     #[inline]
-    fn marks(self, run: usize, begins: Begins) -> u8 {
-        let within = u64::MAX >> (64 - 8 * run);
-        let inner = match begins {
-            Begins::Piece => within & !0xff,
-            Begins::Nothing => within,
-        };
+    fn run(&self, at: usize) -> usize {
+        (!(self.named >> at)).trailing_zeros() as usize
+    }
+
+    /// The marks of so many letters and digits from here on, which are at least one.
+    #[inline]
+    fn marks(&self, at: usize, run: usize, begins: Begins) -> u8 {
+        let within = u64::MAX >> (Block::BYTES - run) << at;
         if (self.digits | self.upper) & within == 0 {
             return LOWER;
         }
-        let mark = |those: u64, within: u64, mark: u8| if those & within == 0 { 0 } else { mark };
-        mark(self.digits, within, DIGIT)
-            | mark(self.upper, within, UPPER)
-            | mark(self.lower, within, LOWER)
-            | mark(self.upper, inner, INNER_UPPER)
+        let inner = match begins {
+            Begins::Piece => within & (within - 1),
+            Begins::Nothing => within,
+        };
+        let mark = |those: u64, mark: u8| if those == 0 { 0 } else { mark };
+        mark(self.digits & within, DIGIT)
+            | mark(self.upper & within, UPPER)
+            | mark(within & !(self.digits | self.upper), LOWER)
+            | mark(self.upper & inner, INNER_UPPER)
     }
+}
+
+/// The lowest bit of each byte, as neighbours.
+#[inline]
+fn bits(bytes: &[u8; Block::BYTES]) -> u64 {
+    let eight = |eight: &[u8; 8]| u64::from_le_bytes(*eight).wrapping_mul(0x0102_0408_1020_4080) >> 56;
+    bytes.as_chunks().0.iter().rev().fold(0, |bits, each| bits << 8 | eight(each))
 }
 
 /// What some bytes are the beginning of.
@@ -115,6 +140,16 @@ impl Eight {
 enum Begins {
     Piece,
     Nothing,
+}
+
+/// What has begun and not ended where a block ends.
+#[derive(Default)]
+struct Open {
+    piece: Piece,
+    /// Where the word begins in the canonical text.
+    word: u32,
+    /// What joins is a mark only once something follows it: a full stop ends a sentence.
+    joins: u8,
 }
 
 /// The canonical form of a text and how it divides.
@@ -145,51 +180,81 @@ impl Canon {
         self.pieces.clear();
         self.odd.clear();
         self.words.clear();
-        self.bytes.reserve(text.len() + Eight::BYTES);
+        self.bytes.reserve(text.len() + Block::COPIED);
         self.pieces.reserve(text.len() / WORD_BYTES);
         self.words.reserve(text.len() / WORD_BYTES);
-        let bytes = text.as_bytes();
-        let (mut at, mut piece, mut word) = (0, Piece::default(), 0);
-        // What joins is a mark only once something follows it: a full stop ends a sentence.
-        let mut joins = 0;
-        while at < bytes.len() {
-            let eight = Eight::of(number(bytes.get(at..).unwrap_or_default()));
-            let run = eight.run();
+        let (mut from, mut open) = (0, Open::default());
+        while from < text.len() {
+            from += self.block(text, from, &mut open);
+        }
+        self.end_word(open.word);
+        self.end_piece(open.piece);
+    }
+
+    /// Takes about as many bytes of a text as a block has, and gives how many.
+    fn block(&mut self, text: &str, from: usize, open: &mut Open) -> usize {
+        let Open { mut piece, mut word, mut joins } = *open;
+        let rest = text.as_bytes().get(from..).unwrap_or_default();
+        let (block, count) = (Block::of(rest), rest.len().min(Block::BYTES));
+        let mut at = 0;
+        while at < count {
+            let run = block.run(at);
+            let next = rest.get(at + run).copied().filter(|_| at + run < count);
             if run > 0 {
                 let begins = self.begins(&piece);
-                if begins == Begins::Piece {
-                    piece.raw_start = at as u32;
-                }
-                piece.marks |= eight.marks(run, begins) | std::mem::take(&mut joins);
-                at += run;
-                piece.raw_end = at as u32;
-                // All eight at once, and those that are of something else off again.
-                let end = self.bytes.len() + run;
-                self.bytes.extend_from_slice(&eight.folded.to_le_bytes());
-                self.bytes.truncate(end);
-                if run == Eight::BYTES {
+                let marks = block.marks(at, run, begins);
+                self.copy(&block, at, run);
+                if begins == Begins::Piece && next.is_some_and(ends_a_piece) {
+                    // Nearly every piece is one word.
+                    let (start, end) = (piece.start, self.bytes.len() as u32);
+                    let (raw_start, raw_end) = ((from + at) as u32, (from + at + run) as u32);
+                    self.end_piece(Piece { start, end, raw_start, raw_end, marks });
+                    self.words.push(end);
+                    (piece, word, joins) = (Piece { start: end, ..Piece::default() }, end, 0);
+                    at += run + 1;
                     continue;
                 }
+                if begins == Begins::Piece {
+                    piece.raw_start = (from + at) as u32;
+                }
+                piece.marks |= marks | std::mem::take(&mut joins);
+                at += run;
+                piece.raw_end = (from + at) as u32;
             }
-            let Some(byte) = bytes.get(at).copied() else { break };
+            let Some(byte) = next else { break };
             if byte < 0x80 {
                 word = self.end_word(word);
                 let mark = joining(byte);
                 if mark == 0 {
-                    self.end_piece(&mut piece);
+                    piece = self.end_piece(piece);
                     joins = 0;
                 } else if self.begins(&piece) == Begins::Nothing {
                     joins |= mark;
                 }
                 at += 1;
             } else {
-                let each = text.get(at..).and_then(|rest| rest.chars().next()).unwrap_or_default();
-                word = self.wide(each, at, &mut piece, word);
+                let each = text.get(from + at..).and_then(|rest| rest.chars().next()).unwrap_or_default();
+                word = self.wide(each, from + at, &mut piece, word);
                 at += each.len_utf8().max(1);
             }
         }
-        self.end_word(word);
-        self.end_piece(&mut piece);
+        *open = Open { piece, word, joins };
+        at
+    }
+
+    /// Adds so many letters and digits of a block.
+    #[inline]
+    fn copy(&mut self, block: &Block, at: usize, run: usize) {
+        let folded = block.folded.get(at..).unwrap_or_default();
+        match folded.first_chunk::<{ Block::COPIED }>() {
+            Some(copied) if run <= Block::COPIED => {
+                // All of them at once, and those that are of something else off again.
+                let end = self.bytes.len() + run;
+                self.bytes.extend_from_slice(copied);
+                self.bytes.truncate(end);
+            }
+            _ => self.bytes.extend_from_slice(folded.get(..run).unwrap_or_default()),
+        }
     }
 
     fn begins(&self, piece: &Piece) -> Begins {
@@ -198,9 +263,11 @@ impl Canon {
 
     /// A character beyond ASCII: decomposed, without marks, and what looks like ASCII as that.
     /// Gives where the word begins that it is a part of.
+    #[cold]
+    #[inline(never)]
     fn wide(&mut self, each: char, at: usize, piece: &mut Piece, word: u32) -> u32 {
         if each.is_whitespace() {
-            self.end_piece(piece);
+            *piece = self.end_piece(*piece);
             return self.end_word(word);
         }
         let start = self.bytes.len() as u32 == piece.start;
@@ -235,15 +302,17 @@ impl Canon {
         end
     }
 
-    fn end_piece(&mut self, piece: &mut Piece) {
+    /// Ends a piece, and gives the next.
+    #[inline]
+    fn end_piece(&mut self, mut piece: Piece) -> Piece {
         piece.end = self.bytes.len() as u32;
         if piece.end > piece.start {
             if !piece.is_plain_word() {
                 self.odd.push(self.pieces.len() as u32);
             }
-            self.pieces.push(*piece);
+            self.pieces.push(piece);
         }
-        *piece = Piece { start: piece.end, ..Piece::default() };
+        Piece { start: piece.end, ..Piece::default() }
     }
 
     /// The pieces that are no plain words, each with its number among all.
@@ -325,15 +394,6 @@ struct Group {
     count: u32,
     /// The number of the piece that would be the next.
     next: usize,
-}
-
-/// The first eight bytes as a number, the first the lowest; zero for those that are not there.
-#[inline]
-fn number(bytes: &[u8]) -> u64 {
-    match bytes.first_chunk() {
-        Some(eight) => u64::from_le_bytes(*eight),
-        None => bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)),
-    }
 }
 
 impl Piece {

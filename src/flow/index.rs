@@ -1,6 +1,6 @@
 //! An index of hashes, each with the records it stands in: compact, merged as it grows, and quick to say no.
 
-use super::sorted::sort_by_hash;
+use super::sorted::{places_of, sort_by_hash};
 
 /// The number of a record within one memory.
 pub type RecordNumber = u16;
@@ -28,7 +28,9 @@ impl Entry {
 }
 
 /// About so many entries are looked through once the place of a hash is known.
-const BUCKET: usize = 16;
+const BUCKET: usize = 32;
+/// So many entries wait before they are sorted.
+const NEWEST_MAX: usize = 256;
 /// Bits of the filter for each entry, at least: of the hashes that are not here one or two in a hundred pass it.
 const FILTER_BITS: usize = 10;
 
@@ -36,6 +38,8 @@ const FILTER_BITS: usize = 10;
 #[derive(Clone, Debug, Default)]
 pub struct Index {
     runs: Vec<Run>,
+    /// What is newest, in any order, and the record of each. Some of it may be twice, or in a run as well.
+    newest: (Vec<u32>, Vec<RecordNumber>),
     /// Three bits for each hash, all in one word.
     filter: Vec<u64>,
     count: usize,
@@ -68,10 +72,53 @@ fn filter_word(hash: u32, words: usize) -> usize {
 #[derive(Clone, Debug, Default)]
 struct Run {
     hashes: Vec<u32>,
-    /// The record of each; one alone where all stand in the same.
-    records: Vec<RecordNumber>,
+    records: Records,
     /// Where the hashes with the same first bits begin.
     starts: Vec<u32>,
+}
+
+/// The record of each hash of a run, as small as it can be written.
+#[derive(Clone, Debug)]
+enum Records {
+    /// All stand in the same.
+    One(RecordNumber),
+    /// They have small numbers.
+    Small(Vec<u8>),
+    Any(Vec<RecordNumber>),
+}
+
+impl Default for Records {
+    fn default() -> Records {
+        Records::One(0)
+    }
+}
+
+impl Records {
+    fn of(sorted: &[Entry]) -> Records {
+        let numbers = || sorted.iter().map(|entry| entry.record());
+        let (least, most) = (numbers().min().unwrap_or_default(), numbers().max().unwrap_or_default());
+        match u8::try_from(most) {
+            _ if least == most => Records::One(most),
+            Ok(_) => Records::Small(numbers().map(|number| number as u8).collect()),
+            Err(_) => Records::Any(numbers().collect()),
+        }
+    }
+
+    fn at(&self, at: usize) -> RecordNumber {
+        match self {
+            Records::One(number) => *number,
+            Records::Small(numbers) => numbers.get(at).copied().map(RecordNumber::from).unwrap_or_default(),
+            Records::Any(numbers) => numbers.get(at).copied().unwrap_or_default(),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Records::One(_) => 0,
+            Records::Small(numbers) => numbers.capacity(),
+            Records::Any(numbers) => numbers.capacity() * size_of::<RecordNumber>(),
+        }
+    }
 }
 
 impl Index {
@@ -87,25 +134,29 @@ impl Index {
 
     /// What it takes in memory.
     pub fn bytes(&self) -> usize {
-        let run =
-            |run: &Run| run.hashes.capacity() * 4 + run.records.capacity() * 2 + run.starts.capacity() * 4;
-        self.runs.iter().map(run).sum::<usize>() + self.filter.capacity() * 8
+        let run = |run: &Run| run.hashes.capacity() * 4 + run.records.bytes() + run.starts.capacity() * 4;
+        let newest = self.newest.0.capacity() * 4 + self.newest.1.capacity() * 2;
+        self.runs.iter().map(run).sum::<usize>() + newest + self.filter.capacity() * 8
     }
 
     /// Adds entries, in any order; what is twice is there once.
     pub fn add(&mut self, mut entries: Vec<Entry>) {
-        if entries.is_empty() {
+        let (hashes, records) = &mut self.newest;
+        if hashes.len() + entries.len() <= NEWEST_MAX {
+            hashes.extend(entries.iter().map(|entry| entry.hash()));
+            records.extend(entries.iter().map(|entry| entry.record()));
+            self.count += entries.len();
+            self.refilter(entries.iter().map(|entry| entry.hash()));
             return;
         }
+        self.count -= hashes.len();
+        let newest = std::mem::take(hashes).into_iter().zip(std::mem::take(records));
+        entries.extend(newest.map(|(hash, record)| Entry::new(hash, record)));
         sort_by_hash(&mut entries, Entry::hash);
-        if !entries.is_sorted() {
-            // Records of the same hash that came in another order.
-            entries.sort();
-        }
         entries.dedup();
         self.count += entries.len();
         let mut run = Run::of(entries);
-        self.refilter(&run);
+        self.refilter(run.hashes.iter().copied());
         while let Some(last) = self.runs.pop() {
             if last.hashes.len() > run.hashes.len() * 2 {
                 self.runs.push(last);
@@ -119,11 +170,10 @@ impl Index {
     /// Keeps the entries of the records that still have a number, under that.
     pub fn renumber(&mut self, number: impl Fn(RecordNumber) -> Option<RecordNumber>) {
         let mut entries = Vec::with_capacity(self.count);
-        for run in &self.runs {
-            let kept =
-                run.entries().filter_map(|entry| Some(Entry::new(entry.hash(), number(entry.record())?)));
-            entries.extend(kept);
-        }
+        let (hashes, records) = &self.newest;
+        let newest = hashes.iter().zip(records).map(|(hash, record)| Entry::new(*hash, *record));
+        let all = self.runs.iter().flat_map(Run::entries).chain(newest);
+        entries.extend(all.filter_map(|entry| Some(Entry::new(entry.hash(), number(entry.record())?))));
         *self = Index::default();
         self.add(entries);
     }
@@ -135,6 +185,8 @@ impl Index {
             for run in &self.runs {
                 run.find(hash, &mut found);
             }
+            let (hashes, records) = &self.newest;
+            places_of(hashes, hash).filter_map(|at| records.get(at)).for_each(|record| found(*record));
         }
     }
 
@@ -150,22 +202,31 @@ impl Index {
     }
 
     /// Has the filter say yes to what is new, too.
-    fn refilter(&mut self, new: &Run) {
+    fn refilter(&mut self, new: impl Iterator<Item = u32>) {
+        /// A filter that is smaller than this, in words, has more room to grow.
+        const SMALL: usize = 1024;
         let words = (self.count * FILTER_BITS).div_ceil(64);
         if words > self.filter.len() {
             // Room to grow, so that it is not made anew for every reply.
-            self.filter = vec![0; words + words / 8];
-            self.runs.iter().for_each(|run| mark(&mut self.filter, &run.hashes));
+            let room = match self.filter.len() {
+                // Much may be read once, and no more.
+                0 if words >= SMALL => 0,
+                _ if words < SMALL => words / 2,
+                _ => words / 8,
+            };
+            self.filter = vec![0; words + room];
+            self.runs.iter().for_each(|run| mark(&mut self.filter, run.hashes.iter().copied()));
+            mark(&mut self.filter, self.newest.0.iter().copied());
         }
-        mark(&mut self.filter, &new.hashes);
+        mark(&mut self.filter, new);
     }
 }
 
-fn mark(filter: &mut [u64], hashes: &[u32]) {
+fn mark(filter: &mut [u64], hashes: impl Iterator<Item = u32>) {
     let words = filter.len();
     for hash in hashes {
-        if let Some(word) = filter.get_mut(filter_word(*hash, words)) {
-            *word |= filter_bits(*hash);
+        if let Some(word) = filter.get_mut(filter_word(hash, words)) {
+            *word |= filter_bits(hash);
         }
     }
 }
@@ -173,18 +234,30 @@ fn mark(filter: &mut [u64], hashes: &[u32]) {
 /// Three bits of a word, by the last bits of a hash.
 #[inline]
 fn filter_bits(hash: u32) -> u64 {
-    1 << (hash & 63) | 1 << (hash >> 6 & 63) | 1 << (hash >> 12 & 63)
+    PATTERNS.get(hash as usize % PATTERNS.len()).copied().unwrap_or_default()
+}
+
+/// Words with three bits each. To look one up is quicker than to make it, and it is done for every gram that leaves.
+static PATTERNS: [u64; 1024] = patterns();
+
+#[expect(clippy::indexing_slicing, reason = "it is done when this is compiled")]
+const fn patterns() -> [u64; 1024] {
+    let (mut all, mut at, mut state) = ([0_u64; 1024], 0, 1_u64);
+    while at < all.len() {
+        // The three bits that are nearest at hand in the numbers of a generator, as long as they are different.
+        while all[at].count_ones() < 3 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            all[at] |= 1 << (state >> 58);
+        }
+        at += 1;
+    }
+    all
 }
 
 impl Run {
     fn of(sorted: Vec<Entry>) -> Run {
         let hashes: Vec<u32> = sorted.iter().map(|entry| entry.hash()).collect();
-        let first = sorted.first().map(|entry| entry.record());
-        let same = sorted.iter().all(|entry| Some(entry.record()) == first);
-        let records = match first {
-            Some(first) if same => vec![first],
-            _ => sorted.iter().map(|entry| entry.record()).collect(),
-        };
+        let records = Records::of(&sorted);
         Run { starts: starts(&hashes), hashes, records }
     }
 
@@ -193,7 +266,7 @@ impl Run {
     }
 
     fn record(&self, at: usize) -> RecordNumber {
-        self.records.get(at).or(self.records.first()).copied().unwrap_or_default()
+        self.records.at(at)
     }
 
     fn merge(one: &Run, two: &Run) -> Run {
@@ -246,7 +319,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_was_added_is_found_and_nothing_else(
-            batches in prop::collection::vec(prop::collection::vec((0_u32..5000, 0_u16..40), 0..2000), 0..20),
+            batches in prop::collection::vec(prop::collection::vec((0_u32..5000, prop_oneof![0_u16..40, 0_u16..400]), 0..2000), 0..20),
             spread in prop_oneof![Just(1_u32), Just(858_993)],
         ) {
             let mut index = Index::default();

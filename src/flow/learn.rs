@@ -4,6 +4,7 @@
 //! Text, and JSON beyond the bound, is learnt piece by piece as one record. How the bytes are cut makes no difference.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -14,10 +15,10 @@ use super::canon::Canon;
 use super::lineage::{Fragment, Learnt};
 use super::provenance::{Place, urls};
 use super::secret::{self, Labels};
-use super::sorted::sort_by_hash;
 use super::spelled::spelled;
-use super::text::{FlowKey, Kind, Winnower, grams};
-use super::words::Words;
+use super::text::{FlowKey, Kind, grams};
+use super::winnow::Winnower;
+use super::words::{Seen, Words};
 use crate::call::{Confidentiality, Integrity, RecordId};
 use crate::classify::catalog::Reply;
 use crate::classify::view::Pointer;
@@ -96,14 +97,22 @@ pub struct Learner {
     /// JSON that is not complete, or the last piece of text.
     held: Vec<u8>,
     text: Option<Text>,
-    room: Room,
 }
+
+thread_local! {
+    /// That of the reply that was learnt last, for the next one: to set it aside costs as much as learning a short reply.
+    static ROOM: Cell<Room> = Cell::default();
+}
+/// Room for longer texts is given back.
+const ROOM_BYTES_MAX: usize = 64 << 10;
 
 /// Room that one text after another takes.
 #[derive(Default)]
 struct Room {
     canon: Canon,
     words: Words,
+    winnower: Winnower,
+    grams: Seen,
 }
 
 /// What is being learnt.
@@ -116,7 +125,7 @@ impl Learner {
     /// Begins a reply.
     pub fn new(source: Source, form: Form) -> Learner {
         let text = (form == Form::Text).then(|| Text::begin(&source, 0, Writing::Plain));
-        Learner { source, form, held: Vec::new(), text, room: Room::default() }
+        Learner { source, form, held: Vec::new(), text }
     }
 
     /// Takes the next bytes, and gives what is known from them alone. It must be remembered before they are released.
@@ -136,15 +145,17 @@ impl Learner {
         self.end(to)
     }
 
-    fn begin(&mut self, bytes: usize) -> Learning {
-        let (learnt, mut room) = (self.source.nothing(), std::mem::take(&mut self.room));
+    fn begin(&self, bytes: usize) -> Learning {
+        let (learnt, mut room) = (self.source.nothing(), ROOM.take());
         room.words.begin(bytes);
         Learning { learnt, room }
     }
 
-    fn end(&mut self, mut to: Learning) -> Learnt {
-        self.room = to.room;
-        self.source.tidy(&mut to.learnt);
+    fn end(&self, mut to: Learning) -> Learnt {
+        self.source.tidy(&mut to.learnt, &mut to.room.grams);
+        if to.room.canon.bytes.capacity() <= ROOM_BYTES_MAX {
+            ROOM.set(to.room);
+        }
         to.learnt
     }
 
@@ -180,7 +191,7 @@ impl Learner {
     }
 
     /// Learns a whole reply of JSON from what [`Learner::parse`] gave, in the place of its bytes.
-    pub fn document(mut self, document: &Document) -> Learnt {
+    pub fn document(self, document: &Document) -> Learnt {
         let mut to = self.begin(document.bytes().len());
         self.root(document.root(), &mut to);
         self.end(to)
@@ -243,9 +254,9 @@ impl Learner {
 
     /// A value without pointers of its own.
     fn whole(&self, value: Value<'_>, to: &mut Learning) {
-        let mut record = Record::begin(&self.source, to.learnt.fragments.len() as u32);
+        let mut record = Record::begin(&self.source, to.learnt.fragments.len() as u32, &mut to.room);
         record.leaves(value, "", Trust::of(&self.source), &[], to);
-        record.end(&mut to.learnt);
+        record.end(to);
     }
 
     fn records(&self, root: Value<'_>, to: &mut Learning) {
@@ -265,17 +276,17 @@ impl Learner {
         let rest = found.get(RECORDS_MAX..).unwrap_or_default();
         if beside || !rest.is_empty() {
             let told: Vec<_> = found.iter().take(RECORDS_MAX).map(Value::range).collect();
-            let mut record = Record::begin(&self.source, u32::MAX);
+            let mut record = Record::begin(&self.source, u32::MAX, &mut to.room);
             record.except = told;
             record.leaves(root, "", Trust::of(&self.source), &[], to);
-            record.end(&mut to.learnt);
+            record.end(to);
         }
     }
 
     fn record(&self, number: u32, value: Value<'_>, to: &mut Learning) {
         let source = &self.source;
         let (returns, key) = (&source.returns, &*source.key);
-        let mut record = Record::begin(source, number);
+        let mut record = Record::begin(source, number, &mut to.room);
         let texts = |pointers: &[Pointer]| {
             let texts = pointers.iter().flat_map(|pointer| pointer.texts(value));
             texts.filter(|text| text.len() <= ID_BYTES_MAX).take(PARTIES_MAX).collect::<Vec<_>>()
@@ -297,7 +308,7 @@ impl Learner {
             _ => Trust::of(source),
         };
         record.leaves(value, "", trust, &untrusted, to);
-        record.end(&mut to.learnt);
+        record.end(to);
     }
 }
 
@@ -352,14 +363,15 @@ impl Source {
         }
     }
 
-    /// Each once, and of a public reply only what the call did not say itself.
-    fn tidy(&self, learnt: &mut Learnt) {
+    /// Nearly each once, and of a public reply only what the call did not say itself. A gram or a word may be twice now and
+    /// then: a memory keeps it once.
+    fn tidy(&self, learnt: &mut Learnt, seen: &mut Seen) {
         for fragment in &mut learnt.fragments {
             if fragment.confidentiality == Confidentiality::Public {
                 fragment.grams.retain(|gram| !self.echo.grams.contains(gram));
                 fragment.tokens.retain(|token| !self.echo.tokens.contains(token));
             }
-            once_each(&mut fragment.grams);
+            seen.thin(&mut fragment.grams);
             once(&mut fragment.tokens);
             once(&mut fragment.ids);
             once(&mut fragment.parties);
@@ -369,7 +381,6 @@ impl Source {
         });
         once(&mut learnt.known);
         once(&mut learnt.planted);
-        once_each(&mut learnt.words);
         once(&mut learnt.urls);
     }
 }
@@ -377,11 +388,6 @@ impl Source {
 fn once<T: Ord>(items: &mut Vec<T>) {
     items.sort_unstable();
     items.dedup();
-}
-
-fn once_each(hashes: &mut Vec<u32>) {
-    sort_by_hash(hashes, |hash| hash);
-    hashes.dedup();
 }
 
 /// Which texts of a record are outsiders'.
@@ -418,12 +424,12 @@ struct Record<'s> {
 }
 
 impl<'s> Record<'s> {
-    fn begin(source: &'s Source, number: u32) -> Record<'s> {
+    fn begin(source: &'s Source, number: u32, room: &mut Room) -> Record<'s> {
         Record {
             source,
             fragment: source.fragment(number),
             secrets: Vec::new(),
-            winnower: Winnower::default(),
+            winnower: std::mem::take(&mut room.winnower),
             except: Vec::new(),
         }
     }
@@ -486,9 +492,10 @@ impl<'s> Record<'s> {
         }
     }
 
-    fn end(mut self, learnt: &mut Learnt) {
-        self.winnower.finish(&mut self.fragment.grams);
-        push_fragment(self.fragment, self.secrets, learnt);
+    fn end(mut self, to: &mut Learning) {
+        self.winnower.end(&self.source.key, &mut self.fragment.grams);
+        to.room.winnower = self.winnower;
+        push_fragment(self.fragment, self.secrets, &mut to.learnt);
     }
 }
 
@@ -523,7 +530,7 @@ fn push_fragment(fragment: Fragment, secrets: Vec<u64>, learnt: &mut Learnt) {
 
 /// Free text of outsiders: its places, its tokens and its words.
 fn plant(key: &FlowKey, text: &str, room: &mut Room, learnt: &mut Learnt) {
-    let Room { canon, words } = room;
+    let Room { canon, words, .. } = room;
     words.add(key, canon, &mut learnt.words);
     canon.tokens(|token| learnt.planted.push(key.hash(Kind::Name, token)));
     for (_, piece) in canon.odd_pieces() {
@@ -599,12 +606,13 @@ impl Text {
     }
 
     fn end(&mut self, source: &Source, learnt: &mut Learnt) {
-        std::mem::take(&mut self.winnower).finish(&mut self.fragment.grams);
+        self.winnower.end(&source.key, &mut self.fragment.grams);
         self.give(source, learnt);
     }
 
     /// Gives what was learnt since the last time.
     fn give(&mut self, source: &Source, learnt: &mut Learnt) {
+        self.winnower.select(&source.key, &mut self.fragment.grams);
         let next = source.fragment(self.fragment.number);
         let fragment = std::mem::replace(&mut self.fragment, next);
         push_fragment(fragment, std::mem::take(&mut self.secrets), learnt);

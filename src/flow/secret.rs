@@ -41,9 +41,16 @@ impl Labels {
             "accesstoken",
             "refreshtoken",
         ];
-        let plain: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
-        let plain = plain.to_ascii_lowercase();
-        let says = WHOLE.contains(&&*plain) || ENDS.iter().any(|end| plain.ends_with(end));
+        // The last letters and digits, in lower case: as many as the longest of these has.
+        let (mut last, mut count) = ([0; 16], 0);
+        for byte in name.bytes().rev().filter(u8::is_ascii_alphanumeric) {
+            if let Some(slot) = last.iter_mut().nth_back(count) {
+                *slot = byte.to_ascii_lowercase();
+            }
+            count += 1;
+        }
+        let whole = WHOLE.iter().any(|word| count == word.len() && last.ends_with(word.as_bytes()));
+        let says = whole || ENDS.iter().any(|end| last.ends_with(end.as_bytes()));
         if says { Labels::Secret } else { Labels::None }
     }
 }

@@ -5,36 +5,59 @@ use super::index::RecordNumber;
 /// From so many on, sorting by digits is quicker than by comparing.
 const DIGITS_FROM: usize = 1024;
 
-/// Sorts by a number that is spread evenly, as hashes are, and keeps the order of what is equal by it.
+/// Sorts by a number that is spread evenly, as hashes are, and what is equal by it by itself.
 pub fn sort_by_hash<T: Copy + Default + Ord>(items: &mut Vec<T>, hash: impl Fn(T) -> u32) {
     const BITS: u32 = 11;
     const VALUES: usize = 1 << BITS;
+    /// The first bits are in two digits. Of what is spread evenly nearly none has the same.
+    const SHIFTS: [u32; 2] = [u32::BITS - 2 * BITS, u32::BITS - BITS];
     if items.len() < DIGITS_FROM || items.is_sorted() {
         return items.sort_unstable();
     }
-    let digit = |item: T, place: u32| (hash(item) >> (place * BITS)) as usize % VALUES;
-    let mut starts = [[0_u32; VALUES]; 3];
+    let digit = |item: T, shift: u32| (hash(item) >> shift) as usize % VALUES;
+    let mut starts = [[0_u32; VALUES]; SHIFTS.len()];
     for item in items.iter() {
-        for (place, starts) in (0..).zip(&mut starts) {
-            if let Some(count) = starts.get_mut(digit(*item, place)) {
+        for (shift, starts) in SHIFTS.into_iter().zip(&mut starts) {
+            if let Some(count) = starts.get_mut(digit(*item, shift)) {
                 *count += 1;
             }
         }
     }
     let mut sorted = vec![T::default(); items.len()];
-    for (place, starts) in (0..).zip(&mut starts) {
+    for (shift, starts) in SHIFTS.into_iter().zip(&mut starts) {
         let mut start = 0;
         for count in starts.iter_mut() {
             start += std::mem::replace(count, start);
         }
         for item in items.iter() {
-            let Some(start) = starts.get_mut(digit(*item, place)) else { continue };
+            let Some(start) = starts.get_mut(digit(*item, shift)) else { continue };
             if let Some(slot) = sorted.get_mut(*start as usize) {
                 *slot = *item;
             }
             *start += 1;
         }
         std::mem::swap(items, &mut sorted);
+    }
+    settle(items);
+}
+
+/// Sorts what is nearly sorted; what turns out not to be is sorted like anything else.
+fn settle<T: Copy + Ord>(items: &mut [T]) {
+    let (mut sorted, mut moves_left) = (1, items.len());
+    while let Some(at) =
+        items.get(sorted - 1..).and_then(|rest| rest.array_windows().position(|[a, b]| a > b))
+    {
+        sorted += at;
+        let mut place = sorted;
+        while place > 0 && items.get(place - 1) > items.get(place) {
+            if moves_left == 0 {
+                return items.sort_unstable();
+            }
+            moves_left -= 1;
+            items.swap(place - 1, place);
+            place -= 1;
+        }
+        sorted += 1;
     }
 }
 
@@ -53,48 +76,82 @@ pub fn pack(hash: u64, number: RecordNumber) -> u64 {
 }
 
 /// The records that stand with a hash.
-pub fn packed(sorted: &Sorted<u64>, hash: u64) -> impl Iterator<Item = RecordNumber> + '_ {
+pub fn packed<'s>(sorted: &'s Sorted<u64>, hash: u64) -> impl Iterator<Item = RecordNumber> + 's {
     let first = hash & !0xffff;
-    let found = move |sorted: &'_ [u64]| sorted.partition_point(|each| *each < first);
-    sorted.parts().into_iter().flat_map(move |part| {
+    let found = move |sorted: &[u64]| sorted.partition_point(|each| *each < first);
+    let among = move |part: &'s [u64]| {
         let rest = part.get(found(part)..).unwrap_or_default().iter();
-        rest.take_while(move |each| **each & !0xffff == first).map(|each| *each as RecordNumber)
-    })
+        rest.take_while(move |each| **each & !0xffff == first)
+    };
+    let fresh = among(&sorted.fresh).filter(|each| !is_in(&sorted.settled, **each));
+    let newest =
+        sorted.newest.iter().filter(move |each| **each & !0xffff == first && !sorted.has_sorted(**each));
+    among(&sorted.settled).chain(fresh).chain(newest).map(|each| *each as RecordNumber)
 }
 
 /// Keeps what stands with records that still have a number, under that.
 pub fn renumber_packed(sorted: &mut Sorted<u64>, number: impl Fn(RecordNumber) -> Option<RecordNumber>) {
-    let all = sorted.parts().into_iter().flatten();
+    let all = [&sorted.settled, &sorted.fresh, &sorted.newest].into_iter().flatten();
     let renumbered = all.filter_map(|each| number(*each as RecordNumber).map(|n| pack(*each, n)));
     let renumbered: Vec<u64> = renumbered.collect();
     *sorted = Sorted::default();
     sorted.add(&renumbered);
 }
 
-/// Hashes, sorted. A few that are new stand apart until they are many, so that adding to many costs little.
+/// What is spread evenly by its first bits, as hashes are.
+pub trait Spread: Copy + Default + Ord {
+    /// The first bits.
+    fn first_bits(self) -> u32;
+}
+
+impl Spread for u32 {
+    fn first_bits(self) -> u32 {
+        self
+    }
+}
+
+impl Spread for u64 {
+    fn first_bits(self) -> u32 {
+        (self >> 32) as u32
+    }
+}
+
+/// Hashes, sorted. Some that are new stand apart until they are many, and the newest in any order, so that adding a few to
+/// many costs little. One may stand in more than one of the three.
 #[derive(Clone, Debug)]
 pub struct Sorted<T> {
     settled: Vec<T>,
     fresh: Vec<T>,
+    /// In any order, each once.
+    newest: Vec<T>,
 }
 
 impl<T> Default for Sorted<T> {
     fn default() -> Sorted<T> {
-        Sorted { settled: Vec::new(), fresh: Vec::new() }
+        Sorted { settled: Vec::new(), fresh: Vec::new(), newest: Vec::new() }
     }
 }
 
-impl<T: Copy + Ord> Sorted<T> {
+impl<T: Spread> Sorted<T> {
     /// Of what is settled, so much may stand apart.
     const FRESH_PART: usize = 8;
+    /// So many may be in any order.
+    const NEWEST_MAX: usize = 1024 / size_of::<T>();
 
     /// Adds some, in any order; what is twice is here once.
     pub fn add(&mut self, new: &[T]) {
+        if self.newest.len() + new.len() <= Self::NEWEST_MAX {
+            for each in new {
+                if !self.newest.contains(each) {
+                    self.newest.push(*each);
+                }
+            }
+            return;
+        }
+        let mut new = [&*std::mem::take(&mut self.newest), new].concat();
+        sort_by_hash(&mut new, T::first_bits);
         if self.is_few(new.len()) {
-            let settled = &self.settled;
-            let new: Vec<T> =
-                new.iter().filter(|each| settled.binary_search(each).is_err()).copied().collect();
-            add_exactly(&mut self.fresh, &new);
+            add_exactly(&mut self.fresh, new);
             if self.is_few(self.fresh.len()) {
                 return;
             }
@@ -102,7 +159,7 @@ impl<T: Copy + Ord> Sorted<T> {
             add_exactly(&mut self.settled, new);
         }
         // Some of what is new may have stood apart.
-        add_exactly(&mut self.settled, &std::mem::take(&mut self.fresh));
+        add_exactly(&mut self.settled, std::mem::take(&mut self.fresh));
     }
 
     fn is_few(&self, count: usize) -> bool {
@@ -111,28 +168,37 @@ impl<T: Copy + Ord> Sorted<T> {
 
     /// Whether it is here.
     pub fn has(&self, each: T) -> bool {
-        self.settled.binary_search(&each).is_ok() || self.fresh.binary_search(&each).is_ok()
+        self.newest.contains(&each) || self.has_sorted(each)
     }
 
-    /// All of them, in two parts that are sorted each.
-    pub fn parts(&self) -> [&[T]; 2] {
-        [&self.settled, &self.fresh]
+    fn has_sorted(&self, each: T) -> bool {
+        is_in(&self.settled, each) || is_in(&self.fresh, each)
     }
 
     /// How many there is room for.
     pub fn capacity(&self) -> usize {
-        self.settled.capacity() + self.fresh.capacity()
+        self.settled.capacity() + self.fresh.capacity() + self.newest.capacity()
     }
 }
 
-/// Adds to what is sorted, and takes no more room than that needs.
-fn add_exactly<T: Copy + Ord>(sorted: &mut Vec<T>, new: &[T]) {
+fn is_in<T: Ord>(sorted: &[T], each: T) -> bool {
+    sorted.binary_search(&each).is_ok()
+}
+
+/// Adds what is sorted to what is sorted, and takes no more room than that needs.
+fn add_exactly<T: Copy + Ord>(sorted: &mut Vec<T>, mut new: Vec<T>) {
+    if sorted.is_empty() {
+        new.dedup();
+        new.shrink_to_fit();
+        *sorted = new;
+        return;
+    }
     if new.is_empty() {
         return;
     }
     sorted.reserve_exact(new.len());
-    sorted.extend_from_slice(new);
-    // The standard sort finds the sorted run that was there.
+    sorted.extend_from_slice(&new);
+    // The standard sort finds the two sorted runs.
     sorted.sort();
     sorted.dedup();
     if sorted.capacity() > sorted.len() + sorted.len() / 8 {
@@ -153,7 +219,7 @@ impl<T> Default for Set<T> {
     }
 }
 
-impl<T: Copy + Ord> Set<T> {
+impl<T: Spread> Set<T> {
     /// Adds some.
     pub fn add(&mut self, new: &[T]) {
         self.young.add(new);
@@ -188,10 +254,26 @@ mod tests {
         ) {
             let mut items: Vec<(u32, u16)> = items.into_iter().map(|(hash, each)| (hash & spread, each)).collect();
             let mut expected = items.clone();
-            items.sort_by_key(|(_, each)| *each);
             sort_by_hash(&mut items, |(hash, _)| hash);
             expected.sort_unstable();
             prop_assert_eq!(items, expected);
+        }
+
+        #[test]
+        fn what_is_packed_stands_with_each_record_once(
+            batches in prop::collection::vec(prop::collection::vec((0_u64..50, 0_u16..9), 0..90), 0..20),
+        ) {
+            let (mut sorted, mut all) = (Sorted::default(), std::collections::BTreeSet::new());
+            for batch in batches {
+                sorted.add(&batch.iter().map(|(hash, number)| pack(hash << 40, *number)).collect::<Vec<_>>());
+                all.extend(batch);
+                for hash in 0..50 {
+                    let mut found: Vec<u16> = packed(&sorted, hash << 40).collect();
+                    found.sort_unstable();
+                    let expected: Vec<u16> = all.range((hash, 0)..=(hash, u16::MAX)).map(|(_, n)| *n).collect();
+                    prop_assert_eq!(found, expected);
+                }
+            }
         }
 
         #[test]
@@ -204,9 +286,9 @@ mod tests {
                 all.extend(batch);
                 prop_assert!((0..3000).all(|each| sorted.has(each) == all.contains(&each)));
             }
-            let [settled, fresh] = sorted.parts();
-            prop_assert_eq!(settled.len() + fresh.len(), all.len());
-            prop_assert!(settled.is_sorted() && fresh.is_sorted());
+            let Sorted { settled, fresh, newest } = &sorted;
+            prop_assert!(settled.is_sorted_by(|a, b| a < b) && fresh.is_sorted_by(|a, b| a < b));
+            prop_assert!(settled.len() <= all.len() && fresh.len() <= all.len() && newest.len() <= 256);
         }
     }
 }

@@ -66,9 +66,26 @@ impl FlowKey {
     /// The hash of one gram, its first byte the lowest.
     #[inline]
     fn gram(&self, gram: u128) -> u32 {
-        let [one, two] = self.grams;
-        (fold(gram as u64 ^ one, (gram >> 64) as u64 ^ two) >> 16) as u32
+        narrow_gram(self.wide(gram))
     }
+
+    /// The same in 64 bits, as it lies in a text.
+    #[inline]
+    pub(super) fn wide_gram(&self, gram: &[u8; GRAM_BYTES]) -> u64 {
+        self.wide(u128::from_le_bytes(*gram))
+    }
+
+    #[inline]
+    fn wide(&self, gram: u128) -> u64 {
+        let [one, two] = self.grams;
+        fold(gram as u64 ^ one, (gram >> 64) as u64 ^ two)
+    }
+}
+
+/// The hash of a gram as it is kept.
+#[inline]
+pub(super) fn narrow_gram(wide: u64) -> u32 {
+    (wide >> 16) as u32
 }
 
 #[inline]
@@ -152,15 +169,6 @@ impl Rolling {
         self.count += 1;
     }
 
-    /// Stands where it would after each byte of a text that ends here, of which it has seen the first
-    /// [`GRAM_BYTES`] - 1.
-    fn end(&mut self, text: &[u8]) {
-        if let Some(last) = text.last_chunk::<GRAM_BYTES>() {
-            self.last = u128::from_le_bytes(*last);
-            self.count = self.count.max(GRAM_BYTES);
-        }
-    }
-
     #[inline]
     fn push(&mut self, key: &FlowKey, byte: u8) -> Option<u32> {
         self.shift(byte);
@@ -169,151 +177,3 @@ impl Rolling {
 }
 
 const _: () = assert!(GRAM_BYTES == size_of::<u128>());
-
-/// Keeps of a text that comes in pieces the grams that winnowing selects. How it was cut makes no difference.
-///
-/// Grams are taken in blocks as long as a window, so that each window is the end of one block and the beginning of the
-/// next, and its smallest gram is the smaller of two that are known. Each step goes over a whole block, without a
-/// branch that hangs on what the grams are: which of them are selected cannot be guessed.
-#[derive(Clone)]
-pub struct Winnower {
-    rolling: Rolling,
-    /// How many grams there were.
-    count: usize,
-    /// This block.
-    block: [u32; WINDOW_GRAMS],
-    /// The smallest of the last block from each place on to its end; nothing is left of it at the last.
-    before: [u32; WINDOW_GRAMS + 1],
-    /// What was selected last; [`NO_GRAM`] at first.
-    selected: u64,
-}
-
-/// The bytes of all grams of a block.
-const BLOCK_BYTES: usize = GRAM_BYTES + WINDOW_GRAMS - 1;
-
-/// What was selected and is not given yet.
-struct New {
-    grams: [u32; New::MOST],
-    len: usize,
-    /// What was selected last.
-    last: u64,
-}
-
-impl New {
-    const MOST: usize = 64;
-
-    fn after(last: u64) -> New {
-        New { grams: [0; New::MOST], len: 0, last }
-    }
-
-    /// Adds the smallest gram of a window, unless it was that of the window before.
-    #[inline]
-    fn add(&mut self, smallest: u32) {
-        if let Some(slot) = self.grams.get_mut(self.len % New::MOST) {
-            *slot = smallest;
-        }
-        self.len += usize::from(self.last != u64::from(smallest));
-        self.last = u64::from(smallest);
-    }
-
-    fn flush(&mut self, selected: &mut Vec<u32>) {
-        selected.extend_from_slice(self.grams.get(..self.len).unwrap_or_default());
-        self.len = 0;
-    }
-}
-
-/// No hash of a gram is this.
-const NO_GRAM: u64 = u64::MAX;
-
-impl Default for Winnower {
-    fn default() -> Winnower {
-        let (block, before) = ([u32::MAX; WINDOW_GRAMS], [u32::MAX; WINDOW_GRAMS + 1]);
-        Winnower { rolling: Rolling::default(), count: 0, block, before, selected: NO_GRAM }
-    }
-}
-
-impl Winnower {
-    /// Takes the next bytes of canonical text, and adds what is selected.
-    pub fn push(&mut self, key: &FlowKey, canonical: &[u8], selected: &mut Vec<u32>) {
-        // About two of a window are selected.
-        selected.reserve(canonical.len() * 2 / WINDOW_GRAMS + 1);
-        // The first gram of a text is whole with its last byte.
-        let short = (GRAM_BYTES - 1).saturating_sub(self.rolling.count).min(canonical.len());
-        let (first, mut rest) = canonical.split_at_checked(short).unwrap_or_default();
-        first.iter().for_each(|byte| self.rolling.shift(*byte));
-        // Grams that begin before these bytes are put together byte by byte, all others are read where they lie.
-        let mut whole = canonical;
-        let mut before = GRAM_BYTES - 1 - short.min(GRAM_BYTES - 1);
-        let mut new = New::after(self.selected);
-        while !rest.is_empty() {
-            let from = self.count % WINDOW_GRAMS;
-            let (now, later) = rest.split_at_checked(WINDOW_GRAMS - from).unwrap_or((rest, &[]));
-            if before == 0
-                && now.len() == WINDOW_GRAMS
-                && let Some(bytes) = whole.first_chunk::<BLOCK_BYTES>()
-            {
-                for (slot, gram) in self.block.iter_mut().zip(bytes.windows(GRAM_BYTES)) {
-                    *slot = key.gram(whole_gram(gram));
-                }
-                whole = whole.get(WINDOW_GRAMS..).unwrap_or_default();
-            } else {
-                let mut slots = self.block.iter_mut().skip(from);
-                let begun = before.min(now.len());
-                for (byte, slot) in now.iter().take(begun).zip(slots.by_ref()) {
-                    self.rolling.shift(*byte);
-                    *slot = key.gram(self.rolling.last);
-                }
-                before -= begun;
-                let read = now.len() - begun;
-                for (gram, slot) in whole.windows(GRAM_BYTES).take(read).zip(slots) {
-                    *slot = key.gram(whole_gram(gram));
-                }
-                whole = whole.get(read..).unwrap_or_default();
-            }
-            self.select(from, from + now.len(), &mut new);
-            if new.len > New::MOST - WINDOW_GRAMS {
-                new.flush(selected);
-            }
-            rest = later;
-        }
-        new.flush(selected);
-        self.selected = new.last;
-        self.rolling.end(canonical);
-    }
-
-    /// Adds what the windows select whose last grams are those of this block from one place to another.
-    fn select(&mut self, from: usize, to: usize, new: &mut New) {
-        let mut least = u32::MAX;
-        // In the first block only the last place ends a window.
-        let first = if self.count < WINDOW_GRAMS { from.max(WINDOW_GRAMS - 1) } else { from };
-        self.count += to - from;
-        let places = self.block.iter().zip(self.before.iter().skip(1));
-        if first == 0 && to == WINDOW_GRAMS {
-            for (gram, before) in places {
-                least = least.min(*gram);
-                new.add(least.min(*before));
-            }
-        } else {
-            for (at, (gram, before)) in places.enumerate().take(to) {
-                least = least.min(*gram);
-                if at >= first {
-                    new.add(least.min(*before));
-                }
-            }
-        }
-        if to == WINDOW_GRAMS {
-            let mut least = u32::MAX;
-            for (before, gram) in self.before.iter_mut().zip(&self.block).rev() {
-                least = least.min(*gram);
-                *before = least;
-            }
-        }
-    }
-
-    /// Ends the text: a text too short for one window has its smallest gram selected.
-    pub fn finish(self, selected: &mut Vec<u32>) {
-        if self.count < WINDOW_GRAMS {
-            selected.extend(self.block.iter().take(self.count).min());
-        }
-    }
-}

@@ -1,4 +1,4 @@
-//! The words of a reply, most of them once: words repeat, and few are quicker to sort and to keep than many.
+//! The words of a reply, and the grams of a record, most of them once: few are quicker to sort and to keep than many.
 
 use super::canon::Canon;
 use super::text::FlowKey;
@@ -36,5 +36,24 @@ impl Words {
             }
         });
         words.extend_from_slice(new.get(..len).unwrap_or_default());
+    }
+}
+
+/// The hashes of one list that were there already, as far as there is room to know them.
+#[derive(Default)]
+pub struct Seen(Vec<u32>);
+
+impl Seen {
+    /// Leaves out nearly all that is twice, and keeps the order. What is left out was there before, for certain.
+    pub fn thin(&mut self, hashes: &mut Vec<u32>) {
+        const SEEN_MAX: usize = 8192;
+        let seen = &mut self.0;
+        seen.clear();
+        seen.resize((hashes.len() * 2).clamp(1, SEEN_MAX).next_power_of_two(), 0);
+        let mask = seen.len().wrapping_sub(1);
+        hashes.retain(|hash| {
+            let before = seen.get_mut(*hash as usize & mask).map(|seen| std::mem::replace(seen, *hash));
+            before != Some(*hash) || *hash == 0
+        });
     }
 }
