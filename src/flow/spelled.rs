@@ -199,14 +199,15 @@ impl Reader<'_> {
 
 /// What a word stands for.
 fn read(word: &[u8]) -> Word {
-    let is = |each: &&str| each.as_bytes() == word;
     if word.len() == 1 || word.iter().all(u8::is_ascii_digit) {
         return Word::Short;
     }
-    if let Some(digit) = DIGITS.iter().position(|digit| is(&digit)) {
-        return Word::Digit(digit as u8);
+    let place = |words: &[&str]| words.iter().position(|each| each.as_bytes() == word);
+    match (place(&DIGITS), place(&DOTS).or(place(&SIGNS))) {
+        (Some(digit), _) => Word::Digit(digit as u8),
+        (None, Some(_)) => Word::Sign,
+        (None, None) => Word::Itself,
     }
-    if DOTS.iter().chain(&SIGNS).any(|sign| is(&sign)) { Word::Sign } else { Word::Itself }
 }
 
 #[cfg(test)]
