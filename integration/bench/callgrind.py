@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import gateway
-from parts import CACHE, Process, until
+from machine import compiled
+from parts import Process, until
 from proxies import Measured
 
 HERE = Path(__file__).resolve().parent
