@@ -46,7 +46,7 @@ differentials: build ## JSONTestSuite and requests of our own: nothing is judged
 console: build ## the console in real Chromium, by keyboard and on a phone; says where the screenshots are
 	HOLDPOINT_BIN=$(BIN) integration/run.sh quick test_console.py test_inbox.py test_emergency.py
 
-fuzz: ## decoding and flow control under coverage-guided fuzzing: each target for FUZZ_SECONDS (60), two at a time
+fuzz: ## decoding and flow control under coverage-guided fuzzing: each target for FUZZ_SECONDS (30), two at a time
 	fuzz/run.sh
 
 conformance: build ## the official MCP conformance suite, direct and through Holdpoint, check by check, both revisions

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Runs every fuzz target for FUZZ_SECONDS (60), two at a time, and ends with an error when one finds something.
+# Runs every fuzz target for FUZZ_SECONDS (30), two at a time, and ends with an error when one finds something.
 # `run.sh NAME…` runs only these. The corpus grows in the cache; a finding is kept in fuzz/artifacts.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache="${HOLDPOINT_CACHE:-$HOME/.cache/holdpoint}/fuzz"
-seconds=${FUZZ_SECONDS:-60}
+seconds=${FUZZ_SECONDS:-30}
 targets=("$@")
 if [ $# = 0 ]; then targets=(flow framing http journal json jsonrpc sse); fi
 mkdir -p "$cache"
