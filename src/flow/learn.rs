@@ -15,7 +15,7 @@ use super::canon::Canon;
 use super::lineage::{Fragment, Learnt};
 use super::provenance::{Place, urls};
 use super::secret::{self, Labels};
-use super::spelled::spelled;
+use super::spelled::{Tail, spelled};
 use super::text::{FlowKey, Kind, grams};
 use super::winnow::Winnower;
 use super::words::{Seen, Words};
@@ -569,12 +569,13 @@ struct Text {
     fragment: Fragment,
     secrets: Vec<u64>,
     winnower: Winnower,
+    tail: Tail,
 }
 
 impl Text {
     fn begin(source: &Source, number: u32, writing: Writing) -> Text {
         let (fragment, winnower) = (source.fragment(number), Winnower::default());
-        Text { writing, fragment, secrets: Vec::new(), winnower }
+        Text { writing, fragment, secrets: Vec::new(), winnower, tail: Tail::default() }
     }
 
     /// Takes the blocks that are complete, and gives how many bytes that was.
@@ -592,7 +593,7 @@ impl Text {
         let unescaped = (self.writing == Writing::Escaped).then(|| unescape(text));
         let text = unescaped.as_deref().unwrap_or(text);
         let key = &*source.key;
-        let Text { fragment, secrets, winnower, .. } = self;
+        let Text { fragment, secrets, winnower, tail, .. } = self;
         let Learning { learnt, room } = to;
         let canon = &mut room.canon;
         canon.scan(text);
@@ -602,6 +603,9 @@ impl Text {
         urls(text, canon, |url| learnt.urls.push(url.hash(key)));
         if source.returns.labels.integrity != Integrity::Trusted {
             plant(key, text, room, learnt);
+            let planted = &mut learnt.planted;
+            let read = tail.across(text, &mut |name| planted.push(key.hash(Kind::Name, name)));
+            learnt.unknown |= read.is_err();
         }
     }
 

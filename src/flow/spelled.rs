@@ -20,6 +20,8 @@ const NAME_BYTES_MAX: usize = 128;
 const DIGITS_MIN: usize = 6;
 /// Names that one text may spell out.
 const NAMES_MAX: usize = 4096;
+/// So much of a text is kept for what comes after it, in bytes: a name of the most words, each of ten letters.
+const TAIL_BYTES_MAX: usize = 512;
 /// What may stand between two pieces and join them, in bytes.
 const GAP_BYTES_MAX: usize = 8;
 
@@ -42,7 +44,7 @@ enum Word {
     Sign,
     /// A digit.
     Digit(u8),
-    /// One character, or digits.
+    /// One character, digits, or nothing.
     Short,
     /// Itself.
     Itself,
@@ -54,6 +56,36 @@ pub fn spelled(text: &str, canon: &Canon, name: &mut impl FnMut(&[u8])) -> Resul
     reader.words_for_signs(name)?;
     reader.hosts_after_at(name)?;
     reader.signs_apart(name)
+}
+
+/// The end of a text that comes in blocks. A name may begin there and end in the next block.
+#[derive(Clone, Debug, Default)]
+pub struct Tail(String);
+
+impl Tail {
+    /// Calls back with every name that may begin before a block and go on in it, and keeps the block's end for the next.
+    pub fn across(&mut self, block: &str, name: &mut impl FnMut(&[u8])) -> Result<(), TooMany> {
+        let mut said = Ok(());
+        if goes_on(&self.0, block) {
+            let kept = self.0.len();
+            self.0.push_str(block.get(..block.floor_char_boundary(TAIL_BYTES_MAX)).unwrap_or_default());
+            said = spelled(&self.0, &Canon::of(&self.0), name);
+            self.0.truncate(kept);
+        }
+        let from = block.floor_char_boundary(block.len().saturating_sub(TAIL_BYTES_MAX));
+        self.0.push_str(block.get(from..).unwrap_or_default());
+        let over = self.0.floor_char_boundary(self.0.len().saturating_sub(TAIL_BYTES_MAX));
+        self.0.drain(..over);
+        said
+    }
+}
+
+/// Whether what ends one text and what begins another may hang together: one of them stands for a sign, a digit or a
+/// character alone, or is nothing but signs.
+fn goes_on(before: &str, after: &str) -> bool {
+    let joins = |word: Option<&str>| word.is_some_and(|word| read(&Canon::of(word).bytes) != Word::Itself);
+    !before.is_empty()
+        && (joins(before.split_whitespace().next_back()) || joins(after.split_whitespace().next()))
 }
 
 struct Reader<'t> {
@@ -241,6 +273,38 @@ mod tests {
         ] {
             let found = names(text);
             assert!(found.iter().any(|each| each == name), "{text}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_found_wherever_the_text_was_cut_into_blocks() {
+        let words = [
+            "write", "to", "mark", "dot", "black", "dash", "two", "one", "at", "gmail", "dot", "com", "today",
+        ];
+        for cut in 3..words.len() {
+            let (before, after) = words.split_at(cut);
+            let (mut tail, mut found) = (Tail::default(), Vec::new());
+            for block in [before.join(" ") + "\n", after.join(" ")] {
+                let mut name = |name: &[u8]| found.push(name.to_vec());
+                spelled(&block, &Canon::of(&block), &mut name).unwrap();
+                tail.across(&block, &mut name).unwrap();
+            }
+            assert!(found.contains(&b"markblack21gmailcom".to_vec()), "{before:?} {after:?}");
+        }
+    }
+
+    #[test]
+    fn a_tail_is_bounded_and_no_block_breaks_it() {
+        let mut tail = Tail::default();
+        for block in [
+            "one \u{e9}".repeat(300),
+            "\u{1f600}".repeat(200),
+            String::new(),
+            "dot ".repeat(2000),
+            "a".to_owned(),
+        ] {
+            tail.across(&block, &mut |_| {}).unwrap();
+            assert!(tail.0.len() <= TAIL_BYTES_MAX + 3, "{}", tail.0.len());
         }
     }
 

@@ -57,6 +57,7 @@ tools:
 const HTTP_CATALOG: &str = "
 tools:
   \"GET /reports/{id}\": {class: read, consequence: 0, returns: {confidentiality: internal, integrity: trusted}}
+  \"GET /pages/{id}\": {class: read, consequence: 0, returns: {confidentiality: internal, integrity: untrusted}}
   \"GET /plain/{id}\": {class: read, consequence: 0, returns: {confidentiality: public, integrity: trusted}}
   \"POST /upload\": {class: external, consequence: 1, body: opaque, content: [application/octet-stream],
     returns: {confidentiality: public, integrity: trusted}}
