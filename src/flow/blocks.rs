@@ -1,5 +1,7 @@
 //! How a text is cut into blocks that are learnt one by one, and what stands in one that is JSON nobody parsed.
 
+use std::borrow::Cow;
+
 /// Text is learnt in blocks of lines, each at least so long,
 const BLOCK_BYTES_MIN: usize = 256;
 /// and at most: so much of a text may not be learnt yet when its bytes are there.
@@ -23,6 +25,12 @@ pub fn block(held: &[u8]) -> Option<usize> {
     // Not within a character.
     let inside = |at: &usize| held.get(*at).is_some_and(|byte| byte & 0xc0 == 0x80);
     Some((BLOCK_BYTES_MAX - 3..=BLOCK_BYTES_MAX - 1).rev().find(|at| !inside(at)).unwrap_or(BLOCK_BYTES_MAX))
+}
+
+/// Bytes as text, with a mark in the place of what is none. Nearly always they are text as they are, which is quicker to
+/// check for alone.
+pub fn readable(bytes: &[u8]) -> Cow<'_, str> {
+    str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
 }
 
 /// The escapes of JSON in a text that is not parsed: what they stand for, and white space for the rest.

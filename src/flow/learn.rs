@@ -10,12 +10,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::blocks::{block, unescape};
+use super::blocks::{block, readable, unescape};
 use super::canon::Canon;
 use super::lineage::{Fragment, Learnt};
 use super::provenance::{Place, urls};
 use super::secret::{self, Labels};
-use super::spelled::{Tail, spelled};
+use super::spelled::{NAMES_MAX, Tail, spelled};
 use super::text::{FlowKey, Kind, grams};
 use super::winnow::Winnower;
 use super::words::{Seen, Words};
@@ -113,6 +113,8 @@ struct Room {
     words: Words,
     winnower: Winnower,
     grams: Seen,
+    /// How many names may still be spelled out.
+    names_left: usize,
 }
 
 /// What is being learnt.
@@ -148,6 +150,7 @@ impl Learner {
     fn begin(&self, bytes: usize) -> Learning {
         let (learnt, mut room) = (self.source.nothing(), ROOM.take());
         room.words.begin(bytes);
+        room.names_left = NAMES_MAX;
         Learning { learnt, room }
     }
 
@@ -530,7 +533,7 @@ fn push_fragment(fragment: Fragment, secrets: Vec<u64>, learnt: &mut Learnt) {
 
 /// Free text of outsiders: its places, its tokens and its words.
 fn plant(key: &FlowKey, text: &str, room: &mut Room, learnt: &mut Learnt) {
-    let Room { canon, words, .. } = room;
+    let Room { canon, words, names_left, .. } = room;
     words.add(key, canon, &mut learnt.words);
     canon.tokens(|token| learnt.planted.push(key.hash(Kind::Name, token)));
     for (_, piece) in canon.odd_pieces() {
@@ -543,14 +546,8 @@ fn plant(key: &FlowKey, text: &str, room: &mut Room, learnt: &mut Learnt) {
         }
     }
     let planted = &mut learnt.planted;
-    let read = spelled(text, canon, &mut |name| planted.push(key.hash(Kind::Name, name)));
+    let read = spelled(text, canon, names_left, &mut |name| planted.push(key.hash(Kind::Name, name)));
     learnt.unknown |= read.is_err();
-}
-
-/// Bytes as text, with a mark in the place of what is none. Nearly always they are text as they are, which is quicker to
-/// check for alone.
-fn readable(bytes: &[u8]) -> Cow<'_, str> {
-    str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
 }
 
 /// How a text is written.
@@ -604,7 +601,8 @@ impl Text {
         if source.returns.labels.integrity != Integrity::Trusted {
             plant(key, text, room, learnt);
             let planted = &mut learnt.planted;
-            let read = tail.across(text, &mut |name| planted.push(key.hash(Kind::Name, name)));
+            let left = &mut room.names_left;
+            let read = tail.across(text, left, &mut |name| planted.push(key.hash(Kind::Name, name)));
             learnt.unknown |= read.is_err();
         }
     }

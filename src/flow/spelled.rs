@@ -18,8 +18,8 @@ const NAME_WORDS_MAX: usize = 48;
 const NAME_BYTES_MAX: usize = 128;
 /// So many digits in words are a number that something can be sent to.
 const DIGITS_MIN: usize = 6;
-/// Names that one text may spell out.
-const NAMES_MAX: usize = 4096;
+/// Names that one reply may spell out, whatever it is cut into.
+pub const NAMES_MAX: usize = 16_384;
 /// So much of a text is kept for what comes after it, in bytes: a name of the most words, each of ten letters.
 const TAIL_BYTES_MAX: usize = 512;
 /// What may stand between two pieces and join them, in bytes.
@@ -50,9 +50,14 @@ enum Word {
     Itself,
 }
 
-/// Calls back with the canonical form of every name that a text may spell out.
-pub fn spelled(text: &str, canon: &Canon, name: &mut impl FnMut(&[u8])) -> Result<(), TooMany> {
-    let mut reader = Reader { text, canon, left: NAMES_MAX };
+/// Calls back with the canonical form of every name that a text may spell out, as long as there are names `left`.
+pub fn spelled(
+    text: &str,
+    canon: &Canon,
+    left: &mut usize,
+    name: &mut impl FnMut(&[u8]),
+) -> Result<(), TooMany> {
+    let mut reader = Reader { text, canon, left };
     reader.words_for_signs(name)?;
     reader.hosts_after_at(name)?;
     reader.signs_apart(name)
@@ -64,12 +69,17 @@ pub struct Tail(String);
 
 impl Tail {
     /// Calls back with every name that may begin before a block and go on in it, and keeps the block's end for the next.
-    pub fn across(&mut self, block: &str, name: &mut impl FnMut(&[u8])) -> Result<(), TooMany> {
+    pub fn across(
+        &mut self,
+        block: &str,
+        left: &mut usize,
+        name: &mut impl FnMut(&[u8]),
+    ) -> Result<(), TooMany> {
         let mut said = Ok(());
         if goes_on(&self.0, block) {
             let kept = self.0.len();
             self.0.push_str(block.get(..block.floor_char_boundary(TAIL_BYTES_MAX)).unwrap_or_default());
-            said = spelled(&self.0, &Canon::of(&self.0), name);
+            said = spelled(&self.0, &Canon::of(&self.0), left, name);
             self.0.truncate(kept);
         }
         let from = block.floor_char_boundary(block.len().saturating_sub(TAIL_BYTES_MAX));
@@ -92,7 +102,7 @@ struct Reader<'t> {
     text: &'t str,
     canon: &'t Canon,
     /// How many names may still be read.
-    left: usize,
+    left: &'t mut usize,
 }
 
 impl Reader<'_> {
@@ -185,7 +195,7 @@ impl Reader<'_> {
             }
             from = start;
             if !spoken.is_empty() {
-                self.left = self.left.checked_sub(1).ok_or(TooMany)?;
+                *self.left = self.left.checked_sub(1).ok_or(TooMany)?;
                 name(written.get(from..).unwrap_or_default());
             }
             if !self.joins(at) {
@@ -248,7 +258,7 @@ mod tests {
 
     fn names(text: &str) -> Vec<String> {
         let mut names = Vec::new();
-        let read = spelled(text, &Canon::of(text), &mut |name| {
+        let read = spelled(text, &Canon::of(text), &mut { NAMES_MAX }, &mut |name| {
             names.push(String::from_utf8(name.to_vec()).unwrap());
         });
         assert_eq!(read, Ok(()));
@@ -283,11 +293,11 @@ mod tests {
         ];
         for cut in 3..words.len() {
             let (before, after) = words.split_at(cut);
-            let (mut tail, mut found) = (Tail::default(), Vec::new());
+            let (mut tail, mut found, mut left) = (Tail::default(), Vec::new(), NAMES_MAX);
             for block in [before.join(" ") + "\n", after.join(" ")] {
                 let mut name = |name: &[u8]| found.push(name.to_vec());
-                spelled(&block, &Canon::of(&block), &mut name).unwrap();
-                tail.across(&block, &mut name).unwrap();
+                spelled(&block, &Canon::of(&block), &mut left, &mut name).unwrap();
+                tail.across(&block, &mut left, &mut name).unwrap();
             }
             assert!(found.contains(&b"markblack21gmailcom".to_vec()), "{before:?} {after:?}");
         }
@@ -295,7 +305,7 @@ mod tests {
 
     #[test]
     fn a_tail_is_bounded_and_no_block_breaks_it() {
-        let mut tail = Tail::default();
+        let (mut tail, mut left) = (Tail::default(), NAMES_MAX);
         for block in [
             "one \u{e9}".repeat(300),
             "\u{1f600}".repeat(200),
@@ -303,7 +313,7 @@ mod tests {
             "dot ".repeat(2000),
             "a".to_owned(),
         ] {
-            tail.across(&block, &mut |_| {}).unwrap();
+            tail.across(&block, &mut left, &mut |_| {}).unwrap();
             assert!(tail.0.len() <= TAIL_BYTES_MAX + 3, "{}", tail.0.len());
         }
     }
@@ -323,7 +333,11 @@ mod tests {
 
     #[test]
     fn more_than_can_be_read_is_said() {
-        let text = "dot com ".repeat(4096);
-        assert_eq!(spelled(&text, &Canon::of(&text), &mut |_| {}), Err(TooMany));
+        // Each of these texts is small enough by itself.
+        let (text, mut left, mut count) = ("dot com ".repeat(20), NAMES_MAX, 0);
+        let mut read = || spelled(&text, &Canon::of(&text), &mut left, &mut |_| count += 1);
+        assert_eq!(read(), Ok(()));
+        assert!((0..4096).any(|_| read() == Err(TooMany)));
+        assert_eq!(count, NAMES_MAX);
     }
 }
