@@ -19,6 +19,7 @@ pub mod journal;
 pub mod keep;
 pub mod learn;
 pub mod lineage;
+mod masks;
 mod matching;
 pub mod outgoing;
 pub mod planted;

@@ -14,6 +14,7 @@ use std::collections::HashSet;
 use std::ops::Range;
 
 use bytes::Bytes;
+use bytestring::ByteString;
 
 /// What a document may be at most.
 #[derive(Clone, Copy, Debug)]
@@ -77,7 +78,7 @@ struct Node {
 /// A text that every JSON parser reads alike.
 #[derive(Clone, Debug)]
 pub struct Document {
-    bytes: Bytes,
+    text: ByteString,
     nodes: Vec<Node>,
 }
 
@@ -99,9 +100,9 @@ impl Document {
             return Err(Fault { reason: "nodes", at: 0 });
         }
         let text =
-            std::str::from_utf8(&bytes).map_err(|error| Fault { reason: "utf8", at: error.valid_up_to() })?;
+            ByteString::try_from(bytes).map_err(|error| Fault { reason: "utf8", at: error.valid_up_to() })?;
         let mut parser =
-            Parser { text, bytes: text.as_bytes(), at: 0, nodes: Vec::with_capacity(32), limits };
+            Parser { text: &text, bytes: text.as_bytes(), at: 0, nodes: Vec::with_capacity(32), limits };
         parser.space();
         if parser.at == text.len() {
             return Err(parser.fault("empty"));
@@ -112,7 +113,7 @@ impl Document {
             return Err(parser.fault("trailing-data"));
         }
         let nodes = parser.nodes;
-        Ok(Document { bytes, nodes })
+        Ok(Document { text, nodes })
     }
 
     /// The outermost value.
@@ -123,7 +124,7 @@ impl Document {
 
     /// The bytes that were parsed, untouched.
     pub fn bytes(&self) -> &Bytes {
-        &self.bytes
+        self.text.as_bytes()
     }
 }
 
@@ -146,7 +147,12 @@ impl<'a> Value<'a> {
 
     /// This value exactly as written.
     pub fn raw(&self) -> &'a [u8] {
-        self.document.bytes.get(self.range()).unwrap_or_default()
+        self.written().as_bytes()
+    }
+
+    /// The same as text.
+    fn written(&self) -> &'a str {
+        self.document.text.get(self.range()).unwrap_or_default()
     }
 
     /// The text of a string, unescaped.
@@ -154,14 +160,14 @@ impl<'a> Value<'a> {
         if self.kind() != Kind::String {
             return None;
         }
-        let raw = self.raw();
-        let inner = std::str::from_utf8(raw.get(1..raw.len().checked_sub(1)?)?).ok()?;
+        let raw = self.written();
+        let inner = raw.get(1..raw.len().checked_sub(1)?)?;
         Some(if self.node.escaped { unescape(inner) } else { Cow::Borrowed(inner) })
     }
 
     /// A number as written.
     pub fn number(&self) -> Option<&'a str> {
-        (self.kind() == Kind::Number).then(|| std::str::from_utf8(self.raw()).unwrap_or_default())
+        (self.kind() == Kind::Number).then(|| self.written())
     }
 
     /// A boolean.
@@ -219,6 +225,32 @@ impl<'a> Value<'a> {
             at = value.node.next as usize;
             Some((key.string()?, value))
         })
+    }
+
+    /// The members of an object whose key folds to the same as this one; nothing for any other kind.
+    pub fn folding_to<'k>(&self, key: &'k str) -> impl Iterator<Item = Value<'a>> + use<'a, 'k> {
+        let document = self.document;
+        let end = if self.kind() == Kind::Object { self.node.next as usize } else { 0 };
+        let mut at = self.at + 1;
+        let member = move || {
+            let name = (at < end).then(|| Value::at(document, at)).flatten()?;
+            let value = Value::at(document, at + 1)?;
+            at = value.node.next as usize;
+            Some((name, value))
+        };
+        let found = move |(name, value): (Value<'a>, Value<'a>)| name.folds_to(key).then_some(value);
+        std::iter::from_fn(member).filter_map(found)
+    }
+
+    /// Whether this is a string that folds to the same as this text. What is ASCII is folded by its case alone.
+    fn folds_to(&self, text: &str) -> bool {
+        let raw = self.written();
+        let inner = raw.get(1..raw.len().saturating_sub(1)).unwrap_or_default();
+        if !self.node.escaped && inner.eq_ignore_ascii_case(text) {
+            return true;
+        }
+        let ascii = !self.node.escaped && inner.is_ascii() && text.is_ascii();
+        !ascii && self.string().is_some_and(|name| fold(&name) == fold(text))
     }
 
     /// Every value that a JSON Pointer [RFC 6901] leads to; a `*` segment stands for every element or member.

@@ -4,6 +4,7 @@
 //! here alone, when the ledger has the intent. A record that nobody closed closes itself as abandoned.
 
 mod attest;
+mod bell;
 pub mod capture;
 pub mod chain;
 pub mod checkpoint;

@@ -11,6 +11,7 @@ mod index;
 pub mod journal;
 pub mod learn;
 pub mod lineage;
+mod masks;
 mod matching;
 #[expect(dead_code, reason = "the gateway uses all of it")]
 mod provenance;

@@ -332,20 +332,12 @@ fn reach<'a>(value: Value<'a>, steps: &[Step], found: &mut Vec<Value<'a>>) {
         (Kind::Array, Step::Each) => value.items().for_each(|item| reach(item, rest, found)),
         (Kind::Object, Step::Each) => value.members().for_each(|(_, member)| reach(member, rest, found)),
         (Kind::Object, Step::Key(key)) => {
-            let folded = fold(key);
-            for (_, member) in value.members().filter(|(name, _)| folds_to(name, &folded)) {
-                reach(member, rest, found);
-            }
+            value.folding_to(key).for_each(|member| reach(member, rest, found));
         }
         // A lone value where a list was described is a list of one.
         (Kind::Bool | Kind::Number | Kind::String, Step::Each) => reach(value, rest, found),
         (Kind::Bool | Kind::Number | Kind::String | Kind::Null, _) => {}
     }
-}
-
-/// Whether a name is this one when it is folded.
-fn folds_to(name: &str, folded: &str) -> bool {
-    if name.is_ascii() { name.eq_ignore_ascii_case(folded) } else { fold(name) == folded }
 }
 
 fn gather<'a>(value: Value<'a>, steps: &[Step], found: &mut Vec<Found<'a>>) {
@@ -365,10 +357,7 @@ fn gather<'a>(value: Value<'a>, steps: &[Step], found: &mut Vec<Found<'a>>) {
         (Kind::Array, Step::Each) => value.items().for_each(|item| gather(item, rest, found)),
         (Kind::Object, Step::Each) => value.members().for_each(|(_, member)| gather(member, rest, found)),
         (Kind::Object, Step::Key(key)) => {
-            let folded = fold(key);
-            for (_, member) in value.members().filter(|(name, _)| fold(name) == folded) {
-                gather(member, rest, found);
-            }
+            value.folding_to(key).for_each(|member| gather(member, rest, found));
         }
         // A lone value where a list was described is a list of one to a lax upstream.
         (Kind::Bool | Kind::Number | Kind::String, Step::Each) => gather(value, rest, found),

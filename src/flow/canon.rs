@@ -1,13 +1,14 @@
 //! The canonical form of a text, and how it divides: pieces between white space and brackets, and their words.
 //!
-//! It has letters and digits in lower case and nothing else. ASCII is read in blocks: which bytes are letters and digits is
-//! found for eight at a time, as one number whose bytes are all compared at once, so that where one word ends need not be
-//! known before the next is looked at. What is beyond ASCII is decomposed character by character.
+//! It has letters and digits in lower case and nothing else. ASCII is read in blocks of 64 bytes, of which each is one bit of
+//! a number for all that are letters, or digits, or white space. Where words and pieces begin and end is found in these
+//! numbers. What is beyond ASCII is decomposed character by character.
 
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 use unicode_security::confusable_detection::skeleton;
 
+use super::masks::{Begins, Block, copy_folded};
 use super::text::{FlowKey, Kind};
 
 /// The shortest token, in bytes of canonical text.
@@ -20,13 +21,13 @@ const TOKEN_BYTES_MAX: usize = 128;
 const MIXED_CASE_BYTES_MIN: usize = 20;
 
 // The marks of a piece: what is in it.
-const DIGIT: u8 = 1;
-const UPPER: u8 = 2;
-const LOWER: u8 = 4;
+pub(super) const DIGIT: u8 = 1;
+pub(super) const UPPER: u8 = 2;
+pub(super) const LOWER: u8 = 4;
 const AT: u8 = 8;
 const DOT: u8 = 16;
 /// An upper-case letter after another character of the piece.
-const INNER_UPPER: u8 = 32;
+pub(super) const INNER_UPPER: u8 = 32;
 /// Another character that joins: `_ - + #` and the like.
 const JOINED: u8 = 64;
 
@@ -48,7 +49,7 @@ fn ends_a_piece(byte: u8) -> bool {
 }
 
 /// A piece of a text: what stands between white space, brackets, quotes and the like.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Piece {
     /// Where it begins and ends in the canonical text.
     pub start: u32,
@@ -61,86 +62,8 @@ pub struct Piece {
     marks: u8,
 }
 
-/// Up to 64 bytes of a text, and which of them are what: a bit for each, the first the lowest.
-#[derive(Clone, Copy)]
-struct Block {
-    digits: u64,
-    upper: u64,
-    /// Letters and digits.
-    named: u64,
-    /// The bytes, letters in lower case, and room to read more than there are.
-    folded: [u8; Block::BYTES + Block::COPIED],
-}
-
-impl Block {
-    const BYTES: usize = 64;
-    /// So many bytes are copied at once, which is most words as a whole.
-    const COPIED: usize = 16;
-
-    /// Of the first bytes of a text; what is not there is nothing.
-    #[inline]
-    fn of(text: &[u8]) -> Block {
-        match text.first_chunk() {
-            Some(whole) => Block::of_whole(whole),
-            None => {
-                let mut whole = [0; Block::BYTES];
-                whole.iter_mut().zip(text).for_each(|(slot, byte)| *slot = *byte);
-                Block::of_whole(&whole)
-            }
-        }
-    }
-
-    /// Without a branch, so that many bytes are compared at once.
-    #[inline]
-    fn of_whole(text: &[u8; Block::BYTES]) -> Block {
-        let digits = text.map(|byte| u8::from(byte.wrapping_sub(b'0') < 10));
-        let upper = text.map(|byte| u8::from(byte.wrapping_sub(b'A') < 26));
-        let letters = text.map(|byte| u8::from((byte | 0x20).wrapping_sub(b'a') < 26));
-        let mut folded = [0; Block::BYTES + Block::COPIED];
-        let bytes = text.iter().zip(&upper).map(|(byte, upper)| byte | upper << 5);
-        folded.iter_mut().zip(bytes).for_each(|(folded, byte)| *folded = byte);
-        let (digits, upper) = (bits(&digits), bits(&upper));
-        Block { digits, upper, named: digits | bits(&letters), folded }
-    }
-
-    /// How many letters and digits there are from here on.
-    #[inline]
-    fn run(&self, at: usize) -> usize {
-        (!(self.named >> at)).trailing_zeros() as usize
-    }
-
-    /// The marks of so many letters and digits from here on, which are at least one.
-    #[inline]
-    fn marks(&self, at: usize, run: usize, begins: Begins) -> u8 {
-        let within = u64::MAX >> (Block::BYTES - run) << at;
-        if (self.digits | self.upper) & within == 0 {
-            return LOWER;
-        }
-        let inner = match begins {
-            Begins::Piece => within & (within - 1),
-            Begins::Nothing => within,
-        };
-        let mark = |those: u64, mark: u8| if those == 0 { 0 } else { mark };
-        mark(self.digits & within, DIGIT)
-            | mark(self.upper & within, UPPER)
-            | mark(within & !(self.digits | self.upper), LOWER)
-            | mark(self.upper & inner, INNER_UPPER)
-    }
-}
-
-/// The lowest bit of each byte, as neighbours.
-#[inline]
-fn bits(bytes: &[u8; Block::BYTES]) -> u64 {
-    let eight = |eight: &[u8; 8]| u64::from_le_bytes(*eight).wrapping_mul(0x0102_0408_1020_4080) >> 56;
-    bytes.as_chunks().0.iter().rev().fold(0, |bits, each| bits << 8 | eight(each))
-}
-
-/// What some bytes are the beginning of.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Begins {
-    Piece,
-    Nothing,
-}
+/// What a block takes while its words are written, in bytes: more are copied than a word has.
+const ROOM_BYTES: usize = Block::BYTES + 16;
 
 /// What has begun and not ended where a block ends.
 #[derive(Default)]
@@ -180,22 +103,86 @@ impl Canon {
         self.pieces.clear();
         self.odd.clear();
         self.words.clear();
-        self.bytes.reserve(text.len() + Block::COPIED);
+        self.bytes.reserve(text.len() + ROOM_BYTES);
         self.pieces.reserve(text.len() / WORD_BYTES);
         self.words.reserve(text.len() / WORD_BYTES);
         let (mut from, mut open) = (0, Open::default());
-        while from < text.len() {
-            from += self.block(text, from, &mut open);
+        while let Some(rest) = text.as_bytes().get(from..).filter(|rest| !rest.is_empty()) {
+            let block = Block::of(rest);
+            let whole =
+                if self.begins(&open.piece) == Begins::Piece { block.whole_pieces(rest.len()) } else { 0 };
+            if whole == 0 {
+                from += self.block(&block, text, from, &mut open);
+                continue;
+            }
+            match block.is_plain(whole) {
+                true => self.plain(&block, rest, whole, from),
+                false => self.whole(&block, rest, whole, from),
+            }
+            from += whole;
+            let end = self.bytes.len() as u32;
+            open = Open { piece: Piece { start: end, ..Piece::default() }, word: end, joins: 0 };
         }
         self.end_word(open.word);
         self.end_piece(open.piece);
     }
 
+    /// Takes so many bytes of a text: pieces of one word each, with no digit, nor a capital within.
+    #[inline]
+    fn plain(&mut self, block: &Block, text: &[u8], count: usize, from: usize) {
+        let (mut runs, mut len, first) = (block.runs(count), self.bytes.len(), self.pieces.len());
+        self.bytes.resize(len + ROOM_BYTES, 0);
+        let (bytes, from) = (self.bytes.as_mut_slice(), from as u32);
+        self.pieces.extend((0..runs.len()).map(|_| {
+            let (at, end) = runs.take();
+            copy_folded(
+                text.get(at..).unwrap_or_default(),
+                end - at,
+                bytes.get_mut(len..).unwrap_or_default(),
+            );
+            let start = len as u32;
+            len += end - at;
+            let (raw_start, raw_end) = (from + at as u32, from + end as u32);
+            Piece { start, end: len as u32, raw_start, raw_end, marks: block.plain_marks(at) }
+        }));
+        self.bytes.truncate(len);
+        self.words.extend(self.pieces.get(first..).unwrap_or_default().iter().map(|piece| piece.end));
+    }
+
+    /// Takes so many bytes of a text: pieces that are whole, and what stands between them.
+    fn whole(&mut self, block: &Block, text: &[u8], count: usize, from: usize) {
+        let (mut runs, mut len) = (block.runs(count), self.bytes.len());
+        self.bytes.resize(len + ROOM_BYTES, 0);
+        let mut piece = Piece { start: len as u32, ..Piece::default() };
+        for _ in 0..runs.len() {
+            let (at, end) = runs.take();
+            let to = self.bytes.get_mut(len..).unwrap_or_default();
+            copy_folded(text.get(at..).unwrap_or_default(), end - at, to);
+            len += end - at;
+            self.words.push(len as u32);
+            let begins = if piece.marks == 0 { Begins::Piece } else { Begins::Nothing };
+            piece.marks |= block.marks(at, end - at, begins);
+            if begins == Begins::Piece {
+                piece.raw_start = (from + at) as u32;
+            }
+            (piece.end, piece.raw_end) = (len as u32, (from + end) as u32);
+            if !block.has_space(end)
+                && let Some(gap) = runs.start().and_then(|next| text.get(end..next))
+                && !gap.iter().copied().any(ends_a_piece)
+            {
+                piece.marks |= gap.iter().fold(0, |marks, byte| marks | joining(*byte));
+                continue;
+            }
+            piece = self.push_piece(piece);
+        }
+        self.bytes.truncate(len);
+    }
+
     /// Takes about as many bytes of a text as a block has, and gives how many.
-    fn block(&mut self, text: &str, from: usize, open: &mut Open) -> usize {
+    fn block(&mut self, block: &Block, text: &str, from: usize, open: &mut Open) -> usize {
         let Open { mut piece, mut word, mut joins } = *open;
         let rest = text.as_bytes().get(from..).unwrap_or_default();
-        let (block, count) = (Block::of(rest), rest.len().min(Block::BYTES));
+        let count = rest.len().min(Block::BYTES);
         let mut at = 0;
         while at < count {
             let run = block.run(at);
@@ -203,7 +190,8 @@ impl Canon {
             if run > 0 {
                 let begins = self.begins(&piece);
                 let marks = block.marks(at, run, begins);
-                self.copy(&block, at, run);
+                let letters = rest.get(at..at + run).unwrap_or_default();
+                self.bytes.extend(letters.iter().map(u8::to_ascii_lowercase));
                 if begins == Begins::Piece && next.is_some_and(ends_a_piece) {
                     // Nearly every piece is one word.
                     let (start, end) = (piece.start, self.bytes.len() as u32);
@@ -235,26 +223,14 @@ impl Canon {
             } else {
                 let each = text.get(from + at..).and_then(|rest| rest.chars().next()).unwrap_or_default();
                 word = self.wide(each, from + at, &mut piece, word);
+                if self.begins(&piece) == Begins::Piece {
+                    joins = 0;
+                }
                 at += each.len_utf8().max(1);
             }
         }
         *open = Open { piece, word, joins };
         at
-    }
-
-    /// Adds so many letters and digits of a block.
-    #[inline]
-    fn copy(&mut self, block: &Block, at: usize, run: usize) {
-        let folded = block.folded.get(at..).unwrap_or_default();
-        match folded.first_chunk::<{ Block::COPIED }>() {
-            Some(copied) if run <= Block::COPIED => {
-                // All of them at once, and those that are of something else off again.
-                let end = self.bytes.len() + run;
-                self.bytes.extend_from_slice(copied);
-                self.bytes.truncate(end);
-            }
-            _ => self.bytes.extend_from_slice(folded.get(..run).unwrap_or_default()),
-        }
     }
 
     fn begins(&self, piece: &Piece) -> Begins {
@@ -307,11 +283,19 @@ impl Canon {
     fn end_piece(&mut self, mut piece: Piece) -> Piece {
         piece.end = self.bytes.len() as u32;
         if piece.end > piece.start {
-            if !piece.is_plain_word() {
-                self.odd.push(self.pieces.len() as u32);
-            }
-            self.pieces.push(piece);
+            self.push_piece(piece)
+        } else {
+            Piece { start: piece.end, ..Piece::default() }
         }
+    }
+
+    /// Adds a piece, and gives the next.
+    #[inline]
+    fn push_piece(&mut self, piece: Piece) -> Piece {
+        if !piece.is_plain_word() {
+            self.odd.push(self.pieces.len() as u32);
+        }
+        self.pieces.push(piece);
         Piece { start: piece.end, ..Piece::default() }
     }
 
@@ -333,21 +317,19 @@ impl Canon {
             .map(|(start, end)| self.bytes.get(start as usize..*end as usize).unwrap_or_default())
     }
 
-    /// Calls back with the hash of every word of at least so many bytes, as of [`Kind::Word`].
-    pub fn word_hashes(&self, key: &FlowKey, bytes_min: u32, mut each: impl FnMut(u32)) {
+    /// Calls back with the number of every word, its length in bytes, and its hash as of [`Kind::Word`].
+    #[inline]
+    pub fn word_hashes(&self, key: &FlowKey, mut each: impl FnMut(u32, usize, u32)) {
         let mut start = 0;
-        for end in &self.words {
-            let (from, len) = (start as usize, end - start);
+        for (number, end) in (0..).zip(&self.words) {
+            let (from, len) = (start as usize, (end - start) as usize);
             start = *end;
-            if len < bytes_min {
-                continue;
-            }
-            let (len, rest) = (len as usize, self.bytes.get(from..).unwrap_or_default());
+            let rest = self.bytes.get(from..).unwrap_or_default();
             let hash = match rest.first_chunk() {
                 Some(text) if len < 16 => key.hash_within(Kind::Word, text, len),
                 _ => key.hash(Kind::Word, rest.get(..len).unwrap_or_default()),
             };
-            each(hash as u32);
+            each(number, len, hash as u32);
         }
     }
 
@@ -478,5 +460,67 @@ fn is_date(canonical: &[u8]) -> bool {
             time && clock && date(digits(0..4), digits(4..6), digits(6..8))
         }
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The form of a text, character by character.
+    fn one_by_one(text: &str) -> Canon {
+        let mut canon = Canon::default();
+        let (mut piece, mut word, mut joins) = (Piece::default(), 0, 0);
+        for (at, each) in text.char_indices() {
+            let begins = canon.begins(&piece) == Begins::Piece;
+            if each.is_ascii_alphanumeric() {
+                let (inner, byte) = (!begins, each as u8);
+                piece.marks |= std::mem::take(&mut joins)
+                    | match byte {
+                        b'0'..=b'9' => DIGIT,
+                        b'A'..=b'Z' => UPPER | if inner { INNER_UPPER } else { 0 },
+                        _ => LOWER,
+                    };
+                if begins {
+                    piece.raw_start = at as u32;
+                }
+                piece.raw_end = at as u32 + 1;
+                canon.bytes.push(byte.to_ascii_lowercase());
+            } else if each.is_ascii() {
+                word = canon.end_word(word);
+                if ends_a_piece(each as u8) {
+                    (piece, joins) = (canon.end_piece(piece), 0);
+                } else if !begins {
+                    joins |= joining(each as u8);
+                }
+            } else {
+                word = canon.wide(each, at, &mut piece, word);
+                joins = if canon.begins(&piece) == Begins::Piece { 0 } else { joins };
+            }
+        }
+        canon.end_word(word);
+        canon.end_piece(piece);
+        canon
+    }
+
+    proptest! {
+        #[test]
+        fn a_text_in_blocks_is_the_same_as_character_by_character(
+            parts in prop::collection::vec(
+                prop_oneof![
+                    6 => "[a-z]{2,9} ", 2 => "[A-Z][a-z]{1,8}[,.;] ", 2 => "[a-zA-Z0-9]{1,3}[ .]", 1 => "[ -~]{0,12}",
+                    1 => "[a-z]{1,90}", 1 => "[a-z@._-]{1,40}", 1 => "[éß№ﷺ\u{a0}\u{200b}äя]{1,3}", 1 => "\\PC{0,4}",
+                ],
+                0..60,
+            ),
+        ) {
+            let text = parts.concat();
+            let (blocks, expected) = (Canon::of(&text), one_by_one(&text));
+            prop_assert_eq!(&blocks.bytes, &expected.bytes);
+            prop_assert_eq!(&blocks.words, &expected.words);
+            prop_assert_eq!(&blocks.odd, &expected.odd);
+            prop_assert_eq!(&blocks.pieces, &expected.pieces);
+        }
     }
 }

@@ -16,8 +16,9 @@ impl Entry {
         Entry(u64::from(hash) << 16 | u64::from(record))
     }
 
+    /// The hash.
     #[inline]
-    fn hash(self) -> u32 {
+    pub fn hash(self) -> u32 {
         (self.0 >> 16) as u32
     }
 
@@ -28,7 +29,9 @@ impl Entry {
 }
 
 /// About so many entries are looked through once the place of a hash is known.
-const BUCKET: usize = 32;
+const BUCKET: usize = 64;
+/// So many of a hash's first bits say at least where it stands: of those that are left three bytes are kept.
+const PLACE_BITS: u32 = 8;
 /// So many entries wait before they are sorted.
 const NEWEST_MAX: usize = 256;
 /// Bits of the filter for each entry, at least: of the hashes that are not here one or two in a hundred pass it.
@@ -69,9 +72,13 @@ fn filter_word(hash: u32, words: usize) -> usize {
     ((u64::from(hash) * words as u64) >> 32) as usize
 }
 
-#[derive(Clone, Debug, Default)]
+/// Sorted entries. The first bits of a hash are where it stands.
+#[derive(Clone, Debug)]
 struct Run {
-    hashes: Vec<u32>,
+    /// The last two bytes of each hash.
+    low: Vec<u16>,
+    /// And the one before them.
+    high: Vec<u8>,
     records: Records,
     /// Where the hashes with the same first bits begin.
     starts: Vec<u32>,
@@ -134,7 +141,8 @@ impl Index {
 
     /// What it takes in memory.
     pub fn bytes(&self) -> usize {
-        let run = |run: &Run| run.hashes.capacity() * 4 + run.records.bytes() + run.starts.capacity() * 4;
+        let hashes = |run: &Run| run.low.capacity() * 2 + run.high.capacity();
+        let run = |run: &Run| hashes(run) + run.records.bytes() + run.starts.capacity() * 4;
         let newest = self.newest.0.capacity() * 4 + self.newest.1.capacity() * 2;
         self.runs.iter().map(run).sum::<usize>() + newest + self.filter.capacity() * 8
     }
@@ -155,10 +163,10 @@ impl Index {
         sort_by_hash(&mut entries, Entry::hash);
         entries.dedup();
         self.count += entries.len();
-        let mut run = Run::of(entries);
-        self.refilter(run.hashes.iter().copied());
+        self.refilter(entries.iter().map(|entry| entry.hash()));
+        let mut run = Run::of(&entries);
         while let Some(last) = self.runs.pop() {
-            if last.hashes.len() > run.hashes.len() * 2 {
+            if last.len() > run.len() * 2 {
                 self.runs.push(last);
                 break;
             }
@@ -172,8 +180,11 @@ impl Index {
         let mut entries = Vec::with_capacity(self.count);
         let (hashes, records) = &self.newest;
         let newest = hashes.iter().zip(records).map(|(hash, record)| Entry::new(*hash, *record));
-        let all = self.runs.iter().flat_map(Run::entries).chain(newest);
-        entries.extend(all.filter_map(|entry| Some(Entry::new(entry.hash(), number(entry.record())?))));
+        let mut keep = |entry: Entry| {
+            entries.extend(number(entry.record()).map(|number| Entry::new(entry.hash(), number)));
+        };
+        self.runs.iter().for_each(|run| run.each(&mut keep));
+        newest.for_each(keep);
         *self = Index::default();
         self.add(entries);
     }
@@ -215,19 +226,19 @@ impl Index {
                 _ => words / 8,
             };
             self.filter = vec![0; words + room];
-            self.runs.iter().for_each(|run| mark(&mut self.filter, run.hashes.iter().copied()));
-            mark(&mut self.filter, self.newest.0.iter().copied());
+            let filter = &mut self.filter;
+            self.runs.iter().for_each(|run| run.each(|entry| mark(filter, entry.hash())));
+            self.newest.0.iter().for_each(|hash| mark(filter, *hash));
         }
-        mark(&mut self.filter, new);
+        new.for_each(|hash| mark(&mut self.filter, hash));
     }
 }
 
-fn mark(filter: &mut [u64], hashes: impl Iterator<Item = u32>) {
+#[inline]
+fn mark(filter: &mut [u64], hash: u32) {
     let words = filter.len();
-    for hash in hashes {
-        if let Some(word) = filter.get_mut(filter_word(hash, words)) {
-            *word |= filter_bits(hash);
-        }
+    if let Some(word) = filter.get_mut(filter_word(hash, words)) {
+        *word |= filter_bits(hash);
     }
 }
 
@@ -255,59 +266,79 @@ const fn patterns() -> [u64; 1024] {
 }
 
 impl Run {
-    fn of(sorted: Vec<Entry>) -> Run {
-        let hashes: Vec<u32> = sorted.iter().map(|entry| entry.hash()).collect();
-        let records = Records::of(&sorted);
-        Run { starts: starts(&hashes), hashes, records }
+    fn of(sorted: &[Entry]) -> Run {
+        let hashes = || sorted.iter().map(|entry| entry.hash());
+        Run {
+            low: hashes().map(|hash| hash as u16).collect(),
+            high: hashes().map(|hash| (hash >> u16::BITS) as u8).collect(),
+            records: Records::of(sorted),
+            starts: starts(sorted),
+        }
     }
 
-    fn entries(&self) -> impl Iterator<Item = Entry> {
-        self.hashes.iter().enumerate().map(|(at, hash)| Entry::new(*hash, self.record(at)))
+    fn len(&self) -> usize {
+        self.low.len()
     }
 
-    fn record(&self, at: usize) -> RecordNumber {
-        self.records.at(at)
+    /// How many of a hash's first bits are its place.
+    fn place_bits(&self) -> u32 {
+        (self.starts.len().saturating_sub(1)).trailing_zeros()
+    }
+
+    /// Calls back with each entry, in order.
+    #[inline]
+    fn each(&self, mut each: impl FnMut(Entry)) {
+        let bits = self.place_bits();
+        let mut all = (0..).zip(self.low.iter().zip(&self.high));
+        for (place, [start, end]) in (0_u32..).zip(self.starts.array_windows()) {
+            let first = place << (u32::BITS - bits);
+            for (at, (low, high)) in all.by_ref().take((end - start) as usize) {
+                let last = u32::from(*high) << u16::BITS | u32::from(*low);
+                each(Entry::new(first | last & (u32::MAX >> bits), self.records.at(at)));
+            }
+        }
     }
 
     fn merge(one: &Run, two: &Run) -> Run {
-        let mut merged = Vec::with_capacity(one.hashes.len() + two.hashes.len());
-        merged.extend(one.entries());
-        merged.extend(two.entries());
+        let mut merged = Vec::with_capacity(one.len() + two.len());
+        one.each(|entry| merged.push(entry));
+        two.each(|entry| merged.push(entry));
         // The standard sort finds the two sorted runs, and merges them.
         merged.sort();
-        Run::of(merged)
+        Run::of(&merged)
     }
 
     fn find(&self, hash: u32, found: &mut impl FnMut(RecordNumber)) {
-        let bits = (self.starts.len().saturating_sub(1)).trailing_zeros();
-        let bucket = hash.checked_shr(32 - bits).unwrap_or_default() as usize;
-        let start = self.starts.get(bucket).copied().unwrap_or_default() as usize;
-        let hashes = self.hashes.get(start..).unwrap_or_default();
-        let end = self.starts.get(bucket + 1).copied().unwrap_or_default() as usize;
-        let same = hashes.get(..end.saturating_sub(start)).unwrap_or_default();
+        let place = (hash >> (u32::BITS - self.place_bits())) as usize;
+        let [start, end] =
+            [place, place + 1].map(|at| self.starts.get(at).copied().unwrap_or_default() as usize);
+        let low = self.low.get(start..end).unwrap_or_default();
+        let last = hash as u16;
         // Nearly always it is not here: all of a few are compared at once, rather than some by turns that cannot be guessed.
-        if !same.iter().fold(false, |here, each| here | (*each == hash)) {
+        if !low.iter().fold(false, |here, each| here | (*each == last)) {
             return;
         }
-        let first = same.partition_point(|each| *each < hash);
-        let same = same.iter().skip(first).take_while(|each| **each == hash).count();
-        (start + first..start + first + same).map(|at| self.record(at)).for_each(found);
+        let before = (hash >> u16::BITS) as u8;
+        let high = self.high.get(start..end).unwrap_or_default();
+        let all = (start..).zip(low.iter().zip(high));
+        let same = all.filter(|(_, (low, high))| **low == last && **high == before);
+        same.map(|(at, _)| self.records.at(at)).for_each(found);
     }
 }
 
-/// Where the hashes that share their first bits begin: so many bits that few share them.
-fn starts(hashes: &[u32]) -> Vec<u32> {
-    let bits = (hashes.len() / BUCKET).max(1).next_power_of_two().trailing_zeros();
+/// Where the entries whose hashes share their first bits begin: so many bits that few share them.
+fn starts(sorted: &[Entry]) -> Vec<u32> {
+    let bits = (sorted.len() / BUCKET).max(1 << PLACE_BITS).next_power_of_two().trailing_zeros();
     let mut starts = Vec::with_capacity((1 << bits) + 1);
     let mut at = 0;
-    for bucket in 0..1_u64 << bits {
-        let first = bucket << (32 - bits);
-        while hashes.get(at).is_some_and(|hash| u64::from(*hash) < first) {
+    for place in 0..1_u64 << bits {
+        let first = place << (u32::BITS - bits);
+        while sorted.get(at).is_some_and(|entry| u64::from(entry.hash()) < first) {
             at += 1;
         }
         starts.push(at as u32);
     }
-    starts.push(hashes.len() as u32);
+    starts.push(sorted.len() as u32);
     starts
 }
 
@@ -319,7 +350,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_was_added_is_found_and_nothing_else(
-            batches in prop::collection::vec(prop::collection::vec((0_u32..5000, prop_oneof![0_u16..40, 0_u16..400]), 0..2000), 0..20),
+            batches in prop::collection::vec(prop::collection::vec((0_u32..5000, prop_oneof![0_u16..40, 0_u16..400]), 0..600), 0..12),
             spread in prop_oneof![Just(1_u32), Just(858_993)],
         ) {
             let mut index = Index::default();

@@ -546,7 +546,8 @@ fn plant(key: &FlowKey, text: &str, room: &mut Room, learnt: &mut Learnt) {
         }
     }
     let planted = &mut learnt.planted;
-    let read = spelled(text, canon, names_left, &mut |name| planted.push(key.hash(Kind::Name, name)));
+    let read =
+        spelled(text, canon, &words.cues, names_left, &mut |name| planted.push(key.hash(Kind::Name, name)));
     learnt.unknown |= read.is_err();
 }
 

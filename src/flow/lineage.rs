@@ -390,29 +390,31 @@ impl Memory {
             }
         };
         let Ok(number) = RecordNumber::try_from(at) else { return self.overflow(learnt, now) };
-        entries.grams.reserve(fragment.grams.len());
-        entries.grams.extend(self.new_grams(fragment, now).map(|gram| Entry::new(gram, number)));
+        let grams = fragment.grams.iter().map(|gram| Entry::new(*gram, number));
+        match self.subtracts(fragment) {
+            true => entries.grams.extend(grams.filter(|gram| !self.has_public(gram.hash(), now))),
+            false => entries.grams.extend(grams),
+        }
         entries.tokens.extend(self.new_tokens(fragment, now).map(|token| pack(token, number)));
         entries.ids.extend(fragment.ids.iter().map(|id| pack(*id, number)));
     }
 
-    /// The grams that are evidence: not those of a public reply that came before. For secrets nothing is subtracted.
-    fn new_grams(&self, fragment: &Fragment, now: SystemTime) -> impl Iterator<Item = u32> {
-        let internal = fragment.confidentiality == Confidentiality::Internal && self.publics > 0;
-        fragment.grams.iter().copied().filter(move |gram| {
-            let mut public = false;
-            if internal {
-                self.grams.find(*gram, |number| public |= self.is_public(number, now));
-            }
-            !public
-        })
+    /// Whether what a public reply said before is no evidence of this record. From a secret nothing is subtracted.
+    fn subtracts(&self, fragment: &Fragment) -> bool {
+        fragment.confidentiality == Confidentiality::Internal && self.publics > 0
+    }
+
+    fn has_public(&self, gram: u32, now: SystemTime) -> bool {
+        let mut public = false;
+        self.grams.find(gram, |number| public |= self.is_public(number, now));
+        public
     }
 
     fn new_tokens(&self, fragment: &Fragment, now: SystemTime) -> impl Iterator<Item = u64> {
-        let internal = fragment.confidentiality == Confidentiality::Internal && self.publics > 0;
+        let subtracts = self.subtracts(fragment);
         let tokens = fragment.tokens.iter().copied();
         tokens.filter(move |token| {
-            !internal || !packed(&self.tokens, *token).any(|number| self.is_public(number, now))
+            !subtracts || !packed(&self.tokens, *token).any(|number| self.is_public(number, now))
         })
     }
 
@@ -629,7 +631,10 @@ impl Fragment {
         let mut digest = self.grams.len() as u64;
         let mut mix = |word: u64| digest = (digest.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95);
         self.parties.iter().chain(&self.tokens).chain(&self.ids).copied().for_each(&mut mix);
-        self.grams.iter().for_each(|gram| mix(u64::from(*gram)));
+        // Two at once: each step waits for the one before.
+        let (pairs, last) = self.grams.as_chunks();
+        pairs.iter().for_each(|[one, two]| mix(u64::from(*one) << 32 | u64::from(*two)));
+        last.iter().for_each(|gram| mix(u64::from(*gram)));
         (digest >> 32) as u32
     }
 }

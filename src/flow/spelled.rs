@@ -6,10 +6,6 @@
 //! read backwards, and each beginning that it may have gives one name. Most of these are nobody's, which does no harm:
 //! they are only compared with where a call goes. English words, and some of its neighbours'.
 
-use std::sync::LazyLock;
-
-use regex::bytes::Regex;
-
 use super::canon::{Canon, Piece};
 
 /// The longest name, in words.
@@ -29,9 +25,11 @@ const DIGITS: [&str; 10] = ["zero", "one", "two", "three", "four", "five", "six"
 const DOTS: [&str; 5] = ["dot", "period", "point", "punkt", "punto"];
 const SIGNS: [&str; 9] = ["at", "arroba", "colon", "dash", "hyphen", "minus", "plus", "slash", "underscore"];
 
-/// Finds the words that something may be spelled out around.
-static CUES: LazyLock<Option<Regex>> =
-    LazyLock::new(|| Regex::new(&[&DOTS[..], &DIGITS[..]].concat().join("|")).ok());
+/// The words that something may be spelled out around.
+pub const CUES: [&str; 15] = [
+    "dot", "period", "point", "punkt", "punto", "zero", "one", "two", "three", "four", "five", "six",
+    "seven", "eight", "nine",
+];
 
 /// More is spelled out than is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,15 +48,17 @@ enum Word {
     Itself,
 }
 
-/// Calls back with the canonical form of every name that a text may spell out, as long as there are names `left`.
+/// Calls back with the canonical form of every name that a text may spell out, as long as there are names `left`. `cues`
+/// are the numbers of its words that may be [`CUES`], in order, and may be others too.
 pub fn spelled(
     text: &str,
     canon: &Canon,
+    cues: &[u32],
     left: &mut usize,
     name: &mut impl FnMut(&[u8]),
 ) -> Result<(), TooMany> {
     let mut reader = Reader { text, canon, left };
-    reader.words_for_signs(name)?;
+    reader.words_for_signs(cues, name)?;
     reader.hosts_after_at(name)?;
     reader.signs_apart(name)
 }
@@ -79,7 +79,9 @@ impl Tail {
         if goes_on(&self.0, block) {
             let kept = self.0.len();
             self.0.push_str(block.get(..block.floor_char_boundary(TAIL_BYTES_MAX)).unwrap_or_default());
-            said = spelled(&self.0, &Canon::of(&self.0), left, name);
+            let canon = Canon::of(&self.0);
+            let all: Vec<u32> = (0..canon.words.len() as u32).collect();
+            said = spelled(&self.0, &canon, &all, left, name);
             self.0.truncate(kept);
         }
         let from = block.floor_char_boundary(block.len().saturating_sub(TAIL_BYTES_MAX));
@@ -93,7 +95,18 @@ impl Tail {
 /// Whether what ends one text and what begins another may hang together: one of them stands for a sign, a digit or a
 /// character alone, or is nothing but signs.
 fn goes_on(before: &str, after: &str) -> bool {
-    let joins = |word: Option<&str>| word.is_some_and(|word| read(&Canon::of(word).bytes) != Word::Itself);
+    const LETTERS_MAX: usize = 16;
+    // Nearly every word is one of letters alone.
+    let joins = |word: Option<&str>| {
+        let mut letters = [0; LETTERS_MAX];
+        word.is_some_and(|word| match letters.get_mut(..word.len()) {
+            Some(room) if word.bytes().all(|byte| byte.is_ascii_alphabetic()) => {
+                room.iter_mut().zip(word.bytes()).for_each(|(to, byte)| *to = byte.to_ascii_lowercase());
+                read(room) != Word::Itself
+            }
+            _ => read(&Canon::of(word).bytes) != Word::Itself,
+        })
+    };
     !before.is_empty()
         && (joins(before.split_whitespace().next_back()) || joins(after.split_whitespace().next()))
 }
@@ -107,20 +120,16 @@ struct Reader<'t> {
 
 impl Reader<'_> {
     /// `… dot org`, and digits in words.
-    fn words_for_signs(&mut self, name: &mut impl FnMut(&[u8])) -> Result<(), TooMany> {
-        let Some(cues) = &*CUES else { return Ok(()) };
-        let (canon, mut at) = (self.canon, 0);
+    fn words_for_signs(&mut self, cues: &[u32], name: &mut impl FnMut(&[u8])) -> Result<(), TooMany> {
         // The last digit in words, and how many the chain has that ends there.
         let (mut last, mut digits) = (0, 0);
-        for cue in cues.find_iter(&canon.bytes) {
-            while canon.words.get(at).is_some_and(|end| (*end as usize) < cue.end()) {
-                at += 1;
-            }
-            if self.start(at) != cue.start() || canon.words.get(at).copied() != Some(cue.end() as u32) {
+        for at in cues.iter().map(|at| *at as usize) {
+            let word = self.word(at).unwrap_or_default();
+            if is_among(&DOTS, word) {
+                self.host_at(at + 1, name)?;
                 continue;
             }
-            if DOTS.iter().any(|dot| dot.as_bytes() == cue.as_bytes()) {
-                self.host_at(at + 1, name)?;
+            if !is_among(&DIGITS, word) {
                 continue;
             }
             let chained = digits > 0 && (last + 1..=at).all(|word| self.joins(word));
@@ -239,6 +248,10 @@ impl Reader<'_> {
     }
 }
 
+fn is_among(words: &[&str], word: &[u8]) -> bool {
+    words.iter().any(|each| each.as_bytes() == word)
+}
+
 /// What a word stands for.
 fn read(word: &[u8]) -> Word {
     if word.len() == 1 || word.iter().all(u8::is_ascii_digit) {
@@ -256,9 +269,20 @@ fn read(word: &[u8]) -> Word {
 mod tests {
     use super::*;
 
+    fn spelled_in(text: &str, left: &mut usize, name: &mut impl FnMut(&[u8])) -> Result<(), TooMany> {
+        let canon = Canon::of(text);
+        let all: Vec<u32> = (0..canon.words.len() as u32).collect();
+        spelled(text, &canon, &all, left, name)
+    }
+
+    #[test]
+    fn the_cues_are_what_signs_and_digits_are_read_around() {
+        assert_eq!([&DOTS[..], &DIGITS[..]].concat(), CUES);
+    }
+
     fn names(text: &str) -> Vec<String> {
         let mut names = Vec::new();
-        let read = spelled(text, &Canon::of(text), &mut { NAMES_MAX }, &mut |name| {
+        let read = spelled_in(text, &mut { NAMES_MAX }, &mut |name| {
             names.push(String::from_utf8(name.to_vec()).unwrap());
         });
         assert_eq!(read, Ok(()));
@@ -296,7 +320,7 @@ mod tests {
             let (mut tail, mut found, mut left) = (Tail::default(), Vec::new(), NAMES_MAX);
             for block in [before.join(" ") + "\n", after.join(" ")] {
                 let mut name = |name: &[u8]| found.push(name.to_vec());
-                spelled(&block, &Canon::of(&block), &mut left, &mut name).unwrap();
+                spelled_in(&block, &mut left, &mut name).unwrap();
                 tail.across(&block, &mut left, &mut name).unwrap();
             }
             assert!(found.contains(&b"markblack21gmailcom".to_vec()), "{before:?} {after:?}");
@@ -335,7 +359,7 @@ mod tests {
     fn more_than_can_be_read_is_said() {
         // Each of these texts is small enough by itself.
         let (text, mut left, mut count) = ("dot com ".repeat(20), NAMES_MAX, 0);
-        let mut read = || spelled(&text, &Canon::of(&text), &mut left, &mut |_| count += 1);
+        let mut read = || spelled_in(&text, &mut left, &mut |_| count += 1);
         assert_eq!(read(), Ok(()));
         assert!((0..4096).any(|_| read() == Err(TooMany)));
         assert_eq!(count, NAMES_MAX);

@@ -9,6 +9,8 @@
 
 use aws_lc_rs::hmac;
 
+use super::spelled::CUES;
+
 /// The length of a gram, in bytes of canonical text.
 pub const GRAM_BYTES: usize = 16;
 /// Of how many neighbouring grams one is kept.
@@ -22,6 +24,10 @@ pub const WINDOW_GRAMS: usize = 16;
 pub struct FlowKey {
     grams: [u64; 2],
     mix: [u64; 2],
+    /// By what the bytes of a gram are multiplied for the order in which grams are chosen; all are odd.
+    pub(super) factors: [u16; 4],
+    /// A bit for each value of the hashes of [`CUES`], by their last bits.
+    cues: [u64; 16],
 }
 
 impl FlowKey {
@@ -32,7 +38,21 @@ impl FlowKey {
             let block = hmac::sign(&secret, &counter.to_le_bytes());
             block.as_ref().first_chunk().map(|word| u64::from_le_bytes(*word)).unwrap_or_default()
         };
-        FlowKey { grams: [word(0), word(1)], mix: [word(2), word(3)] }
+        let factors = [0, 16, 32, 48].map(|shift| (word(4) >> shift) as u16 | 1);
+        let mut key = FlowKey { grams: [word(0), word(1)], mix: [word(2), word(3)], factors, cues: [0; 16] };
+        for cue in CUES {
+            let hash = key.hash(Kind::Word, cue.as_bytes()) as u32;
+            if let Some(bits) = key.cues.get_mut((hash >> 6) as usize % 16) {
+                *bits |= 1 << (hash % 64);
+            }
+        }
+        key
+    }
+
+    /// Whether the hash of a word may be that of one of [`CUES`]. `false` is certain.
+    #[inline]
+    pub(super) fn may_be_cue(&self, word: u32) -> bool {
+        self.cues.get((word >> 6) as usize % 16).is_some_and(|bits| bits >> (word % 64) & 1 == 1)
     }
 
     /// The hash of a short text. Texts of different kinds never meet.
@@ -49,7 +69,7 @@ impl FlowKey {
     /// The same for a text of less than 16 bytes, with whatever stands after it there.
     #[inline]
     pub(super) fn hash_within(&self, kind: Kind, text: &[u8; 16], len: usize) -> u64 {
-        let rest = u128::from_le_bytes(*text) & ((1 << (len * 8)) - 1);
+        let rest = u128::from_le_bytes(*text) & FIRST_BYTES.get(len).copied().unwrap_or_default();
         fold(self.fold_in(self.begin(kind, len), rest), self.mix[0])
     }
 
@@ -63,29 +83,31 @@ impl FlowKey {
         fold(hash ^ block as u64, self.mix[1] ^ (block >> 64) as u64)
     }
 
-    /// The hash of one gram, its first byte the lowest.
+    /// The hash of one gram, as it lies in a text.
     #[inline]
-    fn gram(&self, gram: u128) -> u32 {
-        narrow_gram(self.wide(gram))
+    pub(super) fn gram(&self, gram: &[u8; GRAM_BYTES]) -> u32 {
+        self.gram_of(u128::from_le_bytes(*gram))
     }
 
-    /// The same in 64 bits, as it lies in a text.
+    /// The same, the first byte the lowest.
     #[inline]
-    pub(super) fn wide_gram(&self, gram: &[u8; GRAM_BYTES]) -> u64 {
-        self.wide(u128::from_le_bytes(*gram))
-    }
-
-    #[inline]
-    fn wide(&self, gram: u128) -> u64 {
+    fn gram_of(&self, gram: u128) -> u32 {
         let [one, two] = self.grams;
-        fold(gram as u64 ^ one, (gram >> 64) as u64 ^ two)
+        (fold(gram as u64 ^ one, (gram >> 64) as u64 ^ two) >> 16) as u32
     }
 }
 
-/// The hash of a gram as it is kept.
-#[inline]
-pub(super) fn narrow_gram(wide: u64) -> u32 {
-    (wide >> 16) as u32
+/// As many first bytes as the place says.
+static FIRST_BYTES: [u128; 16] = first_bytes();
+
+#[expect(clippy::indexing_slicing, reason = "it is done when this is compiled")]
+const fn first_bytes() -> [u128; 16] {
+    let (mut all, mut count) = ([0; 16], 0);
+    while count < all.len() {
+        all[count] = (1 << (count * 8)) - 1;
+        count += 1;
+    }
+    all
 }
 
 #[inline]
@@ -137,7 +159,7 @@ pub fn grams_three_ways(
     turned.extend(canonical.iter().copied().map(rot13));
     for (plain, turned) in canonical.windows(GRAM_BYTES).zip(turned.windows(GRAM_BYTES)) {
         let (plain, turned) = (whole_gram(plain), whole_gram(turned));
-        each([key.gram(plain), key.gram(plain.swap_bytes()), key.gram(turned)]);
+        each([key.gram_of(plain), key.gram_of(plain.swap_bytes()), key.gram_of(turned)]);
     }
 }
 
@@ -172,7 +194,7 @@ impl Rolling {
     #[inline]
     fn push(&mut self, key: &FlowKey, byte: u8) -> Option<u32> {
         self.shift(byte);
-        (self.count >= GRAM_BYTES).then(|| key.gram(self.last))
+        (self.count >= GRAM_BYTES).then(|| key.gram_of(self.last))
     }
 }
 

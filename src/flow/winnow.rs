@@ -1,13 +1,14 @@
 //! Winnowing: which grams of a text are kept, so that of any stretch of a certain length one is.
 //!
-//! Of each window of [`WINDOW_GRAMS`] neighbouring grams the smallest is kept, by an order of their own. A gram is the
-//! smallest of some window when the largest of the smallest of all windows that it stands in is itself. Both are found by
-//! doubling: the smallest of two neighbours, of four, of eight, of sixteen. Each step goes over many grams at once and has
-//! no branch, since which of them are kept cannot be guessed.
+//! Of each window of [`WINDOW_GRAMS`] neighbouring grams the smallest is kept, by an order of their own: a sum of their bytes
+//! with secret factors, which is made for many at once. So only those that are kept are hashed. A gram is the
+//! smallest of some window when the largest of the smallest of all windows that it stands in is itself. All three are found
+//! by doubling: the sum or the smallest of two neighbours, of four, of eight, of sixteen. Each step goes over many grams at
+//! once and has no branch, since which of them are kept cannot be guessed.
 
 use std::cell::Cell;
 
-use super::text::{FlowKey, GRAM_BYTES, WINDOW_GRAMS, narrow_gram};
+use super::text::{FlowKey, GRAM_BYTES, WINDOW_GRAMS};
 
 /// The bytes of all grams of a window.
 const WINDOW_BYTES: usize = GRAM_BYTES + WINDOW_GRAMS - 1;
@@ -51,29 +52,35 @@ impl Winnower {
     pub fn end(&mut self, key: &FlowKey, selected: &mut Vec<u32>) {
         self.select(key, selected);
         if !self.begun {
-            let grams = self.held.array_windows().map(|gram| key.wide_gram(gram));
-            selected.extend(grams.min_by_key(|gram| order_of(*gram)).map(narrow_gram));
+            let orders = orders(key, &self.held);
+            let grams = self.held.array_windows().zip(orders).min_by_key(|(_, order)| *order);
+            selected.extend(grams.map(|(gram, _)| key.gram(gram)));
         }
         self.held.clear();
         self.begun = false;
     }
 }
 
-/// The number by which grams are chosen: it has nothing of the hash, so those that are chosen are spread as evenly as all.
-#[inline]
-fn order_of(wide: u64) -> i16 {
-    (wide >> 48) as i16
-}
-
 /// The orders of a block's grams after as many numbers as a window has earlier grams, and as many at the end.
 type Lanes = [i16; WINDOW_GRAMS + BLOCK_GRAMS + 1];
+
+/// The numbers by which the grams of up to a block are chosen. They have nothing of the hashes, so those that are chosen are
+/// spread as evenly as all.
+fn orders(key: &FlowKey, bytes: &[u8]) -> [i16; BLOCK_GRAMS + 1] {
+    let mut sums = [0_u16; BLOCK_BYTES + 1];
+    sums.iter_mut().zip(bytes).for_each(|(sum, byte)| *sum = u16::from(*byte));
+    for (step, factor) in key.factors.into_iter().enumerate() {
+        with_later(&mut sums, 1 << step, |one, two| one.wrapping_mul(factor).wrapping_add(two));
+    }
+    let mut orders = [0; BLOCK_GRAMS + 1];
+    orders.iter_mut().zip(sums).for_each(|(order, sum)| *order = sum.cast_signed());
+    orders
+}
 
 /// Adds what all windows of a text select that is at least one window long, and at most a block.
 fn block(key: &FlowKey, bytes: &[u8], selected: &mut Vec<u32>) {
     let count = bytes.len() + 1 - GRAM_BYTES;
-    let mut grams = [0; BLOCK_GRAMS + 1];
-    grams.iter_mut().zip(bytes.array_windows()).for_each(|(gram, bytes)| *gram = key.wide_gram(bytes));
-    let orders = grams.map(order_of);
+    let orders = orders(key, bytes);
     // Invariant: what is no gram is smaller than all, so it is the smallest of whatever is no whole window.
     let mut lanes: Lanes = [i16::MIN; WINDOW_GRAMS + BLOCK_GRAMS + 1];
     let places = lanes.iter_mut().skip(WINDOW_GRAMS - 1);
@@ -84,16 +91,16 @@ fn block(key: &FlowKey, bytes: &[u8], selected: &mut Vec<u32>) {
     (0..WINDOW_GRAMS.ilog2()).for_each(|step| with_later(&mut lanes, 1 << step, i16::max));
     let mut new = [0; BLOCK_GRAMS + 1];
     let (mut slots, mut len) = (new.iter_mut(), 0);
-    let all = grams.chunks(64).zip(orders.chunks(64).zip(lanes.chunks(64)));
-    for (at, (grams, (orders, least))) in (0..count).step_by(64).zip(all) {
+    for (at, (orders, least)) in (0..count).step_by(64).zip(orders.chunks(64).zip(lanes.chunks(64))) {
         let mut chosen = chosen(orders, least);
         if count - at < 64 {
             chosen &= (1 << (count - at)) - 1;
         }
         len += chosen.count_ones() as usize;
+        let rest = bytes.get(at..).unwrap_or_default();
         while chosen != 0 {
-            let gram = grams.get(chosen.trailing_zeros() as usize).copied().unwrap_or_default();
-            slots.by_ref().take(1).for_each(|slot| *slot = narrow_gram(gram));
+            let gram = rest.get(chosen.trailing_zeros() as usize..).and_then(<[u8]>::first_chunk);
+            slots.by_ref().take(1).zip(gram).for_each(|(slot, gram)| *slot = key.gram(gram));
             chosen &= chosen - 1;
         }
     }
@@ -102,8 +109,8 @@ fn block(key: &FlowKey, bytes: &[u8], selected: &mut Vec<u32>) {
 
 /// Puts in the place of each lane what it makes with the one that stands so much later.
 #[inline]
-fn with_later(lanes: &mut Lanes, by: usize, make: impl Fn(i16, i16) -> i16) {
-    let lanes = Cell::from_mut(lanes.as_mut_slice()).as_slice_of_cells();
+fn with_later<T: Copy>(lanes: &mut [T], by: usize, make: impl Fn(T, T) -> T) {
+    let lanes = Cell::from_mut(lanes).as_slice_of_cells();
     let later = lanes.get(by..).unwrap_or_default();
     lanes.iter().zip(later).for_each(|(one, two)| one.set(make(one.get(), two.get())));
 }

@@ -7,6 +7,8 @@ use super::text::FlowKey;
 #[derive(Default)]
 pub struct Words {
     seen: Vec<u32>,
+    /// The numbers of the words of the last text that may be cues of something spelled out.
+    pub cues: Vec<u32>,
 }
 
 impl Words {
@@ -20,22 +22,28 @@ impl Words {
 
     /// Adds the words of a text that are not known to have been there.
     pub fn add(&mut self, key: &FlowKey, canon: &Canon, words: &mut Vec<u32>) {
-        const WORD_BYTES_MIN: u32 = 3;
+        const WORD_BYTES_MIN: usize = 3;
         let mask = self.seen.len().wrapping_sub(1);
-        // Whether a word was there cannot be guessed, so nothing hangs on it but where the next one goes.
-        let (mut new, mut len) = ([0; 64], 0);
-        canon.word_hashes(key, WORD_BYTES_MIN, |word| {
-            if let Some(slot) = new.get_mut(len) {
+        let Words { seen, cues } = self;
+        cues.clear();
+        // Whether a word is too short or was there cannot be guessed, so nothing hangs on it but where the next one goes.
+        let (mut kept, mut len) = ([0; 64], 0);
+        canon.word_hashes(key, |number, bytes, word| {
+            if let Some(slot) = kept.get_mut(len) {
                 *slot = word;
             }
-            let before = self.seen.get_mut(word as usize & mask).map(|seen| std::mem::replace(seen, word));
-            len += usize::from(before != Some(word)) | usize::from(word == 0);
-            if len == new.len() {
-                words.extend_from_slice(&new);
+            if key.may_be_cue(word) {
+                cues.push(number);
+            }
+            let before = seen.get_mut(word as usize & mask).map(|seen| std::mem::replace(seen, word));
+            let new = usize::from(before != Some(word)) | usize::from(word == 0);
+            len += new & usize::from(bytes >= WORD_BYTES_MIN);
+            if len == kept.len() {
+                words.extend_from_slice(&kept);
                 len = 0;
             }
         });
-        words.extend_from_slice(new.get(..len).unwrap_or_default());
+        words.extend_from_slice(kept.get(..len).unwrap_or_default());
     }
 }
 

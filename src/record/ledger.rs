@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::bell::{Bell, Ring};
 use super::chain::{Fault, HEAD_BYTES_MAX, Kind, RECORD_BYTES_MAX};
 use super::checkpoint::{self, Checkpoint};
 use super::machine::{Machine, Real};
@@ -223,6 +224,7 @@ pub struct Ledger {
 
 struct Inner {
     queue: Option<SyncSender<Pending>>,
+    bell: Bell,
     shared: Arc<Shared>,
     done: Mutex<Receiver<()>>,
     wait: Duration,
@@ -240,9 +242,11 @@ impl Ledger {
         shared.come_to(pen.place());
         pen.look(&shared.space);
         let (queue, entries) = std::sync::mpsc::sync_channel(config.queue_max);
-        let done = writer::start(pen, lock, entries, shared.clone(), &config)
+        let bell = Bell::default();
+        let done = writer::start(pen, lock, entries, &bell, shared.clone(), &config)
             .map_err(|source| LedgerError::Io { path: config.dir.clone(), source })?;
-        let inner = Inner { queue: Some(queue), shared, done: Mutex::new(done), wait: config.wait, origin };
+        let inner =
+            Inner { queue: Some(queue), bell, shared, done: Mutex::new(done), wait: config.wait, origin };
         Ok((Ledger { inner: Arc::new(inner) }, recovered))
     }
 
@@ -260,7 +264,10 @@ impl Ledger {
             return Err(LedgerError::Hung);
         }
         let (answer, written) = oneshot::channel();
-        self.push(entry, durability, Some(answer))?;
+        let told = self.push(entry, durability, Some(answer))?;
+        // Calls that came together are written together.
+        tokio::task::yield_now().await;
+        drop(told);
         match tokio::time::timeout(wait, written).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(LedgerError::Failed("the writer stopped".to_owned())),
@@ -283,7 +290,7 @@ impl Ledger {
     /// As [`Ledger::append`], for threads that may block.
     pub fn append_blocking(&self, entry: Entry, durability: Durability) -> Result<Appended, LedgerError> {
         let (answer, written) = oneshot::channel();
-        self.push(entry, durability, Some(answer))?;
+        drop(self.push(entry, durability, Some(answer))?);
         let stopped = |_| Err(LedgerError::Failed("the writer stopped".to_owned()));
         written.blocking_recv().unwrap_or_else(stopped)
     }
@@ -331,7 +338,7 @@ impl Ledger {
         entry: Entry,
         durability: Durability,
         answer: Option<oneshot::Sender<Result<Appended, LedgerError>>>,
-    ) -> Result<(), LedgerError> {
+    ) -> Result<Ring<'_>, LedgerError> {
         let shared = &self.inner.shared;
         if entry.members.len() + HEAD_BYTES_MAX > RECORD_BYTES_MAX {
             return Err(LedgerError::TooLarge);
@@ -349,7 +356,7 @@ impl Ledger {
             Some(queue) => queue.try_send(pending),
             None => Err(TrySendError::Disconnected(pending)),
         };
-        sent.map_err(|error| {
+        sent.map(|()| self.inner.bell.put()).map_err(|error| {
             shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
             match error {
                 TrySendError::Full(_) => LedgerError::Full,
@@ -362,6 +369,7 @@ impl Ledger {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.queue = None;
+        self.bell.ring();
         // A hung disk must not hang the program's end.
         if let Ok(done) = self.done.get_mut()
             && let Err(error) = done.recv_timeout(self.wait)

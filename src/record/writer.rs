@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
+use super::bell::{Bell, Intake};
 use super::chain::{HEAD_BYTES_MAX, Kind};
 use super::checkpoint::Checkpoint;
 use super::ledger::{Config, Durability, Pending, Shared};
@@ -19,6 +20,7 @@ pub(super) fn start(
     pen: Pen,
     lock: File,
     entries: Receiver<Pending>,
+    bell: &Bell,
     shared: Arc<Shared>,
     config: &Config,
 ) -> io::Result<Receiver<()>> {
@@ -28,12 +30,13 @@ pub(super) fn start(
     let syncer = std::thread::Builder::new()
         .name("audit-sync".to_owned())
         .spawn(move || sync(&to_sync, &for_sync, linger, &*machine))?;
-    std::thread::Builder::new().name("audit-write".to_owned()).spawn(move || {
-        write(pen, &entries, syncs, &shared);
+    let writer = std::thread::Builder::new().name("audit-write".to_owned()).spawn(move || {
+        write(pen, &Intake::new(entries), syncs, &shared);
         let _ = syncer.join();
         drop(lock);
         let _ = tell.send(());
     })?;
+    bell.is_for(writer.thread().clone());
     Ok(done)
 }
 
@@ -46,17 +49,13 @@ struct Written {
     files: Files,
 }
 
-fn write(mut pen: Pen, entries: &Receiver<Pending>, syncs: SyncSender<Written>, shared: &Shared) {
+fn write(mut pen: Pen, entries: &Intake<Pending>, syncs: SyncSender<Written>, shared: &Shared) {
     let mut carry = None;
     loop {
         pen.look(&shared.space);
         let first = match (carry.take(), pen.idle()) {
             (Some(first), _) => first,
-            (None, None) => match entries.recv() {
-                Ok(first) => first,
-                Err(_) => break,
-            },
-            (None, Some(idle)) => match entries.recv_timeout(idle) {
+            (None, idle) => match entries.wait(idle) {
                 Ok(first) => first,
                 Err(RecvTimeoutError::Timeout) => {
                     sign(&mut pen, &syncs, shared, Sign::WhenDue);
@@ -122,11 +121,11 @@ fn end(pen: &Pen) {
 }
 
 /// All that is queued, as far as one write and the segment take it, and the entry that did not fit.
-fn gather(first: Pending, entries: &Receiver<Pending>, room: u64) -> (Vec<Pending>, Option<Pending>) {
+fn gather(first: Pending, entries: &Intake<Pending>, room: u64) -> (Vec<Pending>, Option<Pending>) {
     let limit = GROUP_BYTES_MAX.min(usize::try_from(room).unwrap_or(usize::MAX));
     let mut bytes = first.entry.members.len() + HEAD_BYTES_MAX;
     let mut group = vec![first];
-    while let Ok(next) = entries.try_recv() {
+    while let Ok(next) = entries.next() {
         bytes += next.entry.members.len() + HEAD_BYTES_MAX;
         if bytes > limit {
             return (group, Some(next));

@@ -1,0 +1,183 @@
+//! Up to 64 bytes of a text, each of which is one bit of a number for all that are letters, or digits, or white space.
+
+use wide::u8x16;
+
+use super::canon::{DIGIT, INNER_UPPER, LOWER, UPPER};
+
+/// Up to 64 bytes of a text, and which of them are what: a bit for each, the first the lowest.
+#[derive(Clone, Copy)]
+pub struct Block {
+    digits: u64,
+    upper: u64,
+    /// Letters and digits.
+    named: u64,
+    /// White space and what controls, which end a piece. So does what is not there.
+    spaces: u64,
+    /// What is beyond ASCII.
+    wide: u64,
+}
+
+/// The bit that tells a letter in lower case from a capital.
+const CASE: u8 = 0x20;
+
+/// Which bytes are among so many from one on.
+#[inline]
+fn among(bytes: u8x16, first: u8, count: u8) -> u8x16 {
+    let place = bytes - u8x16::splat(first);
+    place.simd_eq(place.min(u8x16::splat(count - 1)))
+}
+
+/// Copies so many letters and digits, in lower case, and perhaps what stands after them.
+#[inline]
+pub fn copy_folded(from: &[u8], count: usize, to: &mut [u8]) {
+    const COPIED: usize = 16;
+    // A digit has that bit already.
+    match (from.first_chunk::<COPIED>(), to.first_chunk_mut::<COPIED>()) {
+        // Most words as a whole.
+        (Some(from), Some(to)) if count <= COPIED => {
+            *to = (u8x16::new(*from) | u8x16::splat(CASE)).to_array();
+        }
+        _ => to.iter_mut().zip(from).take(count).for_each(|(to, from)| *to = from | CASE),
+    }
+}
+
+/// What some bytes are the beginning of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Begins {
+    /// Of a piece.
+    Piece,
+    /// Of nothing: they go on.
+    Nothing,
+}
+
+/// Where words begin and end, in order.
+#[derive(Clone, Copy)]
+pub struct Runs {
+    starts: u64,
+    ends: u64,
+}
+
+impl Runs {
+    /// How many there are.
+    #[inline]
+    pub fn len(self) -> usize {
+        self.starts.count_ones() as usize
+    }
+
+    /// Where the next one begins, if there is one.
+    #[inline]
+    pub fn start(self) -> Option<usize> {
+        (self.starts != 0).then(|| self.starts.trailing_zeros() as usize)
+    }
+
+    /// Takes the next one: where it begins, and where it ends. There must be one.
+    #[inline]
+    pub fn take(&mut self) -> (usize, usize) {
+        let run = (self.starts.trailing_zeros() as usize, self.ends.trailing_zeros() as usize);
+        self.starts &= self.starts.wrapping_sub(1);
+        self.ends &= self.ends.wrapping_sub(1);
+        run
+    }
+}
+
+impl Block {
+    /// So many bytes.
+    pub const BYTES: usize = 64;
+
+    /// Of the first bytes of a text; what is not there is nothing.
+    #[inline]
+    pub fn of(text: &[u8]) -> Block {
+        match text.first_chunk() {
+            Some(whole) => Block::of_whole(whole),
+            None => {
+                let mut whole = [0; Block::BYTES];
+                if let Some(there) = whole.get_mut(..text.len()) {
+                    there.copy_from_slice(text);
+                }
+                Block::of_whole(&whole)
+            }
+        }
+    }
+
+    /// Without a branch, so that many bytes are compared at once.
+    #[inline]
+    fn of_whole(text: &[u8; Block::BYTES]) -> Block {
+        let mut block = Block { digits: 0, upper: 0, named: 0, spaces: 0, wide: 0 };
+        for (at, bytes) in (0..).step_by(16).zip(text.as_chunks().0) {
+            let bytes = u8x16::new(*bytes);
+            let bits = |those: u8x16| u64::from(those.to_bitmask()) << at;
+            let (digits, upper) = (among(bytes, b'0', 10), among(bytes, b'A', 26));
+            block.digits |= bits(digits);
+            block.upper |= bits(upper);
+            block.named |= bits(digits | among(bytes | u8x16::splat(CASE), b'a', 26));
+            block.spaces |= bits(among(bytes, 0, b' ' + 1));
+            block.wide |= bits(bytes);
+        }
+        block
+    }
+
+    /// How many of the first bytes, of so many that are left of the text, are pieces that are whole and all ASCII, and what
+    /// ends them.
+    #[inline]
+    pub fn whole_pieces(&self, left: usize) -> usize {
+        // Only what stands before the first that is beyond ASCII.
+        let before = self.wide & self.wide.wrapping_neg();
+        let spaces = self.spaces & before.wrapping_sub(1);
+        (u64::BITS - spaces.leading_zeros()).min(u32::try_from(left).unwrap_or(u32::MAX)) as usize
+    }
+
+    /// The words of so many of the first bytes, after which one ends.
+    #[inline]
+    pub fn runs(&self, count: usize) -> Runs {
+        let begun = self.named & (u64::MAX >> (Block::BYTES - count));
+        Runs { starts: begun & !(begun << 1), ends: !begun & (begun << 1) }
+    }
+
+    /// Whether of so many of the first bytes each word is a piece of more than one letter, and has no digit, nor a capital
+    /// after its first letter.
+    #[inline]
+    pub fn is_plain(&self, count: usize) -> bool {
+        let Runs { starts, ends } = self.runs(count);
+        let within = u64::MAX >> (Block::BYTES - count);
+        // After a word nothing but one or two signs, and white space.
+        let spaces = self.spaces | self.spaces >> 1 | self.spaces >> 2 & !(self.named >> 1);
+        let odd = (self.digits | self.upper & !starts) & within;
+        odd | (ends & !spaces) | (starts & (ends >> 1)) == 0
+    }
+
+    /// The marks of a word that begins here, where all are plain.
+    #[inline]
+    pub fn plain_marks(&self, at: usize) -> u8 {
+        LOWER | (self.upper >> at & 1) as u8 * UPPER
+    }
+
+    /// Whether a byte is white space.
+    #[inline]
+    pub fn has_space(&self, at: usize) -> bool {
+        self.spaces >> at & 1 == 1
+    }
+
+    /// How many letters and digits there are from here on.
+    #[inline]
+    pub fn run(&self, at: usize) -> usize {
+        (!(self.named >> at)).trailing_zeros() as usize
+    }
+
+    /// The marks of so many letters and digits from here on, which are at least one.
+    #[inline]
+    pub fn marks(&self, at: usize, run: usize, begins: Begins) -> u8 {
+        let within = u64::MAX >> (Block::BYTES - run) << at;
+        if (self.digits | self.upper) & within == 0 {
+            return LOWER;
+        }
+        let inner = match begins {
+            Begins::Piece => within & (within - 1),
+            Begins::Nothing => within,
+        };
+        let mark = |those: u64, mark: u8| if those == 0 { 0 } else { mark };
+        mark(self.digits & within, DIGIT)
+            | mark(self.upper & within, UPPER)
+            | mark(within & !(self.digits | self.upper), LOWER)
+            | mark(self.upper & inner, INNER_UPPER)
+    }
+}
