@@ -601,8 +601,7 @@ impl Text {
         urls(text, canon, |url| learnt.urls.push(url.hash(key)));
         if source.returns.labels.integrity != Integrity::Trusted {
             plant(key, text, room, learnt);
-            let planted = &mut learnt.planted;
-            let left = &mut room.names_left;
+            let (planted, left) = (&mut learnt.planted, &mut room.names_left);
             let read = tail.across(text, left, &mut |name| planted.push(key.hash(Kind::Name, name)));
             learnt.unknown |= read.is_err();
         }
