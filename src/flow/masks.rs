@@ -148,7 +148,7 @@ impl Block {
     /// The marks of a word that begins here, where all are plain.
     #[inline]
     pub fn plain_marks(&self, at: usize) -> u8 {
-        LOWER | (self.upper >> at & 1) as u8 * UPPER
+        LOWER | ((self.upper >> at & 1) as u8 * UPPER)
     }
 
     /// Whether a byte is white space.
