@@ -1,6 +1,7 @@
 //! What these stories do to a gateway's directory.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -50,9 +51,18 @@ pub fn generation(world: &World) -> u64 {
     world.running.as_ref().unwrap().gateway().in_force.load().number
 }
 
-/// What is told of each generation in the audit.
+/// What is told of each generation in the audit, once the one in force is. That is written after it is, by a thread of its
+/// own.
 pub fn generations(world: &World) -> Vec<Value> {
-    world.records().into_iter().filter(|record| record["what"] == "generation").collect()
+    let end = Instant::now() + Duration::from_secs(5);
+    loop {
+        let all = world.records().into_iter();
+        let told: Vec<Value> = all.filter(|record| record["what"] == "generation").collect();
+        if told.iter().any(|record| record["generation"] == generation(world)) || Instant::now() > end {
+            return told;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// A figure of the metrics.
