@@ -51,14 +51,15 @@ pub fn generation(world: &World) -> u64 {
     world.running.as_ref().unwrap().gateway().in_force.load().number
 }
 
-/// What is told of each generation in the audit, once the one in force is. That is written after it is, by a thread of its
-/// own.
+/// What is told of each generation in the audit; of a gateway that runs here, once the one in force is. That is written
+/// after it is, by a thread of its own.
 pub fn generations(world: &World) -> Vec<Value> {
-    let end = Instant::now() + Duration::from_secs(5);
+    let (end, here) = (Instant::now() + Duration::from_secs(5), world.running.is_some());
     loop {
         let all = world.records().into_iter();
         let told: Vec<Value> = all.filter(|record| record["what"] == "generation").collect();
-        if told.iter().any(|record| record["generation"] == generation(world)) || Instant::now() > end {
+        let in_force = |record: &Value| record["generation"] == generation(world);
+        if !here || told.iter().any(in_force) || Instant::now() > end {
             return told;
         }
         std::thread::sleep(Duration::from_millis(5));
