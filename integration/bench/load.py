@@ -81,11 +81,16 @@ class Load:
     rate: int | None = None
     keepalive: bool = True
     agent: Agent = field(default_factory=lambda: SUPPORT)
+    each_call: bool = True  # whether a load at a fixed rate is told call by call, rather than as a summary
+
+    @property
+    def written(self) -> str:
+        """The form of oha's report."""
+        return "csv" if self.rate and self.each_call else "json"
 
     def options(self) -> list[str]:
         """oha's words for it."""
-        written = "csv" if self.rate else "json"
-        words = ["--no-tui", "--output-format", written, "--disable-compression", "--worker-threads", "1", "-w"]
+        words = ["--no-tui", "--output-format", self.written, "--disable-compression", "--worker-threads", "1", "-w"]
         words += ["-z", f"{self.seconds}s", "-c", str(self.connections), "-t", "30s"]
         if self.rate:
             words += ["-q", str(self.rate), "--latency-correction"]
@@ -136,7 +141,7 @@ def direct(port: int, load: Load) -> Round:
 
 def round_of(who: str, load: Load, told: Told, spent: int) -> Round:
     """The figures of a report."""
-    if load.rate:
+    if load.written == "csv":
         return paced(who, load, told, spent)
     written: Json = json.loads(told.text)
     insist(who, load, written)

@@ -1,6 +1,7 @@
 """Overload: one agent far beyond its limit beside one within it, who must not notice."""
 
 import asyncio
+import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -65,13 +66,13 @@ def row(world: World) -> Json:
         calm = Load(work, seconds, 4, CALM_RATE)
         alone = through(gateway, Load(work, world.short(3, 10), 4, CALM_RATE))
         before, watch = gateway.memory(), Watch(gateway)
-        flood = Load(work, seconds, FLOOD_CONNECTIONS, int(capacity * TIMES), agent=FLOOD)
+        flood = Load(work, seconds, FLOOD_CONNECTIONS, int(capacity * TIMES), agent=FLOOD, each_call=False)
         with ThreadPoolExecutor(4) as pool:
             watching = [pool.submit(watch.memory), pool.submit(watch.refusals)]
             flooding = pool.submit(oha, gateway.base, gateway.files(FLOOD), flood)
             try:
                 beside = through(gateway, calm)  # insists that every call succeeds
-                flooded = flooding.result()
+                flooded: Json = json.loads(flooding.result().text)
             finally:
                 watch.over.set()
             for each in watching:
