@@ -23,6 +23,7 @@ mod masks;
 mod matching;
 pub mod outgoing;
 pub mod planted;
+mod pointed;
 pub mod provenance;
 mod remember;
 mod run;

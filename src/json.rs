@@ -104,8 +104,11 @@ impl Document {
         }
         let text =
             ByteString::try_from(bytes).map_err(|error| Fault { reason: "utf8", at: error.valid_up_to() })?;
+        // A reply of records has a value for every so many bytes.
+        const BYTES_A_NODE: usize = 32;
+        let nodes = Vec::with_capacity((text.len() / BYTES_A_NODE).clamp(32, 1 << 12));
         let mut parser =
-            Parser { text: &text, bytes: text.as_bytes(), at: 0, nodes: Vec::with_capacity(32), limits };
+            Parser { text: &text, bytes: text.as_bytes(), at: 0, nodes, keys: Vec::new(), limits };
         parser.space();
         if parser.at == text.len() {
             return Err(parser.fault("empty"));
@@ -249,6 +252,14 @@ impl<'a> Value<'a> {
     fn folds_to(&self, text: &str) -> bool {
         let raw = self.written();
         let inner = raw.get(1..raw.len().saturating_sub(1)).unwrap_or_default();
+        // Each character is folded by itself, so most names are another one by their first.
+        let first =
+            |text: &str| text.bytes().next().filter(u8::is_ascii).map(|byte| byte.to_ascii_lowercase());
+        if let (false, Some(one), Some(two)) = (self.node.escaped, first(inner), first(text))
+            && one != two
+        {
+            return false;
+        }
         if !self.node.escaped && inner.eq_ignore_ascii_case(text) {
             return true;
         }
@@ -284,6 +295,8 @@ struct Parser<'t> {
     bytes: &'t [u8],
     at: usize,
     nodes: Vec<Node>,
+    /// Those of the objects that are open, the innermost last.
+    keys: Vec<Key<'t>>,
     limits: &'t Limits,
 }
 
@@ -467,7 +480,7 @@ impl<'t> Parser<'t> {
             return Err(self.fault("depth"));
         }
         let index = self.open(Kind::Object)?;
-        let mut keys = Keys::default();
+        let (first, mut many) = (self.keys.len(), None);
         self.at += 1;
         self.space();
         if self.peek() != Some(b'}') {
@@ -478,7 +491,8 @@ impl<'t> Parser<'t> {
                 }
                 self.string()?;
                 let inner = self.text.get(start + 1..self.at - 1).unwrap_or_default();
-                keys.add(inner).map_err(|reason| Fault { reason, at: start })?;
+                let key = Key::of(inner).and_then(|key| key.add(&mut self.keys, first, &mut many));
+                key.map_err(|reason| Fault { reason, at: start })?;
                 self.space();
                 if self.peek() != Some(b':') {
                     return Err(self.fault("syntax"));
@@ -491,6 +505,7 @@ impl<'t> Parser<'t> {
                 }
             }
         }
+        self.keys.truncate(first);
         self.at += 1;
         self.close(index);
         Ok(())
@@ -511,53 +526,64 @@ impl<'t> Parser<'t> {
     }
 }
 
-/// The keys of one object so far. Few keys are compared in turn; many go into sets.
-#[derive(Default)]
-struct Keys<'t> {
-    few: Vec<Cow<'t, str>>,
+/// The key of an object that is open.
+struct Key<'t> {
+    name: Cow<'t, str>,
+    /// Whether it is of visible ASCII alone.
+    visible: bool,
+}
+
+/// The keys of one object, where they are too many to be compared in turn.
+struct Many {
     exact: HashSet<String>,
     folded: HashSet<String>,
 }
 
-impl<'t> Keys<'t> {
-    const FEW: usize = 12;
-
-    fn add(&mut self, inner: &'t str) -> Result<(), &'static str> {
-        let key = unescape(inner);
-        // Nearly every key is of visible ASCII alone.
-        let visible = key.bytes().fold(true, |visible, byte| visible & matches!(byte, b' '..=b'~'));
-        if !visible && key.chars().any(char::is_control) {
-            return Err("key-control-character");
-        }
-        if self.few.len() < Self::FEW {
-            for other in &self.few {
-                if **other == *key {
-                    return Err("duplicate-key");
-                }
-                let same = if key.is_ascii() && other.is_ascii() {
-                    other.eq_ignore_ascii_case(&key)
-                } else {
-                    fold(other) == fold(&key)
-                };
-                if same {
-                    return Err("case-folded-key");
-                }
-            }
-            self.few.push(key);
-            return Ok(());
-        }
-        if self.exact.is_empty() {
-            self.exact = self.few.iter().map(|key| key.to_string()).collect();
-            self.folded = self.few.iter().map(|key| fold(key)).collect();
-        }
-        let folded = fold(&key);
-        if !self.exact.insert(key.into_owned()) {
+impl Many {
+    fn add(&mut self, key: &str) -> Result<(), &'static str> {
+        if !self.exact.insert(key.to_owned()) {
             return Err("duplicate-key");
         }
-        if !self.folded.insert(folded) {
-            return Err("case-folded-key");
+        if self.folded.insert(fold(key)) { Ok(()) } else { Err("case-folded-key") }
+    }
+}
+
+impl<'t> Key<'t> {
+    fn of(inner: &'t str) -> Result<Key<'t>, &'static str> {
+        let name = unescape(inner);
+        // Nearly every key is.
+        let visible = name.bytes().fold(true, |visible, byte| visible & matches!(byte, b' '..=b'~'));
+        if !visible && name.chars().any(char::is_control) {
+            return Err("key-control-character");
         }
-        Ok(())
+        Ok(Key { name, visible })
+    }
+
+    /// Adds a key to those of the objects that are open; those of its own begin at `first`.
+    fn add(self, open: &mut Vec<Key<'t>>, first: usize, many: &mut Option<Many>) -> Result<(), &'static str> {
+        const FEW: usize = 12;
+        let few = open.get(first..).unwrap_or_default();
+        if few.len() < FEW {
+            few.iter().try_for_each(|other| self.differs(other))?;
+            open.push(self);
+            return Ok(());
+        }
+        let many = many.get_or_insert_with(|| Many {
+            exact: few.iter().map(|key| key.name.to_string()).collect(),
+            folded: few.iter().map(|key| fold(&key.name)).collect(),
+        });
+        many.add(&self.name)
+    }
+
+    fn differs(&self, other: &Key<'_>) -> Result<(), &'static str> {
+        if self.name == other.name {
+            return Err("duplicate-key");
+        }
+        let same = match self.visible && other.visible {
+            true => self.name.eq_ignore_ascii_case(&other.name),
+            false => fold(&self.name) == fold(&other.name),
+        };
+        if same { Err("case-folded-key") } else { Ok(()) }
     }
 }
 

@@ -859,6 +859,19 @@ proptest! {
 }
 
 #[test]
+fn a_stream_that_says_the_same_again_takes_no_more_room() {
+    let (mut memory, now) = (Memory::new(WINDOW), SystemTime::now());
+    let mut learner = Learner::new(source(Confidentiality::Internal, Integrity::Mixed), Form::Text);
+    let said = prose(20_000, 5);
+    let mut took = Vec::new();
+    for _ in 0..50 {
+        memory.learn(&learner.feed(said.as_bytes()), now);
+        took.push(memory.bytes());
+    }
+    assert!(took[49] < took[4] + took[4] / 4, "{took:?}");
+}
+
+#[test]
 fn a_place_reads_the_same_wherever_it_stands() {
     assert_eq!(Place::guess("Ana <ana@example.org>"), Place::guess("ana@example.org"));
 }

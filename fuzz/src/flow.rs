@@ -13,6 +13,7 @@ pub mod learn;
 pub mod lineage;
 mod masks;
 mod matching;
+mod pointed;
 #[expect(dead_code, reason = "the gateway uses all of it")]
 mod provenance;
 mod secret;

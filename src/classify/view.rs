@@ -47,25 +47,21 @@ impl Pointer {
         &self.text
     }
 
-    /// Every value that it leads to in a reply, as generously as [`View::gather`] looks.
-    pub fn values<'a>(&self, root: Value<'a>) -> Vec<Value<'a>> {
-        let mut found = Vec::new();
+    /// Calls back with every value that it leads to in a reply, as generously as [`View::gather`] looks.
+    pub fn values<'a>(&self, root: Value<'a>, mut found: impl FnMut(Value<'a>)) {
         reach(root, &self.steps, &mut found);
-        found
     }
 
-    /// Every text or number that it leads to in a reply. Of an object at its end the keys are meant too: some upstreams
-    /// name people by them.
-    pub fn texts<'a>(&self, root: Value<'a>) -> Vec<Cow<'a, str>> {
-        let mut texts = Vec::new();
-        for value in self.values(root) {
-            match value.kind() {
-                Kind::Array => texts.extend(value.items().filter_map(scalar)),
-                Kind::Object => texts.extend(value.members().map(|(name, _)| name)),
-                Kind::Bool | Kind::Null | Kind::Number | Kind::String => texts.extend(scalar(value)),
+    /// Calls back with every text or number that it leads to in a reply. Of an object at its end the keys are meant too:
+    /// some upstreams name people by them.
+    pub fn texts<'a>(&self, root: Value<'a>, mut found: impl FnMut(Cow<'a, str>)) {
+        self.values(root, |value| match value.kind() {
+            Kind::Array => value.items().filter_map(scalar).for_each(&mut found),
+            Kind::Object => value.members().for_each(|(name, _)| found(name)),
+            Kind::Bool | Kind::Null | Kind::Number | Kind::String => {
+                scalar(value).into_iter().for_each(&mut found)
             }
-        }
-        texts
+        });
     }
 
     /// Says why this pointer leads nowhere in an HTTP request, if so.
@@ -320,13 +316,13 @@ fn scalar(value: Value<'_>) -> Option<Cow<'_, str>> {
     value.string().or_else(|| value.number().map(Cow::Borrowed))
 }
 
-fn reach<'a>(value: Value<'a>, steps: &[Step], found: &mut Vec<Value<'a>>) {
+fn reach<'a>(value: Value<'a>, steps: &[Step], found: &mut dyn FnMut(Value<'a>)) {
     let Some((step, rest)) = steps.split_first() else {
-        return found.push(value);
+        return found(value);
     };
     match (value.kind(), step) {
         (Kind::Array, Step::Key(key)) if index(key).is_some() => {
-            found.extend(index(key).and_then(|at| value.items().nth(at)));
+            index(key).and_then(|at| value.items().nth(at)).into_iter().for_each(found);
         }
         (Kind::Array, Step::Key(_)) => value.items().for_each(|item| reach(item, steps, found)),
         (Kind::Array, Step::Each) => value.items().for_each(|item| reach(item, rest, found)),

@@ -8,7 +8,7 @@ use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 use unicode_security::confusable_detection::skeleton;
 
-use super::masks::{Begins, Block, copy_folded};
+use super::masks::{Begins, Block, Folded, ROOM_BYTES};
 use super::text::{FlowKey, Kind};
 
 /// The shortest token, in bytes of canonical text.
@@ -61,9 +61,6 @@ pub struct Piece {
     pub raw_end: u32,
     marks: u8,
 }
-
-/// What a block takes while its words are written, in bytes: more are copied than a word has.
-const ROOM_BYTES: usize = Block::BYTES + 16;
 
 /// What has begun and not ended where a block ends.
 #[derive(Default)]
@@ -130,42 +127,45 @@ impl Canon {
     /// Takes so many bytes of a text: pieces of one word each, with no digit, nor a capital within.
     #[inline]
     fn plain(&mut self, block: &Block, text: &[u8], count: usize, from: usize) {
-        let (mut runs, mut len, first) = (block.runs(count), self.bytes.len(), self.pieces.len());
-        self.bytes.resize(len + ROOM_BYTES, 0);
-        let (bytes, from) = (self.bytes.as_mut_slice(), from as u32);
-        self.pieces.extend((0..runs.len()).map(|_| {
+        let (mut runs, first, from) = (block.runs(count), self.pieces.len(), from as u32);
+        self.pieces.resize(first + runs.len(), Piece::default());
+        let (folded, mut written) = (Folded::of(text), [0; ROOM_BYTES]);
+        let (mut len, before) = (0, self.bytes.len() as u32);
+        for piece in self.pieces.iter_mut().skip(first) {
             let (at, end) = runs.take();
-            copy_folded(
-                text.get(at..).unwrap_or_default(),
-                end - at,
-                bytes.get_mut(len..).unwrap_or_default(),
-            );
-            let start = len as u32;
+            folded.copy(at, end - at, &mut written, len);
+            let start = before + len as u32;
             len += end - at;
             let (raw_start, raw_end) = (from + at as u32, from + end as u32);
-            Piece { start, end: len as u32, raw_start, raw_end, marks: block.plain_marks(at) }
-        }));
-        self.bytes.truncate(len);
+            *piece =
+                Piece { start, end: before + len as u32, raw_start, raw_end, marks: block.plain_marks(at) };
+        }
+        self.write(&written, len);
         self.words.extend(self.pieces.get(first..).unwrap_or_default().iter().map(|piece| piece.end));
     }
 
     /// Takes so many bytes of a text: pieces that are whole, and what stands between them.
+    #[inline]
     fn whole(&mut self, block: &Block, text: &[u8], count: usize, from: usize) {
-        let (mut runs, mut len) = (block.runs(count), self.bytes.len());
-        self.bytes.resize(len + ROOM_BYTES, 0);
-        let mut piece = Piece { start: len as u32, ..Piece::default() };
-        for _ in 0..runs.len() {
+        let (mut runs, first) = (block.runs(count), self.pieces.len());
+        let (folded, mut written) = (Folded::of(text), [0; ROOM_BYTES]);
+        let (mut len, before) = (0, self.bytes.len() as u32);
+        self.pieces.resize(first + runs.len(), Piece::default());
+        let (mut slots, mut number) = (self.pieces.iter_mut().skip(first), first as u32);
+        let words = self.words.len();
+        self.words.resize(words + runs.len(), 0);
+        let mut piece = Piece { start: before, ..Piece::default() };
+        for word in self.words.iter_mut().skip(words) {
             let (at, end) = runs.take();
-            let to = self.bytes.get_mut(len..).unwrap_or_default();
-            copy_folded(text.get(at..).unwrap_or_default(), end - at, to);
+            folded.copy(at, end - at, &mut written, len);
             len += end - at;
-            self.words.push(len as u32);
+            *word = before + len as u32;
             let begins = if piece.marks == 0 { Begins::Piece } else { Begins::Nothing };
             piece.marks |= block.marks(at, end - at, begins);
             if begins == Begins::Piece {
                 piece.raw_start = (from + at) as u32;
             }
-            (piece.end, piece.raw_end) = (len as u32, (from + end) as u32);
+            (piece.end, piece.raw_end) = (*word, (from + end) as u32);
             if !block.has_space(end)
                 && let Some(gap) = runs.start().and_then(|next| text.get(end..next))
                 && !gap.iter().copied().any(ends_a_piece)
@@ -173,9 +173,23 @@ impl Canon {
                 piece.marks |= gap.iter().fold(0, |marks, byte| marks | joining(*byte));
                 continue;
             }
-            piece = self.push_piece(piece);
+            if !piece.is_plain_word() {
+                self.odd.push(number);
+            }
+            number += 1;
+            slots.by_ref().take(1).for_each(|slot| *slot = piece);
+            piece = Piece { start: *word, ..Piece::default() };
         }
-        self.bytes.truncate(len);
+        self.pieces.truncate(number as usize);
+        self.write(&written, len);
+    }
+
+    /// Adds so many bytes of what was written, in one piece of a length that is known.
+    #[inline]
+    fn write(&mut self, written: &[u8; ROOM_BYTES], len: usize) {
+        let end = self.bytes.len() + len;
+        self.bytes.extend_from_slice(written);
+        self.bytes.truncate(end);
     }
 
     /// Takes about as many bytes of a text as a block has, and gives how many.
@@ -317,19 +331,23 @@ impl Canon {
             .map(|(start, end)| self.bytes.get(start as usize..*end as usize).unwrap_or_default())
     }
 
-    /// Calls back with the number of every word, its length in bytes, and its hash as of [`Kind::Word`].
+    /// Calls back with the length in bytes of every word and its hash as of [`Kind::Word`], up to 64 of them at a time, and
+    /// with the number of the first of these.
     #[inline]
-    pub fn word_hashes(&self, key: &FlowKey, mut each: impl FnMut(u32, usize, u32)) {
-        let mut start = 0;
-        for (number, end) in (0..).zip(&self.words) {
-            let (from, len) = (start as usize, (end - start) as usize);
-            start = *end;
-            let rest = self.bytes.get(from..).unwrap_or_default();
-            let hash = match rest.first_chunk() {
-                Some(text) if len < 16 => key.hash_within(Kind::Word, text, len),
-                _ => key.hash(Kind::Word, rest.get(..len).unwrap_or_default()),
-            };
-            each(number, len, hash as u32);
+    pub fn word_hashes(&self, key: &FlowKey, mut each: impl FnMut(u32, &[(u32, u32)])) {
+        let (mut start, mut number, mut hashes) = (0, 0, [(0, 0); 64]);
+        for ends in self.words.chunks(hashes.len()) {
+            for (slot, end) in hashes.iter_mut().zip(ends) {
+                let (from, len) = (start as usize, (end - start) as usize);
+                start = *end;
+                let hash = match self.bytes.get(from..).and_then(<[u8]>::first_chunk) {
+                    Some(text) if len < 16 => key.hash_within(Kind::Word, text, len),
+                    _ => key.hash(Kind::Word, self.bytes.get(from..from + len).unwrap_or_default()),
+                };
+                *slot = (len as u32, hash as u32);
+            }
+            each(number, hashes.get(..ends.len()).unwrap_or_default());
+            number += ends.len() as u32;
         }
     }
 

@@ -1,12 +1,12 @@
 //! An index of hashes, each with the records it stands in: compact, merged as it grows, and quick to say no.
 
-use super::sorted::{places_of, sort_by_hash};
+use super::sorted::places_of;
 
 /// The number of a record within one memory.
 pub type RecordNumber = u16;
 
-/// A hash and a record that it stands in: both in one number, so that entries are sorted like numbers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+/// A hash and a record that it stands in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry(u64);
 
 impl Entry {
@@ -32,16 +32,16 @@ impl Entry {
 const BUCKET: usize = 64;
 /// So many of a hash's first bits say at least where it stands: of those that are left three bytes are kept.
 const PLACE_BITS: u32 = 8;
-/// So many entries wait before they are sorted.
+/// So many entries wait before they have a place.
 const NEWEST_MAX: usize = 256;
 /// Bits of the filter for each entry, at least: of the hashes that are not here one or two in a hundred pass it.
 const FILTER_BITS: usize = 10;
 
-/// Grams and the records that they stand in. Sorted runs are merged as they grow, so that there are few of them.
+/// Grams and the records that they stand in. Runs are merged as they grow, so that there are few of them.
 #[derive(Clone, Debug, Default)]
 pub struct Index {
     runs: Vec<Run>,
-    /// What is newest, in any order, and the record of each. Some of it may be twice, or in a run as well.
+    /// What is newest, and the record of each.
     newest: (Vec<u32>, Vec<RecordNumber>),
     /// Three bits for each hash, all in one word.
     filter: Vec<u64>,
@@ -72,7 +72,7 @@ fn filter_word(hash: u32, words: usize) -> usize {
     ((u64::from(hash) * words as u64) >> 32) as usize
 }
 
-/// Sorted entries. The first bits of a hash are where it stands.
+/// Entries whose place is the first bits of their hash; at one place they stand in any order.
 #[derive(Clone, Debug)]
 struct Run {
     /// The last two bytes of each hash.
@@ -80,7 +80,7 @@ struct Run {
     /// And the one before them.
     high: Vec<u8>,
     records: Records,
-    /// Where the hashes with the same first bits begin.
+    /// Where each place begins, and where the last one ends.
     starts: Vec<u32>,
 }
 
@@ -101,13 +101,10 @@ impl Default for Records {
 }
 
 impl Records {
-    fn of(sorted: &[Entry]) -> Records {
-        let numbers = || sorted.iter().map(|entry| entry.record());
-        let (least, most) = (numbers().min().unwrap_or_default(), numbers().max().unwrap_or_default());
-        match u8::try_from(most) {
-            _ if least == most => Records::One(most),
-            Ok(_) => Records::Small(numbers().map(|number| number as u8).collect()),
-            Err(_) => Records::Any(numbers().collect()),
+    fn of(numbers: Vec<RecordNumber>) -> Records {
+        match u8::try_from(numbers.iter().copied().max().unwrap_or_default()) {
+            Ok(_) => Records::Small(numbers.iter().map(|number| *number as u8).collect()),
+            Err(_) => Records::Any(numbers),
         }
     }
 
@@ -147,7 +144,7 @@ impl Index {
         self.runs.iter().map(run).sum::<usize>() + newest + self.filter.capacity() * 8
     }
 
-    /// Adds entries, in any order; what is twice is there once.
+    /// Adds entries, in any order. What is twice is found twice, and takes room twice.
     pub fn add(&mut self, mut entries: Vec<Entry>) {
         let (hashes, records) = &mut self.newest;
         if hashes.len() + entries.len() <= NEWEST_MAX {
@@ -160,8 +157,6 @@ impl Index {
         self.count -= hashes.len();
         let newest = std::mem::take(hashes).into_iter().zip(std::mem::take(records));
         entries.extend(newest.map(|(hash, record)| Entry::new(hash, record)));
-        sort_by_hash(&mut entries, Entry::hash);
-        entries.dedup();
         self.count += entries.len();
         self.refilter(entries.iter().map(|entry| entry.hash()));
         let mut run = Run::of(&entries);
@@ -199,6 +194,13 @@ impl Index {
             let (hashes, records) = &self.newest;
             places_of(hashes, hash).filter_map(|at| records.get(at)).for_each(|record| found(*record));
         }
+    }
+
+    /// Whether a hash stands in a record of which this is so.
+    pub fn any(&self, hash: u32, mut is: impl FnMut(RecordNumber) -> bool) -> bool {
+        let mut any = false;
+        self.find(hash, |record| any |= is(record));
+        any
     }
 
     /// Whether a hash may be here. `false` is certain.
@@ -266,14 +268,41 @@ const fn patterns() -> [u64; 1024] {
 }
 
 impl Run {
-    fn of(sorted: &[Entry]) -> Run {
-        let hashes = || sorted.iter().map(|entry| entry.hash());
-        Run {
-            low: hashes().map(|hash| hash as u16).collect(),
-            high: hashes().map(|hash| (hash >> u16::BITS) as u8).collect(),
-            records: Records::of(sorted),
-            starts: starts(sorted),
+    /// Two passes: how many entries each place has, and then each to its own.
+    fn of(entries: &[Entry]) -> Run {
+        let bits = (entries.len() / BUCKET).max(1 << PLACE_BITS).next_power_of_two().trailing_zeros();
+        let place = |entry: Entry| (entry.hash() >> (u32::BITS - bits)) as usize;
+        // Two further on, so that the second pass moves each to where it belongs.
+        let mut starts = vec![0_u32; (1 << bits) + 2];
+        for entry in entries {
+            if let Some(count) = starts.get_mut(place(*entry) + 2) {
+                *count += 1;
+            }
         }
+        let mut sum = 0;
+        starts.iter_mut().for_each(|start| {
+            sum += *start;
+            *start = sum;
+        });
+        let count = entries.len();
+        let (mut low, mut high) = (vec![0; count], vec![0; count]);
+        let first = entries.first().map(|entry| entry.record()).unwrap_or_default();
+        let one = entries.iter().all(|entry| entry.record() == first);
+        let mut records = vec![0; if one { 0 } else { count }];
+        for entry in entries {
+            let Some(next) = starts.get_mut(place(*entry) + 1) else { continue };
+            let at = *next as usize;
+            *next += 1;
+            if let (Some(low), Some(high)) = (low.get_mut(at), high.get_mut(at)) {
+                (*low, *high) = (entry.hash() as u16, (entry.hash() >> u16::BITS) as u8);
+            }
+            if let Some(record) = records.get_mut(at) {
+                *record = entry.record();
+            }
+        }
+        starts.truncate((1 << bits) + 1);
+        let records = if one { Records::One(first) } else { Records::of(records) };
+        Run { low, high, records, starts }
     }
 
     fn len(&self) -> usize {
@@ -285,7 +314,7 @@ impl Run {
         (self.starts.len().saturating_sub(1)).trailing_zeros()
     }
 
-    /// Calls back with each entry, in order.
+    /// Calls back with each entry.
     #[inline]
     fn each(&self, mut each: impl FnMut(Entry)) {
         let bits = self.place_bits();
@@ -303,8 +332,6 @@ impl Run {
         let mut merged = Vec::with_capacity(one.len() + two.len());
         one.each(|entry| merged.push(entry));
         two.each(|entry| merged.push(entry));
-        // The standard sort finds the two sorted runs, and merges them.
-        merged.sort();
         Run::of(&merged)
     }
 
@@ -324,22 +351,6 @@ impl Run {
         let same = all.filter(|(_, (low, high))| **low == last && **high == before);
         same.map(|(at, _)| self.records.at(at)).for_each(found);
     }
-}
-
-/// Where the entries whose hashes share their first bits begin: so many bits that few share them.
-fn starts(sorted: &[Entry]) -> Vec<u32> {
-    let bits = (sorted.len() / BUCKET).max(1 << PLACE_BITS).next_power_of_two().trailing_zeros();
-    let mut starts = Vec::with_capacity((1 << bits) + 1);
-    let mut at = 0;
-    for place in 0..1_u64 << bits {
-        let first = place << (u32::BITS - bits);
-        while sorted.get(at).is_some_and(|entry| u64::from(entry.hash()) < first) {
-            at += 1;
-        }
-        starts.push(at as u32);
-    }
-    starts.push(sorted.len() as u32);
-    starts
 }
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 //! JSON is gathered up to a bound and learnt at its end, before its last bytes are released: pointers need all of it.
 //! Text, and JSON beyond the bound, is learnt piece by piece as one record. How the bytes are cut makes no difference.
 
-use std::borrow::Cow;
 use std::cell::Cell;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,28 +12,25 @@ use bytes::Bytes;
 use super::blocks::{block, readable, unescape};
 use super::canon::Canon;
 use super::lineage::{Fragment, Learnt};
+use super::pointed::{likely_ids, texts};
 use super::provenance::{Place, urls};
 use super::secret::{self, Labels};
 use super::spelled::{NAMES_MAX, Tail, spelled};
-use super::text::{FlowKey, Kind, grams};
+use super::text::{FlowKey, Kind, WINDOW_GRAMS, grams};
 use super::winnow::Winnower;
 use super::words::{Seen, Words};
 use crate::call::{Confidentiality, Integrity, RecordId};
 use crate::classify::catalog::Reply;
-use crate::classify::view::Pointer;
 use crate::json::{self, Document, Value};
 
 /// The longest reply that is parsed as JSON; a longer one is learnt as text, without its structure.
 pub const JSON_BYTES_MAX: usize = 1 << 20;
 /// How many records of one reply are told apart; what is beyond belongs to nobody.
 const RECORDS_MAX: usize = 2048;
-/// How many parties, or ids, one record may have.
-const PARTIES_MAX: usize = 256;
 /// Within a record that outsiders can write to, longer texts with white space are free text.
 const STRUCTURE_BYTES_MAX: usize = 24;
-/// The longest value that something is referred to by.
-const ID_BYTES_MAX: usize = 256;
-
+/// Of so many bytes one gram is kept, about.
+const BYTES_A_GRAM: usize = WINDOW_GRAMS / 2;
 /// What a reply's bytes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
@@ -133,16 +129,25 @@ impl Learner {
     /// Takes the next bytes, and gives what is known from them alone. It must be remembered before they are released.
     pub fn feed(&mut self, bytes: &[u8]) -> Learnt {
         let mut to = self.begin(bytes.len());
-        self.held.extend_from_slice(bytes);
-        if self.text.is_none() && self.held.len() > JSON_BYTES_MAX {
+        if self.text.is_none() && self.held.len() + bytes.len() > JSON_BYTES_MAX {
             // Its records are not told apart, and belong to nobody.
             to.learnt.unknown = self.source.returns.labels.confidentiality != Confidentiality::Public;
             self.text = Some(Text::begin(&self.source, 0, Writing::Escaped));
         }
-        if let Some(text) = &mut self.text {
-            let done = text.take(&self.source, &self.held, &mut to);
-            text.give(&self.source, &mut to.learnt);
-            self.held.drain(..done);
+        match &mut self.text {
+            None => self.held.extend_from_slice(bytes),
+            Some(text) => {
+                if self.held.is_empty() {
+                    // Nothing is copied but what is no whole block.
+                    let done = text.take(&self.source, bytes, &mut to);
+                    self.held.extend_from_slice(bytes.get(done..).unwrap_or_default());
+                } else {
+                    self.held.extend_from_slice(bytes);
+                    let done = text.take(&self.source, &self.held, &mut to);
+                    self.held.drain(..done);
+                }
+                text.give(&self.source, &mut to.learnt);
+            }
         }
         self.end(to)
     }
@@ -267,10 +272,11 @@ impl Learner {
             return self.free(&text, Writing::Plain, to);
         }
         let returns = &self.source.returns;
-        let found = match &returns.records {
-            Some(pointer) => pointer.values(root),
-            None => vec![root],
-        };
+        let mut found = Vec::new();
+        match &returns.records {
+            Some(pointer) => pointer.values(root, |value| found.push(value)),
+            None => found.push(root),
+        }
         // What lies beside the records is one more: that of the reply itself.
         let beside = returns.records.is_some();
         for (number, value) in found.iter().take(RECORDS_MAX).enumerate() {
@@ -290,22 +296,18 @@ impl Learner {
         let source = &self.source;
         let (returns, key) = (&source.returns, &*source.key);
         let mut record = Record::begin(source, number, &mut to.room);
-        let texts = |pointers: &[Pointer]| {
-            let texts = pointers.iter().flat_map(|pointer| pointer.texts(value));
-            texts.filter(|text| text.len() <= ID_BYTES_MAX).take(PARTIES_MAX).collect::<Vec<_>>()
-        };
-        let parties = texts(&returns.parties);
-        record.fragment.parties.extend(parties.iter().map(|text| Place::guess(text).exact(key)));
-        for text in texts(&returns.known) {
-            to.learnt.known.push(Place::guess(&text).exact(key));
+        record.fragment.grams.reserve(value.range().len() / BYTES_A_GRAM);
+        let Fragment { parties, ids, .. } = &mut record.fragment;
+        texts(&returns.parties, value, |text| parties.push(Place::guess(text).exact(key)));
+        texts(&returns.known, value, |text| to.learnt.known.push(Place::guess(text).exact(key)));
+        match returns.ids.is_empty() {
+            true => ids.extend(likely_ids(value).iter().map(|id| reference(key, id))),
+            false => texts(&returns.ids, value, |id| ids.push(reference(key, id))),
         }
-        let ids = match returns.ids.is_empty() {
-            true => likely_ids(value).into_iter().map(Cow::Owned).collect(),
-            false => texts(&returns.ids),
-        };
-        record.fragment.ids.extend(ids.iter().map(|id| reference(key, id)));
-        let untrusted = returns.untrusted.iter().flatten().flat_map(|pointer| pointer.values(value));
-        let untrusted: Vec<_> = untrusted.map(|value| value.range()).collect();
+        let mut untrusted = Vec::new();
+        for pointer in returns.untrusted.iter().flatten() {
+            pointer.values(value, |value| untrusted.push(value.range()));
+        }
         let trust = match &returns.untrusted {
             Some(_) if source.returns.labels.integrity == Integrity::Mixed => Trust::Pointed,
             _ => Trust::of(source),
@@ -327,25 +329,6 @@ fn unwrapped(value: Value<'_>) -> Value<'_> {
         (Some((name, inner)), None) if name == "result" => inner,
         _ => value,
     }
-}
-
-/// What a record is probably referred to by, where the catalogue does not say: short values of members that are called
-/// so.
-fn likely_ids(value: Value<'_>) -> Vec<String> {
-    const NAMES: [&str; 9] = ["id", "uid", "uuid", "key", "uri", "url", "path", "filename", "name"];
-    let named = |name: &str| {
-        let name = json::fold(name);
-        let name = name.trim_matches('_');
-        NAMES.iter().any(|each| {
-            name == *each || name.strip_suffix(each).is_some_and(|rest| rest.ends_with(['_', '-']))
-        })
-    };
-    let short = value.members().filter(|(name, _)| named(name)).filter_map(|(_, value)| scalar(value));
-    short.filter(|text| text.len() <= ID_BYTES_MAX).take(PARTIES_MAX).collect()
-}
-
-fn scalar(value: Value<'_>) -> Option<String> {
-    value.string().map(|text| text.into_owned()).or_else(|| value.number().map(str::to_owned))
 }
 
 impl Source {
@@ -477,11 +460,6 @@ impl<'s> Record<'s> {
         let canon = &mut room.canon;
         canon.scan(text);
         self.winnower.push(key, &canon.bytes, &mut self.fragment.grams);
-        let tokens = &mut self.fragment.tokens;
-        canon.tokens(|token| tokens.push(key.hash(Kind::Token, token)));
-        let secrets = &mut self.secrets;
-        secret::find(text, canon, Labels::named(name), |secret| secrets.push(key.hash(Kind::Token, secret)));
-        urls(text, canon, |url| learnt.urls.push(url.hash(key)));
         let free = match trust {
             Trust::None => true,
             // What the catalogue points to is more than this, never less.
@@ -490,6 +468,16 @@ impl<'s> Record<'s> {
             }
             Trust::All => false,
         };
+        let tokens = &mut self.fragment.tokens;
+        canon.tokens(|token| {
+            tokens.push(key.hash(Kind::Token, token));
+            if free {
+                learnt.planted.push(key.hash(Kind::Name, token));
+            }
+        });
+        let secrets = &mut self.secrets;
+        secret::find(text, canon, Labels::named(name), |secret| secrets.push(key.hash(Kind::Token, secret)));
+        urls(text, canon, |url| learnt.urls.push(url.hash(key)));
         if free {
             plant(key, text, room, learnt);
         }
@@ -531,11 +519,10 @@ fn push_fragment(fragment: Fragment, secrets: Vec<u64>, learnt: &mut Learnt) {
     learnt.fragments.push(fragment);
 }
 
-/// Free text of outsiders: its places, its tokens and its words.
+/// Free text of outsiders: its places and its words. Its tokens are found already.
 fn plant(key: &FlowKey, text: &str, room: &mut Room, learnt: &mut Learnt) {
     let Room { canon, words, names_left, .. } = room;
     words.add(key, canon, &mut learnt.words);
-    canon.tokens(|token| learnt.planted.push(key.hash(Kind::Name, token)));
     for (_, piece) in canon.odd_pieces() {
         if piece.has_dotted_letters() || piece.has_at() {
             // `www.evil.com` and `mailto:x@evil.com` as the place that they are.
@@ -596,10 +583,16 @@ impl Text {
         let canon = &mut room.canon;
         canon.scan(text);
         winnower.push(key, &canon.bytes, &mut fragment.grams);
-        canon.tokens(|token| fragment.tokens.push(key.hash(Kind::Token, token)));
+        let free = source.returns.labels.integrity != Integrity::Trusted;
+        canon.tokens(|token| {
+            fragment.tokens.push(key.hash(Kind::Token, token));
+            if free {
+                learnt.planted.push(key.hash(Kind::Name, token));
+            }
+        });
         secret::find(text, canon, Labels::None, |secret| secrets.push(key.hash(Kind::Token, secret)));
         urls(text, canon, |url| learnt.urls.push(url.hash(key)));
-        if source.returns.labels.integrity != Integrity::Trusted {
+        if free {
             plant(key, text, room, learnt);
             let (planted, left) = (&mut learnt.planted, &mut room.names_left);
             let read = tail.across(text, left, &mut |name| planted.push(key.hash(Kind::Name, name)));

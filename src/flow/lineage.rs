@@ -298,18 +298,17 @@ impl Memory {
     }
 
     fn label(&mut self, learnt: &Learnt, now: SystemTime) {
-        let later = |at: Option<SystemTime>| Some(at.map_or(now, |at| at.max(now)));
         let most = learnt.fragments.iter().map(|fragment| fragment.confidentiality).max();
         let most = most.unwrap_or(learnt.confidentiality).max(learnt.confidentiality);
         let [confidential, secret, untrusted] = &mut self.labelled;
         if most >= Confidentiality::Internal {
-            *confidential = later(*confidential);
+            *confidential = (*confidential).max(Some(now));
         }
         if most == Confidentiality::Secret {
-            *secret = later(*secret);
+            *secret = (*secret).max(Some(now));
         }
         if learnt.integrity != Integrity::Trusted {
-            *untrusted = later(*untrusted);
+            *untrusted = (*untrusted).max(Some(now));
         }
         if learnt.unknown {
             self.overflow(learnt, now);
@@ -317,13 +316,12 @@ impl Memory {
     }
 
     fn overflow(&mut self, learnt: &Learnt, now: SystemTime) {
-        let later = |at: Option<SystemTime>| Some(at.map_or(now, |at| at.max(now)));
         let most = learnt.fragments.iter().map(|fragment| fragment.confidentiality).max();
         match most.unwrap_or(learnt.confidentiality).max(learnt.confidentiality) {
             // What is public needs no lineage: nothing is subtracted for it, which only asks for more.
             Confidentiality::Public => {}
-            Confidentiality::Internal => self.unknown = later(self.unknown),
-            Confidentiality::Secret => self.unknown_secret = later(self.unknown_secret),
+            Confidentiality::Internal => self.unknown = self.unknown.max(Some(now)),
+            Confidentiality::Secret => self.unknown_secret = self.unknown_secret.max(Some(now)),
         }
     }
 
@@ -373,7 +371,8 @@ impl Memory {
         }
         let first = self.replies.get(reply as usize).map(|reply| reply.first as usize).unwrap_or_default();
         let parts = self.records.get(first..).unwrap_or_default();
-        let at = match parts.iter().rposition(part) {
+        let before = parts.iter().rposition(part);
+        let at = match before {
             Some(at) => first + at,
             None if self.records.len() >= RECORDS_MAX => return self.overflow(learnt, now),
             None => {
@@ -390,9 +389,15 @@ impl Memory {
             }
         };
         let Ok(number) = RecordNumber::try_from(at) else { return self.overflow(learnt, now) };
+        let subtracts = self.subtracts(fragment);
+        // A stream that says the same again and again takes no more room.
+        let is_new = |entry: &Entry| {
+            let said = before.is_some() && self.grams.any(entry.hash(), |record| record == number);
+            !(said || subtracts && self.has_public(entry.hash(), now))
+        };
         let grams = fragment.grams.iter().map(|gram| Entry::new(*gram, number));
-        match self.subtracts(fragment) {
-            true => entries.grams.extend(grams.filter(|gram| !self.has_public(gram.hash(), now))),
+        match before.is_some() || subtracts {
+            true => entries.grams.extend(grams.filter(is_new)),
             false => entries.grams.extend(grams),
         }
         entries.tokens.extend(self.new_tokens(fragment, now).map(|token| pack(token, number)));
@@ -405,9 +410,7 @@ impl Memory {
     }
 
     fn has_public(&self, gram: u32, now: SystemTime) -> bool {
-        let mut public = false;
-        self.grams.find(gram, |number| public |= self.is_public(number, now));
-        public
+        self.grams.any(gram, |number| self.is_public(number, now))
     }
 
     fn new_tokens(&self, fragment: &Fragment, now: SystemTime) -> impl Iterator<Item = u64> {

@@ -27,17 +27,45 @@ fn among(bytes: u8x16, first: u8, count: u8) -> u8x16 {
     place.simd_eq(place.min(u8x16::splat(count - 1)))
 }
 
-/// Copies so many letters and digits, in lower case, and perhaps what stands after them.
-#[inline]
-pub fn copy_folded(from: &[u8], count: usize, to: &mut [u8]) {
-    const COPIED: usize = 16;
-    // A digit has that bit already.
-    match (from.first_chunk::<COPIED>(), to.first_chunk_mut::<COPIED>()) {
-        // Most words as a whole.
-        (Some(from), Some(to)) if count <= COPIED => {
-            *to = (u8x16::new(*from) | u8x16::splat(CASE)).to_array();
+/// So many bytes are copied at once: nearly every word is shorter.
+const COPIED_BYTES: usize = 16;
+/// What a block takes while its words are written, in bytes: more are copied than a word has.
+pub const ROOM_BYTES: usize = Block::BYTES + COPIED_BYTES;
+
+/// The bytes of a block with letters and digits in lower case, and room after it.
+pub struct Folded([u8; ROOM_BYTES]);
+
+impl Folded {
+    /// Of the first bytes of a text.
+    #[inline]
+    pub fn of(text: &[u8]) -> Folded {
+        let mut folded = [0; ROOM_BYTES];
+        match (text.first_chunk::<{ Block::BYTES }>(), folded.first_chunk_mut::<{ Block::BYTES }>()) {
+            (Some(whole), Some(to)) => {
+                to.iter_mut().zip(whole).for_each(|(to, from)| *to = from | CASE);
+            }
+            _ => folded.iter_mut().zip(text).take(Block::BYTES).for_each(|(to, from)| *to = from | CASE),
         }
-        _ => to.iter_mut().zip(from).take(count).for_each(|(to, from)| *to = from | CASE),
+        Folded(folded)
+    }
+
+    /// Copies so many letters and digits from one place to another, and perhaps what stands after them.
+    #[inline]
+    pub fn copy(&self, at: usize, count: usize, to: &mut [u8; ROOM_BYTES], place: usize) {
+        let mut copied = 0;
+        loop {
+            // Within bounds by the last bits alone, without asking.
+            let (at, place) = ((at + copied) % Block::BYTES, (place + copied) % Block::BYTES);
+            let from = self.0.get(at..).and_then(<[u8]>::first_chunk::<COPIED_BYTES>);
+            let to = to.get_mut(place..).and_then(<[u8]>::first_chunk_mut::<COPIED_BYTES>);
+            if let (Some(from), Some(to)) = (from, to) {
+                *to = *from;
+            }
+            copied += COPIED_BYTES;
+            if copied >= count {
+                return;
+            }
+        }
     }
 }
 

@@ -80,6 +80,11 @@ impl Place {
             && !local.is_empty()
             && !domain.is_empty()
         {
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.');
+            if local.is_ascii() && domain.bytes().all(plain) && !domain.ends_with('.') {
+                // Nearly every address reads as it is written.
+                return Place::Mail(text.to_ascii_lowercase());
+            }
             let domain = ascii_host(domain).unwrap_or_else(|| domain.to_lowercase());
             return Place::Mail(format!("{}@{domain}", local.to_lowercase()));
         }

@@ -41,6 +41,11 @@ impl Labels {
             "accesstoken",
             "refreshtoken",
         ];
+        // Nearly every name is another one by its last letter.
+        let last = name.bytes().rev().find(u8::is_ascii_alphanumeric).unwrap_or_default();
+        if !matches!(last.to_ascii_lowercase(), b'd' | b'e' | b'n' | b'p' | b't' | b'v' | b'y') {
+            return Labels::None;
+        }
         // The last letters and digits, in lower case: as many as the longest of these has.
         let (mut last, mut count) = ([0; 16], 0);
         for byte in name.bytes().rev().filter(u8::is_ascii_alphanumeric) {
@@ -103,25 +108,28 @@ fn follows_label(canon: &Canon, numbers: Range<usize>) -> bool {
 }
 
 fn is_label(canonical: &[u8]) -> bool {
-    matches!(
-        canonical,
-        b"password"
-            | b"passwd"
-            | b"pwd"
-            | b"passphrase"
-            | b"passcode"
-            | b"secret"
-            | b"token"
-            | b"apikey"
-            | b"accesskey"
-            | b"privatekey"
-            | b"credential"
-            | b"credentials"
-            | b"code"
-            | b"pin"
-            | b"otp"
-            | b"passwords"
-    )
+    // Nearly every word is another one by its first letter.
+    let first = canonical.first().copied().unwrap_or_default();
+    matches!(first, b'a' | b'c' | b'o' | b'p' | b's' | b't')
+        && matches!(
+            canonical,
+            b"password"
+                | b"passwd"
+                | b"pwd"
+                | b"passphrase"
+                | b"passcode"
+                | b"secret"
+                | b"token"
+                | b"apikey"
+                | b"accesskey"
+                | b"privatekey"
+                | b"credential"
+                | b"credentials"
+                | b"code"
+                | b"pin"
+                | b"otp"
+                | b"passwords"
+        )
 }
 
 /// Codes that everybody may know: `zip code`, `error code`.

@@ -21,10 +21,6 @@ const TAIL_BYTES_MAX: usize = 512;
 /// What may stand between two pieces and join them, in bytes.
 const GAP_BYTES_MAX: usize = 8;
 
-const DIGITS: [&str; 10] = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
-const DOTS: [&str; 5] = ["dot", "period", "point", "punkt", "punto"];
-const SIGNS: [&str; 9] = ["at", "arroba", "colon", "dash", "hyphen", "minus", "plus", "slash", "underscore"];
-
 /// The words that something may be spelled out around.
 pub const CUES: [&str; 15] = [
     "dot", "period", "point", "punkt", "punto", "zero", "one", "two", "three", "four", "five", "six",
@@ -36,9 +32,11 @@ pub const CUES: [&str; 15] = [
 pub struct TooMany;
 
 /// What a word stands for.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Word {
-    /// A sign, which the canonical form leaves out.
+    /// The dot of a host.
+    Dot,
+    /// Another sign, which the canonical form leaves out too.
     Sign,
     /// A digit.
     Digit(u8),
@@ -63,7 +61,7 @@ pub fn spelled(
     reader.signs_apart(name)
 }
 
-/// The end of a text that comes in blocks. A name may begin there and end in the next block.
+/// The end of a text that comes in blocks, as far as it hangs together. A name may begin there and end in the next block.
 #[derive(Clone, Debug, Default)]
 pub struct Tail(String);
 
@@ -75,40 +73,70 @@ impl Tail {
         left: &mut usize,
         name: &mut impl FnMut(&[u8]),
     ) -> Result<(), TooMany> {
-        let mut said = Ok(());
-        if goes_on(&self.0, block) {
-            let kept = self.0.len();
-            self.0.push_str(block.get(..block.floor_char_boundary(TAIL_BYTES_MAX)).unwrap_or_default());
-            let canon = Canon::of(&self.0);
+        let said = self.goes_on(block).map_or(Ok(()), |text| {
+            let canon = Canon::of(&text);
             let all: Vec<u32> = (0..canon.words.len() as u32).collect();
-            said = spelled(&self.0, &canon, &all, left, name);
-            self.0.truncate(kept);
-        }
-        let from = block.floor_char_boundary(block.len().saturating_sub(TAIL_BYTES_MAX));
-        self.0.push_str(block.get(from..).unwrap_or_default());
-        let over = self.0.floor_char_boundary(self.0.len().saturating_sub(TAIL_BYTES_MAX));
-        self.0.drain(..over);
+            spelled(&text, &canon, &all, left, name)
+        });
+        self.keep(block);
         said
+    }
+
+    /// What is kept and what of a block hangs together with it; `None` when nothing does.
+    fn goes_on(&self, block: &str) -> Option<String> {
+        let near = block.get(..block.floor_char_boundary(TAIL_BYTES_MAX)).unwrap_or_default();
+        let ended = self.0.ends_with(|last: char| last.is_ascii_whitespace());
+        let last = self.0.split_ascii_whitespace().next_back().filter(|_| ended);
+        let mut after = hanging(last.unwrap_or_default(), near.split_ascii_whitespace());
+        let first = after.next().filter(|_| !self.0.is_empty())?;
+        let mut text = [&self.0, first].concat();
+        after.for_each(|word| text.extend([" ", word]));
+        Some(text)
+    }
+
+    fn keep(&mut self, block: &str) {
+        if !block.ends_with(|last: char| last.is_ascii_whitespace()) {
+            let from = block.floor_char_boundary(block.len().saturating_sub(TAIL_BYTES_MAX));
+            self.0.replace_range(.., block.get(from..).unwrap_or_default());
+            return;
+        }
+        let before = std::mem::take(&mut self.0);
+        let mut words = block.split_ascii_whitespace().rev().chain(before.split_ascii_whitespace().rev());
+        let Some(last) = words.next() else { return };
+        let mut kept = vec![last];
+        kept.extend(hanging(last, words));
+        let mut room = TAIL_BYTES_MAX;
+        let fits = |word: &&&str| {
+            let left = room.checked_sub(word.len() + 1);
+            room = left.unwrap_or_default();
+            left.is_some()
+        };
+        let count = kept.iter().take_while(fits).count();
+        kept.iter().take(count).rev().for_each(|word| self.0.extend([*word, " "]));
     }
 }
 
-/// Whether what ends one text and what begins another may hang together: one of them stands for a sign, a digit or a
-/// character alone, or is nothing but signs.
-fn goes_on(before: &str, after: &str) -> bool {
+/// Of words that stand one after the other, away from this one, those that may hang together with it.
+fn hanging<'t>(from: &str, words: impl Iterator<Item = &'t str>) -> impl Iterator<Item = &'t str> {
+    words.scan(stands_alone(from), |alone, word| {
+        let before = std::mem::replace(alone, stands_alone(word));
+        (!before || !*alone).then_some(word)
+    })
+}
+
+/// Whether what stands between white space is a word of letters alone that stands for itself, with no sign but one at its
+/// end. Two of these do not hang together.
+fn stands_alone(word: &str) -> bool {
     const LETTERS_MAX: usize = 16;
-    // Nearly every word is one of letters alone.
-    let joins = |word: Option<&str>| {
-        let mut letters = [0; LETTERS_MAX];
-        word.is_some_and(|word| match letters.get_mut(..word.len()) {
-            Some(room) if word.bytes().all(|byte| byte.is_ascii_alphabetic()) => {
-                room.iter_mut().zip(word.bytes()).for_each(|(to, byte)| *to = byte.to_ascii_lowercase());
-                read(room) != Word::Itself
-            }
-            _ => read(&Canon::of(word).bytes) != Word::Itself,
+    let bytes = word.as_bytes();
+    let end = bytes.iter().rposition(|byte| !matches!(byte, b'.' | b',' | b';' | b':' | b'!' | b'?'));
+    let word = bytes.get(..end.map_or(0, |end| end + 1)).unwrap_or_default();
+    let mut letters = [0; LETTERS_MAX];
+    word.iter().all(u8::is_ascii_alphabetic)
+        && letters.get_mut(..word.len()).is_none_or(|room| {
+            room.iter_mut().zip(word).for_each(|(to, byte)| *to = byte.to_ascii_lowercase());
+            read(room) == Word::Itself
         })
-    };
-    !before.is_empty()
-        && (joins(before.split_whitespace().next_back()) || joins(after.split_whitespace().next()))
 }
 
 struct Reader<'t> {
@@ -124,13 +152,13 @@ impl Reader<'_> {
         // The last digit in words, and how many the chain has that ends there.
         let (mut last, mut digits) = (0, 0);
         for at in cues.iter().map(|at| *at as usize) {
-            let word = self.word(at).unwrap_or_default();
-            if is_among(&DOTS, word) {
-                self.host_at(at + 1, name)?;
-                continue;
-            }
-            if !is_among(&DIGITS, word) {
-                continue;
+            match read(self.word(at).unwrap_or_default()) {
+                Word::Digit(_) => {}
+                Word::Dot => {
+                    self.host_at(at + 1, name)?;
+                    continue;
+                }
+                Word::Sign | Word::Short | Word::Itself => continue,
             }
             let chained = digits > 0 && (last + 1..=at).all(|word| self.joins(word));
             digits = if chained { digits + 1 } else { 1 };
@@ -191,12 +219,12 @@ impl Reader<'_> {
             let Some(word) = self.word(at) else { break };
             let digit;
             let spoken = match read(word) {
-                Word::Sign if at != last => &[][..],
+                Word::Dot | Word::Sign if at != last => &[][..],
                 Word::Digit(value) => {
                     digit = [b'0' + value];
                     &digit
                 }
-                Word::Sign | Word::Short | Word::Itself => word,
+                Word::Dot | Word::Sign | Word::Short | Word::Itself => word,
             };
             let Some(start) = from.checked_sub(spoken.len()) else { break };
             if let Some(room) = written.get_mut(start..from) {
@@ -248,20 +276,24 @@ impl Reader<'_> {
     }
 }
 
-fn is_among(words: &[&str], word: &[u8]) -> bool {
-    words.iter().any(|each| each.as_bytes() == word)
-}
-
 /// What a word stands for.
 fn read(word: &[u8]) -> Word {
-    if word.len() == 1 || word.iter().all(u8::is_ascii_digit) {
-        return Word::Short;
-    }
-    let place = |words: &[&str]| words.iter().position(|each| each.as_bytes() == word);
-    match (place(&DIGITS), place(&DOTS).or(place(&SIGNS))) {
-        (Some(digit), _) => Word::Digit(digit as u8),
-        (None, Some(_)) => Word::Sign,
-        (None, None) => Word::Itself,
+    match word {
+        b"dot" | b"period" | b"point" | b"punkt" | b"punto" => Word::Dot,
+        b"at" | b"arroba" | b"colon" | b"dash" | b"hyphen" | b"minus" | b"plus" | b"slash"
+        | b"underscore" => Word::Sign,
+        b"zero" => Word::Digit(0),
+        b"one" => Word::Digit(1),
+        b"two" => Word::Digit(2),
+        b"three" => Word::Digit(3),
+        b"four" => Word::Digit(4),
+        b"five" => Word::Digit(5),
+        b"six" => Word::Digit(6),
+        b"seven" => Word::Digit(7),
+        b"eight" => Word::Digit(8),
+        b"nine" => Word::Digit(9),
+        _ if word.len() == 1 || word.iter().all(u8::is_ascii_digit) => Word::Short,
+        _ => Word::Itself,
     }
 }
 
@@ -277,7 +309,15 @@ mod tests {
 
     #[test]
     fn the_cues_are_what_signs_and_digits_are_read_around() {
-        assert_eq!([&DOTS[..], &DIGITS[..]].concat(), CUES);
+        let mut digits = Vec::new();
+        for cue in CUES {
+            match read(cue.as_bytes()) {
+                Word::Dot => {}
+                Word::Digit(digit) => digits.push(digit),
+                other => panic!("{cue}: {other:?}"),
+            }
+        }
+        assert_eq!(digits, Vec::from_iter(0..10));
     }
 
     fn names(text: &str) -> Vec<String> {
@@ -315,15 +355,34 @@ mod tests {
         let words = [
             "write", "to", "mark", "dot", "black", "dash", "two", "one", "at", "gmail", "dot", "com", "today",
         ];
-        for cut in 3..words.len() {
-            let (before, after) = words.split_at(cut);
+        let cuts = (3..words.len()).flat_map(|one| (one..=words.len()).map(move |two| (one, two)));
+        for (one, two) in cuts {
             let (mut tail, mut found, mut left) = (Tail::default(), Vec::new(), NAMES_MAX);
-            for block in [before.join(" ") + "\n", after.join(" ")] {
+            for block in [&words[..one], &words[one..two], &words[two..]] {
+                let block = block.join(" ") + "\n";
                 let mut name = |name: &[u8]| found.push(name.to_vec());
                 spelled_in(&block, &mut left, &mut name).unwrap();
                 tail.across(&block, &mut left, &mut name).unwrap();
             }
-            assert!(found.contains(&b"markblack21gmailcom".to_vec()), "{before:?} {after:?}");
+            assert!(found.contains(&b"markblack21gmailcom".to_vec()), "{one} {two}");
+        }
+    }
+
+    #[test]
+    fn a_tail_has_what_hangs_together_and_a_word_that_was_cut() {
+        for (blocks, kept) in [
+            (&["We met at noon, and that was all.\n"][..], "all. "),
+            (&["Write to mark dot\n"], "mark dot "),
+            (
+                &["Write to mark dot\n", "black dash two at\n", "\n", "gmail\n"],
+                "mark dot black dash two at gmail ",
+            ),
+            (&["Write to ana@\n"], "to ana@ "),
+            (&["from here to the\n", "next dot exam"], "next dot exam"),
+        ] {
+            let (mut tail, mut left) = (Tail::default(), NAMES_MAX);
+            blocks.iter().for_each(|block| tail.across(block, &mut left, &mut |_| {}).unwrap());
+            assert_eq!(tail.0, kept);
         }
     }
 

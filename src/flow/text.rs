@@ -25,7 +25,7 @@ pub struct FlowKey {
     grams: [u64; 2],
     mix: [u64; 2],
     /// By what the bytes of a gram are multiplied for the order in which grams are chosen; all are odd.
-    pub(super) factors: [u16; 4],
+    pub(super) factors: [i16; 4],
     /// A bit for each value of the hashes of [`CUES`], by their last bits.
     cues: [u64; 16],
 }
@@ -38,7 +38,7 @@ impl FlowKey {
             let block = hmac::sign(&secret, &counter.to_le_bytes());
             block.as_ref().first_chunk().map(|word| u64::from_le_bytes(*word)).unwrap_or_default()
         };
-        let factors = [0, 16, 32, 48].map(|shift| (word(4) >> shift) as u16 | 1);
+        let factors = [0, 16, 32, 48].map(|shift| (word(4) >> shift) as i16 | 1);
         let mut key = FlowKey { grams: [word(0), word(1)], mix: [word(2), word(3)], factors, cues: [0; 16] };
         for cue in CUES {
             let hash = key.hash(Kind::Word, cue.as_bytes()) as u32;

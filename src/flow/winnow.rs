@@ -8,6 +8,8 @@
 
 use std::cell::Cell;
 
+use wide::i16x8;
+
 use super::text::{FlowKey, GRAM_BYTES, WINDOW_GRAMS};
 
 /// The bytes of all grams of a window.
@@ -61,20 +63,21 @@ impl Winnower {
     }
 }
 
+// Eights of them are compared.
+const _: () = assert!(BLOCK_GRAMS <= (BLOCK_BYTES + 1) / 8 * 8);
+
 /// The orders of a block's grams after as many numbers as a window has earlier grams, and as many at the end.
 type Lanes = [i16; WINDOW_GRAMS + BLOCK_GRAMS + 1];
 
 /// The numbers by which the grams of up to a block are chosen. They have nothing of the hashes, so those that are chosen are
 /// spread as evenly as all.
-fn orders(key: &FlowKey, bytes: &[u8]) -> [i16; BLOCK_GRAMS + 1] {
-    let mut sums = [0_u16; BLOCK_BYTES + 1];
-    sums.iter_mut().zip(bytes).for_each(|(sum, byte)| *sum = u16::from(*byte));
+fn orders(key: &FlowKey, bytes: &[u8]) -> [i16; BLOCK_BYTES + 1] {
+    let mut sums = [0_i16; BLOCK_BYTES + 1];
+    sums.iter_mut().zip(bytes).for_each(|(sum, byte)| *sum = i16::from(*byte));
     for (step, factor) in key.factors.into_iter().enumerate() {
         with_later(&mut sums, 1 << step, |one, two| one.wrapping_mul(factor).wrapping_add(two));
     }
-    let mut orders = [0; BLOCK_GRAMS + 1];
-    orders.iter_mut().zip(sums).for_each(|(order, sum)| *order = sum.cast_signed());
-    orders
+    sums
 }
 
 /// Adds what all windows of a text select that is at least one window long, and at most a block.
@@ -89,22 +92,18 @@ fn block(key: &FlowKey, bytes: &[u8], selected: &mut Vec<u32>) {
     // known of the windows that have it, which begin as much earlier as the lanes do.
     (0..WINDOW_GRAMS.ilog2()).for_each(|step| with_later(&mut lanes, 1 << step, i16::min));
     (0..WINDOW_GRAMS.ilog2()).for_each(|step| with_later(&mut lanes, 1 << step, i16::max));
-    let mut new = [0; BLOCK_GRAMS + 1];
-    let (mut slots, mut len) = (new.iter_mut(), 0);
     for (at, (orders, least)) in (0..count).step_by(64).zip(orders.chunks(64).zip(lanes.chunks(64))) {
         let mut chosen = chosen(orders, least);
         if count - at < 64 {
             chosen &= (1 << (count - at)) - 1;
         }
-        len += chosen.count_ones() as usize;
         let rest = bytes.get(at..).unwrap_or_default();
-        while chosen != 0 {
+        selected.extend((0..chosen.count_ones()).map(|_| {
             let gram = rest.get(chosen.trailing_zeros() as usize..).and_then(<[u8]>::first_chunk);
-            slots.by_ref().take(1).zip(gram).for_each(|(slot, gram)| *slot = key.gram(gram));
-            chosen &= chosen - 1;
-        }
+            chosen &= chosen.wrapping_sub(1);
+            gram.map(|gram| key.gram(gram)).unwrap_or_default()
+        }));
     }
-    selected.extend_from_slice(new.get(..len).unwrap_or_default());
 }
 
 /// Puts in the place of each lane what it makes with the one that stands so much later.
@@ -118,11 +117,9 @@ fn with_later<T: Copy>(lanes: &mut [T], by: usize, make: impl Fn(T, T) -> T) {
 /// Which of up to 64 grams are chosen, a bit for each.
 #[inline]
 fn chosen(orders: &[i16], least: &[i16]) -> u64 {
-    let mut same = [0_u8; 64];
-    let all = same.iter_mut().zip(orders.iter().zip(least));
-    all.for_each(|(same, (order, least))| *same = u8::from(order == least));
-    let bits = |eight: &[u8; 8]| u64::from_le_bytes(*eight).wrapping_mul(0x0102_0408_1020_4080) >> 56;
-    same.as_chunks().0.iter().rev().fold(0, |chosen, eight| chosen << 8 | bits(eight))
+    let all = orders.as_chunks().0.iter().zip(least.as_chunks().0);
+    let bits = all.map(|(order, least)| i16x8::new(*order).simd_eq(i16x8::new(*least)).to_bitmask());
+    bits.rev().fold(0, |chosen, eight| chosen << 8 | u64::from(eight))
 }
 
 #[cfg(test)]

@@ -22,28 +22,26 @@ impl Words {
 
     /// Adds the words of a text that are not known to have been there.
     pub fn add(&mut self, key: &FlowKey, canon: &Canon, words: &mut Vec<u32>) {
-        const WORD_BYTES_MIN: usize = 3;
+        const WORD_BYTES_MIN: u32 = 3;
         let mask = self.seen.len().wrapping_sub(1);
         let Words { seen, cues } = self;
         cues.clear();
-        // Whether a word is too short or was there cannot be guessed, so nothing hangs on it but where the next one goes.
-        let (mut kept, mut len) = ([0; 64], 0);
-        canon.word_hashes(key, |number, bytes, word| {
-            if let Some(slot) = kept.get_mut(len) {
-                *slot = word;
+        canon.word_hashes(key, |first, hashes| {
+            // Whether a word is too short or was there cannot be guessed, so nothing hangs on it but where the next one goes.
+            let (mut kept, mut len) = ([0; 64], 0);
+            for (number, (bytes, word)) in (first..).zip(hashes) {
+                if let Some(slot) = kept.get_mut(len % 64) {
+                    *slot = *word;
+                }
+                if key.may_be_cue(*word) {
+                    cues.push(number);
+                }
+                let before = seen.get_mut(*word as usize & mask).map(|seen| std::mem::replace(seen, *word));
+                let new = usize::from(before != Some(*word)) | usize::from(*word == 0);
+                len += new & usize::from(*bytes >= WORD_BYTES_MIN);
             }
-            if key.may_be_cue(word) {
-                cues.push(number);
-            }
-            let before = seen.get_mut(word as usize & mask).map(|seen| std::mem::replace(seen, word));
-            let new = usize::from(before != Some(word)) | usize::from(word == 0);
-            len += new & usize::from(bytes >= WORD_BYTES_MIN);
-            if len == kept.len() {
-                words.extend_from_slice(&kept);
-                len = 0;
-            }
+            words.extend_from_slice(kept.get(..len).unwrap_or_default());
         });
-        words.extend_from_slice(kept.get(..len).unwrap_or_default());
     }
 }
 

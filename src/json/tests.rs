@@ -18,6 +18,8 @@ fn what_parsers_read_differently_is_refused() {
         ("{\"k\":1,\"\u{212a}\":2}".as_bytes(), "case-folded-key"),
         (br#"{"name\u0000":1}"#, "key-control-character"),
         (br#"{"a":{"b":1,"b":2}}"#, "duplicate-key"),
+        (br#"{"a":{"b":1},"a":2}"#, "duplicate-key"),
+        (br#"{"a":{"A":{"a":1,"b":2}},"b":[{"a":1},{"a":1}],"A":0}"#, "case-folded-key"),
         (br#""\ud800""#, "surrogate"),
         (br#""\udc00""#, "surrogate"),
         (br#""\ud800\ud800""#, "surrogate"),
@@ -58,6 +60,12 @@ fn duplicates_are_found_among_many_keys() {
     assert_eq!(reason(format!("{{{}}}", keys.join(",")).as_bytes()), "accepted");
     assert_eq!(reason(format!("{{{},\"k50\":1}}", keys.join(",")).as_bytes()), "duplicate-key");
     assert_eq!(reason(format!("{{{},\"K50\":1}}", keys.join(",")).as_bytes()), "case-folded-key");
+    // Those of an object within are its own, and those before it are still there.
+    let (few, within) = (keys[..9].join(","), keys.join(","));
+    let around = |last: &str| format!("{{{few},\"in\":{{{within}}},{last}}}");
+    assert_eq!(reason(around("\"k50\":1").as_bytes()), "accepted");
+    assert_eq!(reason(around("\"k3\":1").as_bytes()), "duplicate-key");
+    assert_eq!(reason(around("\"K3\":1").as_bytes()), "case-folded-key");
 }
 
 #[test]

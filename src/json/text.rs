@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use wide::u8x16;
+
 /// Folds a key as the laxest reader would: Unicode simple case folding, which takes `ſ` for `s` and `K` for `k`.
 pub fn fold(key: &str) -> String {
     if key.is_ascii() {
@@ -10,23 +12,19 @@ pub fn fold(key: &str) -> String {
     key.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect()
 }
 
-/// How many bytes, in steps of eight, are neither a quote, a backslash nor a control character; the rest of the last
+/// How many bytes, in steps of sixteen, are neither a quote, a backslash nor a control character; the rest of the last
 /// step is looked at byte by byte.
 pub(super) fn plain_run(bytes: &[u8]) -> usize {
-    const EACH: u64 = 0x0101_0101_0101_0101;
-    const HIGHEST: u64 = 0x80 * EACH;
-    // The highest bit of the first byte that is below a number, and of none before it.
-    let below = |bytes: u64, number: u8| bytes.wrapping_sub(EACH * u64::from(number)) & !bytes & HIGHEST;
     let mut run = 0;
-    for eight in bytes.as_chunks::<8>().0 {
-        let eight = u64::from_le_bytes(*eight);
-        let quote = below(eight ^ (EACH * u64::from(b'"')), 1);
-        let backslash = below(eight ^ (EACH * u64::from(b'\\')), 1);
-        let found = quote | backslash | below(eight, 0x20);
+    for some in bytes.as_chunks::<16>().0 {
+        let some = u8x16::new(*some);
+        let control = some.simd_eq(some.min(u8x16::splat(0x1f)));
+        let found = control | some.simd_eq(u8x16::splat(b'"')) | some.simd_eq(u8x16::splat(b'\\'));
+        let found = found.to_bitmask();
         if found != 0 {
-            return run + found.trailing_zeros() as usize / 8;
+            return run + found.trailing_zeros() as usize;
         }
-        run += 8;
+        run += 16;
     }
     run
 }
