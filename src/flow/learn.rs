@@ -15,6 +15,7 @@ use super::lineage::{Fragment, Learnt};
 use super::pointed::{likely_ids, texts};
 use super::provenance::{Place, urls};
 use super::secret::{self, Labels};
+use super::sorted::{Spread, sort_by_hash};
 use super::spelled::{NAMES_MAX, Tail, spelled};
 use super::text::{FlowKey, Kind, WINDOW_GRAMS, grams};
 use super::winnow::Winnower;
@@ -371,9 +372,9 @@ impl Source {
     }
 }
 
-fn once<T: Ord>(items: &mut Vec<T>) {
-    items.sort_unstable();
-    items.dedup();
+fn once(hashes: &mut Vec<u64>) {
+    sort_by_hash(hashes, Spread::first_bits);
+    hashes.dedup();
 }
 
 /// Which texts of a record are outsiders'.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::index::{Entry, Filter, Index, RecordNumber};
-use super::sorted::{Set, Sorted, pack, packed, places_of, renumber_packed};
+use super::sorted::{Set, Sorted, make_room, pack, packed, places_of, renumber_packed};
 use crate::call::{Confidentiality, Integrity, RecordId};
 
 /// How long a `secret` is remembered at least.
@@ -279,8 +279,12 @@ impl Memory {
             return;
         }
         let reply = self.reply(learnt, now);
-        let mut entries = Entries::default();
-        for fragment in &learnt.fragments {
+        let (mut entries, fragments) = (Entries::default(), &learnt.fragments);
+        make_room(&mut self.records, fragments.len());
+        make_room(&mut self.digests, fragments.len());
+        make_room(&mut self.parties, fragments.iter().map(|fragment| fragment.parties.len()).sum());
+        entries.grams.reserve(fragments.iter().map(|fragment| fragment.grams.len()).sum());
+        for fragment in fragments {
             self.remember(reply, fragment, learnt, &mut entries, now);
         }
         self.grams.add(entries.grams);
@@ -337,7 +341,7 @@ impl Memory {
             return at as u32;
         }
         let (upstream, tool) = (Arc::clone(&learnt.upstream), Arc::clone(&learnt.tool));
-        self.replies.reserve_exact(1 + self.replies.len() / 16);
+        make_room(&mut self.replies, 1);
         let first = self.records.len() as u32;
         self.replies.push(Reply { id: learnt.reply, upstream, tool, at: now, first });
         self.replies.len() as u32 - 1
@@ -377,12 +381,9 @@ impl Memory {
             None if self.records.len() >= RECORDS_MAX => return self.overflow(learnt, now),
             None => {
                 let parties = (self.parties.len() as u32, fragment.parties.len() as u32);
-                self.parties.reserve_exact(fragment.parties.len());
                 self.parties.extend_from_slice(&fragment.parties);
                 let (number, confidentiality) = (fragment.number, fragment.confidentiality);
-                self.records.reserve_exact(1 + self.records.len() / 16);
                 self.records.push(Kept { reply, number, parties, confidentiality });
-                self.digests.reserve_exact(1 + self.digests.len() / 16);
                 self.digests.push(digest);
                 self.publics += u32::from(confidentiality == Confidentiality::Public);
                 self.records.len() - 1

@@ -3,7 +3,7 @@
 use super::index::RecordNumber;
 
 /// From so many on, sorting by digits is quicker than by comparing.
-const DIGITS_FROM: usize = 1024;
+const DIGITS_FROM: usize = 384;
 
 /// Sorts by a number that is spread evenly, as hashes are, and what is equal by it by itself.
 pub fn sort_by_hash<T: Copy + Default + Ord>(items: &mut Vec<T>, hash: impl Fn(T) -> u32) {
@@ -178,6 +178,13 @@ impl<T: Spread> Sorted<T> {
     /// How many there is room for.
     pub fn capacity(&self) -> usize {
         self.settled.capacity() + self.fresh.capacity() + self.newest.capacity()
+    }
+}
+
+/// Makes room for so many more, and a little for what comes after them: what is kept for long has none to spare.
+pub fn make_room<T>(items: &mut Vec<T>, more: usize) {
+    if items.capacity() < items.len() + more {
+        items.reserve_exact(more.max(1 + items.len() / 16));
     }
 }
 

@@ -31,12 +31,13 @@ pub(super) fn plain_run(bytes: &[u8]) -> usize {
 
 /// Resolves the escapes of a string that the parser has accepted.
 pub(super) fn unescape(inner: &str) -> Cow<'_, str> {
-    if memchr::memchr(b'\\', inner.as_bytes()).is_none() {
+    let mut next = memchr::memchr(b'\\', inner.as_bytes());
+    if next.is_none() {
         return Cow::Borrowed(inner);
     }
     let mut out = String::with_capacity(inner.len());
     let mut rest = inner;
-    while let Some(at) = memchr::memchr(b'\\', rest.as_bytes()) {
+    while let Some(at) = next {
         let (plain, escaped) = rest.split_at_checked(at).unwrap_or_default();
         let escaped = escaped.strip_prefix('\\').unwrap_or_default();
         out.push_str(plain);
@@ -58,13 +59,13 @@ pub(super) fn unescape(inner: &str) -> Cow<'_, str> {
                     high
                 };
                 out.push(char::from_u32(point).unwrap_or('\u{fffd}'));
-                rest = escaped.get(if pair { 11 } else { 5 }..).unwrap_or_default();
-                continue;
+                chars = escaped.get(if pair { 11 } else { 5 }..).unwrap_or_default().chars();
             }
             Some(other) => out.push(other),
             None => {}
         }
         rest = chars.as_str();
+        next = memchr::memchr(b'\\', rest.as_bytes());
     }
     out.push_str(rest);
     Cow::Owned(out)
