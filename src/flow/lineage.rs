@@ -392,10 +392,9 @@ impl Memory {
         let Ok(number) = RecordNumber::try_from(at) else { return self.overflow(learnt, now) };
         let subtracts = self.subtracts(fragment);
         // A stream that says the same again and again takes no more room.
-        let is_new = |entry: &Entry| {
-            let said = before.is_some() && self.grams.any(entry.hash(), |record| record == number);
-            !(said || subtracts && self.has_public(entry.hash(), now))
-        };
+        let left_out =
+            |record| (before.is_some() && record == number) || (subtracts && self.is_public(record, now));
+        let is_new = |entry: &Entry| !self.grams.any(entry.hash(), left_out);
         let grams = fragment.grams.iter().map(|gram| Entry::new(*gram, number));
         match before.is_some() || subtracts {
             true => entries.grams.extend(grams.filter(is_new)),
@@ -408,10 +407,6 @@ impl Memory {
     /// Whether what a public reply said before is no evidence of this record. From a secret nothing is subtracted.
     fn subtracts(&self, fragment: &Fragment) -> bool {
         fragment.confidentiality == Confidentiality::Internal && self.publics > 0
-    }
-
-    fn has_public(&self, gram: u32, now: SystemTime) -> bool {
-        self.grams.any(gram, |number| self.is_public(number, now))
     }
 
     fn new_tokens(&self, fragment: &Fragment, now: SystemTime) -> impl Iterator<Item = u64> {
