@@ -103,16 +103,14 @@ impl Tail {
         let before = std::mem::take(&mut self.0);
         let mut words = block.split_ascii_whitespace().rev().chain(before.split_ascii_whitespace().rev());
         let Some(last) = words.next() else { return };
-        let mut kept = vec![last];
-        kept.extend(hanging(last, words));
         let mut room = TAIL_BYTES_MAX;
-        let fits = |word: &&&str| {
+        let fits = |word: &&str| {
             let left = room.checked_sub(word.len() + 1);
             room = left.unwrap_or_default();
             left.is_some()
         };
-        let count = kept.iter().take_while(fits).count();
-        kept.iter().take(count).rev().for_each(|word| self.0.extend([*word, " "]));
+        let kept: Vec<&str> = std::iter::once(last).chain(hanging(last, words)).take_while(fits).collect();
+        kept.iter().rev().for_each(|word| self.0.extend([*word, " "]));
     }
 }
 
