@@ -968,14 +968,10 @@ fn figures_of_learning(name: &str, form: Form, replies: &[Vec<u8>]) -> Memory {
     let [learning, remembering, writing] = [0, 1, 2].map(|at| least.iter().map(|least| least[at]).sum());
     let bytes: usize = replies.iter().map(Bytes::len).sum();
     let speed = |time: Duration| bytes as f64 / time.as_secs_f64() / 1e6;
-    println!(
-        "in, {name}: {bytes} bytes, {:.0} MB/s: {:.0} MB/s to learn, {:.0} to remember; to write it {:.0}; memory {:.1} KiB/100 KB",
-        speed(learning + remembering),
-        speed(learning),
-        speed(remembering),
-        speed(writing),
-        memory.bytes() as f64 / 1024.0 * 100_000.0 / bytes as f64
-    );
+    let figure = json!({"in": name, "bytes": bytes, "mb_s": speed(learning + remembering), "learn_mb_s": speed(learning),
+        "remember_mb_s": speed(remembering), "journal_mb_s": speed(writing),
+        "kib_of_100_kb": memory.bytes() as f64 / 1024.0 * 100_000.0 / bytes as f64});
+    println!("\n{figure}");
     memory
 }
 
@@ -992,14 +988,14 @@ fn figures_of_speed_and_memory() {
     ] {
         let memory = figures_of_learning(name, form, &replies);
         let internal = Internal::default();
-        for (name, payload) in [
+        for (payload_name, payload) in [
             ("1 KiB that was not read", prose(1024, 999_999)),
             ("1 KiB that was read", text[5000..6024].to_owned()),
             ("1 KiB of base64", base64(prose(768, 31).as_bytes())),
             ("1 KiB that stays", prose(1024, 999_999)),
         ] {
             let mut outgoing = leaving(&payload, "x@example.com", &internal);
-            if name.ends_with("stays") {
+            if payload_name.ends_with("stays") {
                 (outgoing.class, outgoing.aims) = (Class::Read, Vec::new());
             }
             let mut least = Duration::MAX;
@@ -1010,7 +1006,7 @@ fn figures_of_speed_and_memory() {
                 }
                 least = least.min(begun.elapsed() / 10);
             }
-            println!("out, {name}: {least:.1?}");
+            println!("\n{}", json!({"out": payload_name, "after": name, "us": least.as_secs_f64() * 1e6}));
         }
     }
 }
@@ -1049,10 +1045,10 @@ fn memory_of_ten_thousand_runs_that_each_read_100_kb() {
             reply.iter().for_each(|learnt| runs.remember(&at, learnt, now));
         }
         let bytes = resident_bytes() - before;
+        let name = if form == Form::Text { "text" } else { "JSON records" };
         println!(
-            "{form:?}: {RUNS} runs that each read 100 KB take {} MiB, {:.1} KiB a run",
-            bytes >> 20,
-            bytes as f64 / RUNS as f64 / 1024.0
+            "\n{}",
+            json!({"runs": RUNS, "of": name, "mib": bytes >> 20, "kib_a_run": bytes as f64 / RUNS as f64 / 1024.0})
         );
         all.push(runs);
     }

@@ -174,6 +174,34 @@ def overload(row: Json) -> str:
     )
 
 
+def flow(row: Json) -> str:
+    """What is learnt, what leaves, and what is kept, alone."""
+    learnt = table(
+        ("100 KB that come in", "MB/s", "to learn it", "to remember it", "to write it for the journal", "KiB kept"),
+        [
+            (each["in"], *(figure(each[name]) for name in ("mb_s", "learn_mb_s", "remember_mb_s", "journal_mb_s")),
+             figure(each["kib_of_100_kb"], 1))
+            for each in row["in"]
+        ],
+    )
+    after = list(dict.fromkeys(each["after"] for each in row["out"]))
+    times: dict[str, Json] = {}
+    for each in row["out"]:
+        times.setdefault(each["out"], {})[each["after"]] = each["us"]
+    left = table(
+        ("a call with an argument of", *(f"µs, after {name}" for name in after)),
+        [(what, *(figure(told[name], 2) for name in after)) for what, told in times.items()],
+    )
+    kept = table(
+        ("runs that each read 100 KB", "MiB in all", "KiB a run"),
+        [
+            (f"{figure(each['runs'])}, {each['of']}", figure(each["mib"]), figure(each["kib_a_run"], 1))
+            for each in row["runs"]
+        ],
+    )
+    return f"{learnt}\n\n{left}\n\n{kept}"
+
+
 def standing(row: Json) -> str:
     """Standing streams over HTTP/2."""
 
@@ -228,6 +256,7 @@ def tables(results: Json) -> dict[str, str]:
     for name, render in (
         ("connections", connections), ("write", write), ("controls", controls), ("memory", memory),
         ("standing", standing), ("overload", overload), ("allocators", allocators),
+        ("flow", flow),
     ):
         if name in rows:
             made[name] = render(rows[name])

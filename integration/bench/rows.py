@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import allocators
+import flow
 import held
 import overload
 import stalls
@@ -145,6 +146,7 @@ ROWS: dict[str, Row] = {
     "memory": held.row,
     "standing": standing.row,
     "overload": overload.row,
+    "flow": flow.row,
     "allocators": allocators.row,
 }
 
