@@ -250,21 +250,22 @@ impl<'a> Value<'a> {
 
     /// Whether this is a string that folds to the same as this text. What is ASCII is folded by its case alone.
     fn folds_to(&self, text: &str) -> bool {
-        let raw = self.written();
-        let inner = raw.get(1..raw.len().saturating_sub(1)).unwrap_or_default();
+        let Range { start, end } = self.range();
+        let inner = self.document.text.as_bytes().get(start + 1..end.saturating_sub(1)).unwrap_or_default();
+        if self.node.escaped {
+            return self.string().is_some_and(|name| fold(&name) == fold(text));
+        }
         // Each character is folded by itself, so most names are another one by their first.
-        let first =
-            |text: &str| text.bytes().next().filter(u8::is_ascii).map(|byte| byte.to_ascii_lowercase());
-        if let (false, Some(one), Some(two)) = (self.node.escaped, first(inner), first(text))
-            && one != two
+        if let (Some(one), Some(two)) = (inner.first(), text.as_bytes().first())
+            && one.is_ascii()
+            && two.is_ascii()
+            && !one.eq_ignore_ascii_case(two)
         {
             return false;
         }
-        if !self.node.escaped && inner.eq_ignore_ascii_case(text) {
-            return true;
-        }
-        let ascii = !self.node.escaped && inner.is_ascii() && text.is_ascii();
-        !ascii && self.string().is_some_and(|name| fold(&name) == fold(text))
+        inner.eq_ignore_ascii_case(text.as_bytes())
+            || !(inner.is_ascii() && text.is_ascii())
+                && self.string().is_some_and(|name| fold(&name) == fold(text))
     }
 
     /// Every value that a JSON Pointer [RFC 6901] leads to; a `*` segment stands for every element or member.

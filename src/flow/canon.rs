@@ -340,10 +340,11 @@ impl Canon {
             for (slot, end) in hashes.iter_mut().zip(ends) {
                 let (from, len) = (start as usize, (end - start) as usize);
                 start = *end;
-                let hash = match self.bytes.get(from..).and_then(<[u8]>::first_chunk) {
-                    Some(text) if len < 16 => key.hash_within(Kind::Word, text, len),
-                    _ => key.hash(Kind::Word, self.bytes.get(from..from + len).unwrap_or_default()),
-                };
+                let text = self.bytes.get(from..from + 16).and_then(<[u8]>::first_chunk);
+                let hash =
+                    text.and_then(|text| key.hash_within(Kind::Word, text, len)).unwrap_or_else(|| {
+                        key.hash(Kind::Word, self.bytes.get(from..from + len).unwrap_or_default())
+                    });
                 *slot = (len as u32, hash as u32);
             }
             each(number, hashes.get(..ends.len()).unwrap_or_default());

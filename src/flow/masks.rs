@@ -44,7 +44,12 @@ impl Folded {
             (Some(whole), Some(to)) => {
                 to.iter_mut().zip(whole).for_each(|(to, from)| *to = from | CASE);
             }
-            _ => folded.iter_mut().zip(text).take(Block::BYTES).for_each(|(to, from)| *to = from | CASE),
+            _ => {
+                if let Some(there) = folded.get_mut(..text.len()) {
+                    there.copy_from_slice(text);
+                }
+                folded.iter_mut().for_each(|byte| *byte |= CASE);
+            }
         }
         Folded(folded)
     }
@@ -115,33 +120,43 @@ impl Block {
     /// Of the first bytes of a text; what is not there is nothing.
     #[inline]
     pub fn of(text: &[u8]) -> Block {
-        match text.first_chunk() {
-            Some(whole) => Block::of_whole(whole),
+        match text.first_chunk::<{ Block::BYTES }>() {
+            // Without a branch, so that many bytes are compared at once.
+            Some(whole) => {
+                let parts = (0..).step_by(16).zip(whole.as_chunks().0);
+                parts.fold(Block::nothing(0), |block, (at, part)| block.with(part, at))
+            }
             None => {
-                let mut whole = [0; Block::BYTES];
-                if let Some(there) = whole.get_mut(..text.len()) {
+                let mut padded = [0; Block::BYTES];
+                if let Some(there) = padded.get_mut(..text.len()) {
                     there.copy_from_slice(text);
                 }
-                Block::of_whole(&whole)
+                let parts = (0..text.len()).step_by(16).zip(padded.as_chunks().0);
+                let block = Block::nothing(text.len().next_multiple_of(16));
+                parts.fold(block, |block, (at, part)| block.with(part, at))
             }
         }
     }
 
-    /// Without a branch, so that many bytes are compared at once.
+    /// Of nothing from a byte on.
     #[inline]
-    fn of_whole(text: &[u8; Block::BYTES]) -> Block {
-        let mut block = Block { digits: 0, upper: 0, named: 0, spaces: 0, wide: 0 };
-        for (at, bytes) in (0..).step_by(16).zip(text.as_chunks().0) {
-            let bytes = u8x16::new(*bytes);
-            let bits = |those: u8x16| u64::from(those.to_bitmask()) << at;
-            let (digits, upper) = (among(bytes, b'0', 10), among(bytes, b'A', 26));
-            block.digits |= bits(digits);
-            block.upper |= bits(upper);
-            block.named |= bits(digits | among(bytes | u8x16::splat(CASE), b'a', 26));
-            block.spaces |= bits(among(bytes, 0, b' ' + 1));
-            block.wide |= bits(bytes);
-        }
-        block
+    fn nothing(from: usize) -> Block {
+        let spaces = if from < Block::BYTES && from > 0 { u64::MAX << from } else { 0 };
+        Block { digits: 0, upper: 0, named: 0, spaces, wide: 0 }
+    }
+
+    /// With sixteen more, from a byte on.
+    #[inline]
+    fn with(mut self, bytes: &[u8; 16], at: usize) -> Block {
+        let bytes = u8x16::new(*bytes);
+        let bits = |those: u8x16| u64::from(those.to_bitmask()) << at;
+        let (digits, upper) = (among(bytes, b'0', 10), among(bytes, b'A', 26));
+        self.digits |= bits(digits);
+        self.upper |= bits(upper);
+        self.named |= bits(digits | among(bytes | u8x16::splat(CASE), b'a', 26));
+        self.spaces |= bits(among(bytes, 0, b' ' + 1));
+        self.wide |= bits(bytes);
+        self
     }
 
     /// How many of the first bytes, of so many that are left of the text, are pieces that are whole and all ASCII, and what

@@ -69,11 +69,9 @@ impl Place {
         let text = text.trim();
         let text = text.strip_prefix("mailto:").unwrap_or(text);
         // `Ana Example <ana@example.org>`
-        let text = match (text.rfind('<'), text.strip_suffix('>')) {
-            (Some(open), Some(inner)) => inner.get(open + 1..).unwrap_or(text),
-            _ => text,
-        };
-        if text.contains("://") {
+        let named = text.strip_suffix('>').and_then(|inner| inner.rsplit_once('<'));
+        let text = named.map_or(text, |(_, address)| address);
+        if text.contains(':') && text.contains("://") {
             return host_of(text).map_or_else(|| Place::name(text), Place::Host);
         }
         if let Some((local, domain)) = text.rsplit_once('@')

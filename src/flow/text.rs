@@ -24,8 +24,8 @@ pub const WINDOW_GRAMS: usize = 16;
 pub struct FlowKey {
     grams: [u64; 2],
     mix: [u64; 2],
-    /// By what the bytes of a gram are multiplied for the order in which grams are chosen; all are odd.
-    pub(super) factors: [i16; 4],
+    /// By what the first bytes of a gram are multiplied for the order in which grams are chosen; all are odd.
+    pub(super) factors: [i16; 3],
     /// A bit for each value of the hashes of [`CUES`], by their last bits.
     cues: [u64; 16],
 }
@@ -38,7 +38,7 @@ impl FlowKey {
             let block = hmac::sign(&secret, &counter.to_le_bytes());
             block.as_ref().first_chunk().map(|word| u64::from_le_bytes(*word)).unwrap_or_default()
         };
-        let factors = [0, 16, 32, 48].map(|shift| (word(4) >> shift) as i16 | 1);
+        let factors = [0, 16, 32].map(|shift| (word(4) >> shift) as i16 | 1);
         let mut key = FlowKey { grams: [word(0), word(1)], mix: [word(2), word(3)], factors, cues: [0; 16] };
         for cue in CUES {
             let hash = key.hash(Kind::Word, cue.as_bytes()) as u32;
@@ -66,11 +66,11 @@ impl FlowKey {
         fold(self.fold_in(hash, rest), self.mix[0])
     }
 
-    /// The same for a text of less than 16 bytes, with whatever stands after it there.
+    /// The same for a text of less than 16 bytes, with whatever stands after it there; `None` for a longer one.
     #[inline]
-    pub(super) fn hash_within(&self, kind: Kind, text: &[u8; 16], len: usize) -> u64 {
-        let rest = u128::from_le_bytes(*text) & FIRST_BYTES.get(len).copied().unwrap_or_default();
-        fold(self.fold_in(self.begin(kind, len), rest), self.mix[0])
+    pub(super) fn hash_within(&self, kind: Kind, text: &[u8; 16], len: usize) -> Option<u64> {
+        let rest = u128::from_le_bytes(*text) & FIRST_BYTES.get(len)?;
+        Some(fold(self.fold_in(self.begin(kind, len), rest), self.mix[0]))
     }
 
     #[inline]

@@ -1,7 +1,7 @@
 //! Winnowing: which grams of a text are kept, so that of any stretch of a certain length one is.
 //!
-//! Of each window of [`WINDOW_GRAMS`] neighbouring grams the smallest is kept, by an order of their own: a sum of their bytes
-//! with secret factors, which is made for many at once. So only those that are kept are hashed. A gram is the
+//! Of each window of [`WINDOW_GRAMS`] neighbouring grams the smallest is kept, by an order of their own: a sum of their first
+//! eight bytes with secret factors, which is made for many at once. So only those that are kept are hashed. A gram is the
 //! smallest of some window when the largest of the smallest of all windows that it stands in is itself. All three are found
 //! by doubling: the sum or the smallest of two neighbours, of four, of eight, of sixteen. Each step goes over many grams at
 //! once and has no branch, since which of them are kept cannot be guessed.

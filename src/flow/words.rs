@@ -16,8 +16,7 @@ impl Words {
     pub fn begin(&mut self, bytes: usize) {
         const BYTES_EACH: usize = 8;
         const SEEN_MAX: usize = 4096;
-        self.seen.clear();
-        self.seen.resize((bytes / BYTES_EACH).clamp(1, SEEN_MAX).next_power_of_two(), 0);
+        none_seen(&mut self.seen, (bytes / BYTES_EACH).min(SEEN_MAX));
     }
 
     /// Adds the words of a text that are not known to have been there.
@@ -37,12 +36,18 @@ impl Words {
                     cues.push(number);
                 }
                 let before = seen.get_mut(*word as usize & mask).map(|seen| std::mem::replace(seen, *word));
-                let new = usize::from(before != Some(*word)) | usize::from(*word == 0);
-                len += new & usize::from(*bytes >= WORD_BYTES_MIN);
+                len += usize::from((before != Some(*word)) & (*bytes >= WORD_BYTES_MIN));
             }
             words.extend_from_slice(kept.get(..len).unwrap_or_default());
         });
     }
+}
+
+/// Makes about so many places, two at least. The place of a hash is its last bits, and each has a number whose last bits are
+/// others: so no hash is there.
+fn none_seen(seen: &mut Vec<u32>, places: usize) {
+    seen.clear();
+    seen.extend(1..=places.max(2).next_power_of_two() as u32);
 }
 
 /// The hashes of one list that were there already, as far as there is room to know them.
@@ -54,12 +59,11 @@ impl Seen {
     pub fn thin(&mut self, hashes: &mut Vec<u32>) {
         const SEEN_MAX: usize = 8192;
         let seen = &mut self.0;
-        seen.clear();
-        seen.resize((hashes.len() * 2).clamp(1, SEEN_MAX).next_power_of_two(), 0);
+        none_seen(seen, (hashes.len() * 2).min(SEEN_MAX));
         let mask = seen.len().wrapping_sub(1);
         hashes.retain(|hash| {
             let before = seen.get_mut(*hash as usize & mask).map(|seen| std::mem::replace(seen, *hash));
-            before != Some(*hash) || *hash == 0
+            before != Some(*hash)
         });
     }
 }
