@@ -47,7 +47,6 @@ TLS = ("TLS (rustls)", "cryptography (aws-lc)")
 PIPELINE = "holdpoint::pipeline::begin::{{closure}}"
 DECIDE = "holdpoint::decide::call"
 FLOW = "holdpoint::pipeline::leaving::InRun::enter"
-PUBLIC: Json = {"returns": {"confidentiality": "public", "integrity": "trusted"}}
 CLOCK_POLICY = """@id("clock") @public("clock")
 forbid (principal, action in Holdpoint::Action::"invoke", resource == Holdpoint::Tool::"tools-small/clock")
 when { context.hour_utc > 24 };
@@ -108,11 +107,11 @@ class Clocked(Counted):
 
 
 def behind(ports: Ports) -> list[Upstream]:
-    """The benchmark's upstreams with two more tools."""
+    """The benchmark's upstreams with one more tool."""
     all_of_them = proxies.upstreams(ports)
     for each in all_of_them:
         if each.kind == "mcp":
-            each.catalog = {**each.catalog, "clock": tool("read", 1), "price": {**tool("read", 1), **PUBLIC}}
+            each.catalog = {**each.catalog, "clock": tool("read", 1)}
     return all_of_them
 
 

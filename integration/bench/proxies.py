@@ -22,7 +22,8 @@ from upstream import SIZES
 FLOOD = Agent("agent/flood")
 POLICIES = 100
 GENEROUS = 1_000_000  # a second: counted, and never reached
-CATALOG_TOOLS = {"lookup": tool("read", 1), "note": tool("write", 1)}
+PUBLIC: Json = {"returns": {"confidentiality": "public", "integrity": "trusted"}}
+CATALOG_TOOLS = {"lookup": tool("read", 1), "note": tool("write", 1), "price": tool("read", 1, **PUBLIC)}
 CATALOG_HTTP = {f"GET /v1/{size}": tool("read", 1) for size in SIZES} | {"GET /v1/events": tool("read", 1)}
 
 

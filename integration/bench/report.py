@@ -134,6 +134,12 @@ def controls(row: Json) -> str:
         saved = told[own]["cpu_us_per_call"]["median"] - each["cpu_us_per_call"]["median"]
         difference = "–" if name.startswith("everything") else figure(saved, 1)
         lines.append((name, spread(each["cpu_us_per_call"], 1, 1), difference, spread(each["calls_per_second"])))
+    public = row.get("public", {})
+    for name, each in public.items():
+        saved = public["everything (bench build)"]["cpu_us_per_call"]["median"] - each["cpu_us_per_call"]["median"]
+        difference = figure(saved, 1) if name.startswith("without") else "–"
+        cpu, rate = spread(each["cpu_us_per_call"], 1, 1), spread(each["calls_per_second"])
+        lines.append((f"public read: {name}", cpu, difference, rate))
     text = table(("Holdpoint", "CPU µs a call", "less µs", "calls/s"), lines)
     return text + (f"\n\nSkipped: {row['skipped']}." if row["skipped"] else "")
 

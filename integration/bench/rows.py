@@ -115,8 +115,13 @@ def controls(world: World) -> Json:
         variants |= {f"without {control}": {**base, "off": control} for control in CONTROLS}
         variants["without any of these"] = {**base, "off": ",".join(CONTROLS)}
     load = Load(tool_work("small"), world.seconds)
+    # Flow control has nothing to learn from it and nothing to examine.
+    public = replace(load, work=tool_work("small", "price"))
     with world.holdpoints(variants) as gateways:
         told: Json = {"saturated": alternating(gateways, load, world.rounds)}
+        if program:
+            beside = [each for each in gateways if each.name in ("everything (bench build)", "without flow")]
+            told["public"] = alternating(beside, public, 2 * world.rounds)
     return {**told, "skipped": "" if program else "HOLDPOINT_BENCH_BIN is none: controls were not switched off"}
 
 
