@@ -73,12 +73,16 @@ def own_copy(binary: str) -> str:
 
 
 def keep(results: Json) -> None:
-    """The newest results under a fixed name, and all of them by date."""
-    text = json.dumps(results, indent=1)
+    """This run by date; under a fixed name with the rows of the run before that it did not take again, if that had the
+    same binary and the same durations."""
     stamp = results["facts"]["date"].replace(":", "").replace("+0000", "Z")
-    for name in ("results.json", f"results-{stamp}.json"):
-        (RESULTS / name).write_text(text + "\n", encoding="utf-8")
-    print(f"bench: {RESULTS / 'results.json'}", flush=True)
+    (RESULTS / f"results-{stamp}.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    file = RESULTS / "results.json"
+    old: Json = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"facts": {}, "rows": {}}
+    same = all(old["facts"].get(name) == results["facts"][name] for name in ("holdpoint", "quick"))
+    rows = {**(old["rows"] if same else {}), **results["rows"]}
+    file.write_text(json.dumps({**results, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+    print(f"bench: {file}", flush=True)
 
 
 if __name__ == "__main__":
